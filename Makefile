@@ -1,0 +1,35 @@
+# Two targets set everything up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Pinned: a small CPU build is enough, and the same build everywhere keeps results comparable.
+TORCH  ?= torch==2.13.0
+
+.PHONY: demo test lint bench clean
+
+$(VENV)/.demo: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[encode]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[encode,bench,test]"
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m sglat.cli.demo demo_output
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check codec tests benchmarks format_spec
+	$(BIN)/ruff format --check codec tests benchmarks format_spec
+	$(BIN)/mypy
+
+test: $(VENV)/.test lint
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.test
+	$(BIN)/sgl-bench ../shared/clips --out benchmarks/report
+
+clean:
+	rm -rf $(VENV) demo_output benchmarks/report

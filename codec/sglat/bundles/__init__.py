@@ -1,0 +1,1 @@
+"""Named sets of weights: catalogue, download, verify, convert, load."""

@@ -1,0 +1,1 @@
+"""Styles per frame, rendering, compositing."""

@@ -1,0 +1,1 @@
+"""Analysis by synthesis: one module a stage, in pipeline order."""

@@ -1,0 +1,89 @@
+"""Every error sglat raises on purpose.
+
+SglatError                      one line, a code, nothing lost
+├── FormatError                 the bytes break the specification: code, expected, found, offset
+├── BundleError                 weights: missing, damaged, wrong shape, unknown name
+│   └── BundleMismatchError     the file was made for another decoder
+├── DownloadError               a weight file could not be fetched or checked
+├── MediaError                  a video or audio stream cannot be read or written
+├── FaceError                   no usable face where one is needed
+├── WorkFileError               a work file cannot be resumed
+├── UsageError                  arguments that contradict each other or the input
+└── MissingExtraError           an optional dependency is not installed
+"""
+
+from __future__ import annotations
+
+
+class SglatError(Exception):
+    """Base of all errors with a clear one-line message.
+
+    Args:
+        code: short machine-readable name, words joined by hyphens.
+        message: what was expected and what was found.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class FormatError(SglatError):
+    """The bytes break the specification.
+
+    Args:
+        code: a code of the table in `format_spec/SPEC.md`.
+        message: expected and found.
+        offset: position in the file in bytes, where known.
+    """
+
+    def __init__(self, code: str, message: str, *, offset: int | None = None) -> None:
+        super().__init__(code, message)
+        self.offset = offset
+
+    def __str__(self) -> str:
+        place = "" if self.offset is None else f" (at byte {self.offset})"
+        return f"{self.code}: {self.message}{place}"
+
+
+class BundleError(SglatError):
+    """Weights are missing, damaged or of the wrong shape."""
+
+
+class BundleMismatchError(BundleError):
+    """A file names another decoder than the loaded bundle, or two files name different ones."""
+
+
+class DownloadError(SglatError):
+    """A weight file could not be fetched or does not match its catalogue entry."""
+
+
+class MediaError(SglatError):
+    """A video or audio stream cannot be read or written."""
+
+
+class FaceError(SglatError):
+    """No usable face where one is needed."""
+
+
+class WorkFileError(SglatError):
+    """A work file belongs to another input or cannot be resumed."""
+
+
+class UsageError(SglatError):
+    """Arguments contradict each other or the input."""
+
+
+class MissingExtraError(SglatError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, module: str, *, extra: str) -> None:
+        super().__init__(
+            "missing-extra", f"{module} is needed here; install it with: pip install sglat[{extra}]"
+        )
+        self.module = module
+        self.extra = extra

@@ -1,0 +1,109 @@
+"""The training pictures: packs of aligned, labelled faces decoded once into flat arrays.
+
+A pack is a folder with `images.tar` (one picture a label row) and `labels.npz`. All packs become one
+uint8 array on disk, mapped into memory, with the labels beside it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+PACKS = ("faces128", "faces256", "faces256b")
+LABELS = (
+    "name", "source", "split", "landmarks478", "blendshapes52", "yaw", "pitch", "roll",
+    "ear_left", "ear_right", "identity", "clip", "frame", "grey", "sharpness", "quad", "source_size",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faces:
+    """Aligned faces and their labels, one row a picture."""
+
+    images: NDArray[np.uint8]
+    """`[N, H, W, 3]` RGB, mapped from disk."""
+    labels: dict[str, NDArray[np.generic]]
+    """Arrays over N, named as in the packs; `pack` tells which pack a row came from."""
+
+    def rows(self, *, split: str, stills: bool | None = None) -> NDArray[np.int64]:
+        """Return the row numbers of a split, optionally stills or video frames only."""
+        chosen = self.labels["split"] == split
+        if stills is not None:
+            chosen &= (self.labels["clip"] == "") == stills
+        return np.flatnonzero(chosen)
+
+
+def prepare(packs_folder: Path, cache_folder: Path, size: int) -> Faces:
+    """Decode the packs to `size` px once and map the result.
+
+    Pictures that stand in two packs (the same stills at 128 and 256 px) are kept once, from the first.
+    """
+    cache_folder.mkdir(parents=True, exist_ok=True)
+    images_path = cache_folder / f"faces_{size}.npy"
+    labels_path = cache_folder / f"faces_{size}_labels.npz"
+    if not (images_path.exists() and labels_path.exists()):
+        images, labels = _decode_packs(packs_folder, size)
+        for path, write in (
+            (images_path, lambda file: np.save(file, images)),
+            (labels_path, lambda file: np.savez_compressed(file, **labels)),
+        ):
+            temporary = path.with_suffix(".partial")
+            with temporary.open("wb") as file:
+                write(file)
+            os.replace(temporary, path)
+    with np.load(labels_path) as stored:
+        labels = {key: stored[key] for key in stored.files}
+    return Faces(images=np.load(images_path, mmap_mode="r"), labels=labels)
+
+
+def _decode_packs(
+    packs_folder: Path, size: int
+) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.generic]]]:
+    import cv2
+
+    pictures: list[NDArray[np.uint8]] = []
+    columns: dict[str, list[NDArray[np.generic]]] = {key: [] for key in (*LABELS, "pack")}
+    seen: set[str] = set()
+    for pack in PACKS:
+        with np.load(packs_folder / pack / "labels.npz") as stored:
+            labels = {key: stored[key] for key in LABELS}
+        kept = []
+        with tarfile.open(packs_folder / pack / "images.tar") as tar:
+            members = {Path(member.name).stem: member for member in tar if member.isfile()}
+            for row, name in enumerate(labels["name"]):
+                if str(name) in seen:
+                    continue
+                seen.add(str(name))
+                encoded = np.frombuffer(tar.extractfile(members[str(name)]).read(), np.uint8)  # type: ignore[union-attr]
+                picture = cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+                if picture.shape[0] != size:
+                    picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+                pictures.append(picture)
+                kept.append(row)
+        for key in LABELS:
+            columns[key].append(labels[key][kept])
+        columns["pack"].append(np.full(len(kept), pack))
+    return np.stack(pictures), {key: np.concatenate(parts) for key, parts in columns.items()}
+
+
+def read_parsing(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[str]]:
+    """Read the parsing pack: pictures `[N, 256, 256, 3]`, class maps `[N, 256, 256]`, names."""
+    import cv2
+    from PIL import Image
+
+    pictures, masks, names = [], [], []
+    with tarfile.open(folder / "parsing.tar") as tar:
+        members = {member.name: member for member in tar if member.isfile()}
+        for name in sorted(key for key in members if key.endswith(".webp")):
+            encoded = np.frombuffer(tar.extractfile(members[name]).read(), np.uint8)  # type: ignore[union-attr]
+            pictures.append(cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+            mask_bytes = tar.extractfile(members[name[: -len(".webp")] + ".png"]).read()  # type: ignore[union-attr]
+            masks.append(np.asarray(Image.open(io.BytesIO(mask_bytes))))  # palette index = class
+            names.append(Path(name).stem)
+    return np.stack(pictures), np.stack(masks), names
