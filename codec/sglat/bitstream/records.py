@@ -1,0 +1,275 @@
+"""The nouns of a file as plain records (SPEC.md sections 5 to 11); every reader and writer speaks in these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int32: TypeAlias = NDArray[np.int32]
+Int64: TypeAlias = NDArray[np.int64]
+UInt8: TypeAlias = NDArray[np.uint8]
+Float32: TypeAlias = NDArray[np.float32]
+
+MOTION_CHANNELS: Final = 34  # yaw, pitch and the 32 controls of the method
+YAW: Final = 0
+PITCH: Final = 1
+FIRST_CONTROL: Final = 2
+PLACEMENT_CHANNELS: Final = 4  # centre x, centre y, size, roll
+
+FRAME_HELD: Final = 1  # no face was found: the values repeat the frame before
+FRAME_CUT: Final = 2  # the source cuts here: do not smooth across
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a decoder must know before the first motion group."""
+
+    decoder_id: bytes
+    """sha256 over generator, pose flow and controls, 32 bytes."""
+    bundle: str
+    """Name of the bundle, for messages; the decoder id decides."""
+    resolution: int
+    """Side of the generated picture in pixels."""
+    num_ws: int
+    """Rows of the latent."""
+    w_dim: int
+    """Width of one latent row."""
+    motion_steps: Float32
+    """Quantizer step of each motion channel, `[34]`, all positive."""
+    time_base: Fraction
+    """Seconds per tick."""
+    frame_ticks: int | None
+    """Ticks per frame at a constant rate; None: each group stores its time stamps."""
+    start_ticks: int = 0
+    """Time stamp of frame 0 at a constant rate."""
+    frame_count: int | None = None
+    """Frames in the file; None while unknown (live)."""
+    source_size: tuple[int, int] | None = None
+    """Width and height of the full frame that placement refers to."""
+    placement_steps: Float32 | None = None
+    """Quantizer step of each placement channel, `[4]`: pixels, pixels, pixels, degrees."""
+    encoder: str = ""
+    """Name and version of the program that wrote the file."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """Creation settings, for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """A run of consecutive frames."""
+
+    values: Int32
+    """Quantized yaw, pitch and controls in the order of the bundle's Controls, `[T, 34]`."""
+    steps: Float32
+    """Quantizer steps, `[34]`: value = integer · step."""
+    first_frame: int = 0
+    pts: Int64 | None = None
+    """Time stamps in ticks, strictly rising, `[T]`; None at a constant rate."""
+    flags: UInt8 | None = None
+    """Bits `FRAME_HELD`, `FRAME_CUT` per frame, `[T]`; None: all zero."""
+
+    def dequantize(self) -> Float32:
+        """Return yaw, pitch (degrees) and the controls, `[T, 34]`; exact on every machine."""
+        return self.values.astype(np.float32) * self.steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where the aligned crop sits in the full frame, for a run of consecutive frames."""
+
+    values: Int32
+    """Quantized centre x, centre y, size (pixels) and roll (degrees), `[T, 4]`."""
+    steps: Float32
+    """Quantizer steps, `[4]`."""
+    first_frame: int = 0
+
+    def dequantize(self) -> Float32:
+        """Return centre x, centre y, size in pixels and roll in degrees, `[T, 4]`."""
+        return self.values.astype(np.float32) * self.steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedTensor:
+    """Integers with one step."""
+
+    values: Int32
+    """Any shape of up to four axes."""
+    step: float
+    """Positive, stored as float32."""
+
+    def dequantize(self) -> Float32:
+        """Return values · step in the shape of `values`."""
+        return self.values.astype(np.float32) * np.float32(self.step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentLayer:
+    """A latent relative to the generator's mean latent; several latent layers add up."""
+
+    latent: QuantizedTensor
+    """`[num_ws, w_dim]`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRankDelta:
+    """weight += reshape(left @ right, shape)."""
+
+    name: str
+    shape: tuple[int, ...]
+    left: QuantizedTensor
+    """`[shape[0], rank]`."""
+    right: QuantizedTensor
+    """`[rank, product of shape[1:]]`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GainDelta:
+    """weight *= 1 + gain, one gain for each index of the first axis."""
+
+    name: str
+    shape: tuple[int, ...]
+    gains: QuantizedTensor
+    """`[shape[0]]`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseDelta:
+    """weight += values."""
+
+    name: str
+    values: QuantizedTensor
+    """In the shape of the weight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseDelta:
+    """weight.flat[indices] += values."""
+
+    name: str
+    shape: tuple[int, ...]
+    indices: Int64
+    """Strictly rising positions in the flattened weight, `[n]`."""
+    values: QuantizedTensor
+    """`[n]`."""
+
+
+WeightDelta: TypeAlias = LowRankDelta | GainDelta | DenseDelta | SparseDelta
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaLayer:
+    """Weight deltas that are kept or dropped together, applied in order."""
+
+    deltas: tuple[WeightDelta, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """One person's look, in layers; any prefix of at least one layer decodes."""
+
+    layers: tuple[LatentLayer | DeltaLayer, ...]
+    """Layer 0 is a `LatentLayer`; the rest in falling benefit per byte."""
+    neutral: Float32
+    """The ID frame's own yaw, pitch and controls, `[34]`, rounded to float16 in the file.
+
+    Puppeteering measures the driver's motion against the driver's neutral and adds it to this one.
+    """
+    id_frame: int | None = None
+    """Number of the ID frame in the source video."""
+
+    def latent_offset(self) -> Float32:
+        """Return the latent minus the generator's mean latent, `[num_ws, w_dim]`."""
+        parts = [layer.latent for layer in self.layers if isinstance(layer, LatentLayer)]
+        total = parts[0].dequantize()
+        for part in parts[1:]:
+            total = total + part.dequantize()
+        return total
+
+    def weight_deltas(self) -> tuple[WeightDelta, ...]:
+        """Return all weight deltas in the order they are applied."""
+        layers = (layer.deltas for layer in self.layers if isinstance(layer, DeltaLayer))
+        return tuple(delta for deltas in layers for delta in deltas)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioFormat:
+    """What a muxer needs to open an audio stream like the source's."""
+
+    codec: str
+    """FFmpeg codec name: opus, aac, mp3, flac, pcm_s16le, …"""
+    time_base: Fraction
+    sample_rate: int
+    channels: int
+    layout: str = ""
+    extradata: bytes = b""
+    frame_size: int = 0
+    """Samples per packet, 0 when variable or unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioPacket:
+    """One compressed packet, bit for bit."""
+
+    data: bytes
+    pts: int
+    """In ticks of the audio time base."""
+    dts: int
+    duration: int
+    """0 when unknown."""
+    is_key_frame: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioTrack:
+    """A whole audio stream in memory; long files are streamed packet by packet instead."""
+
+    format: AudioFormat
+    packets: tuple[AudioPacket, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A still picture: the background plate or the thumbnail."""
+
+    media_type: str
+    """`image/png`, `image/jpeg`, `image/webp`, …"""
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Who made this, from what, and with whose consent."""
+
+    generated_by: str
+    """Program and version; its presence marks the decoded video as synthetic."""
+    consent: str = ""
+    """Statement of the pictured person's consent, free text; swap shows and keeps it."""
+    source_sha256: bytes = b""
+    """Hash of the source video, 32 bytes or empty."""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityReference:
+    """The identity lives in another file."""
+
+    sha256: bytes
+    """The identity hash of SPEC.md section 6, 32 bytes."""
+    hint: str = ""
+    """File name or address that may help to find it; never followed by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexEntry:
+    """Where one motion group lies."""
+
+    first_frame: int
+    frame_count: int
+    offset: int
+    """Position of the group's chunk in the file in bytes."""
+    first_pts: int
+    """Time stamp of the group's first frame in ticks."""
