@@ -1,0 +1,260 @@
+"""The StyleGAN2 generator: mapping, truncation, styles and synthesis, at any resolution and width.
+
+`Generator` is the trainable network. Modulation scales the activations instead of the filters,
+which is the same computation with one shared filter bank. `stylegan2_reference` spells out the
+paper's own order; `stylegan2_fast` prepares a generator whose weights no longer change.
+
+Source: Karras et al. 2020, https://arxiv.org/abs/1912.04958.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sglat.errors import UsageError
+from sglat.networks.stylespace import GeneratorConfig, StyleEntry
+
+LEAKY_SLOPE = 0.2
+ACTIVATION_GAIN = math.sqrt(2.0)  # keeps the variance that leaky ReLU takes away
+DEMODULATION_EPSILON = 1e-8
+
+
+class EqualizedLinear(nn.Module):
+    """A linear layer that stores unit-variance weights and scales them when used.
+
+    Source: Karras et al. 2018, https://arxiv.org/abs/1710.10196, section 4.1.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, bias_init: float = 0.0, learning_rate: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / learning_rate)
+        self.bias = nn.Parameter(torch.full((outputs,), bias_init / learning_rate))
+        self.weight_gain = learning_rate / math.sqrt(inputs)
+        self.bias_gain = learning_rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[N, I]` to `[N, O]`."""
+        return F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+
+
+def normalise_second_moment(x: Tensor) -> Tensor:
+    """Scale each row of `[N, D]` to mean square 1."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """Return leaky ReLU without its gain; callers fold the gain into an earlier factor."""
+    return F.leaky_relu(x, LEAKY_SLOPE)
+
+
+class MappingNetwork(nn.Module):
+    """z to w: normalisation and fully connected layers with a hundredth of the learning rate."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        widths = [config.latent_dim] + [config.style_dim] * config.mapping_layers
+        self.layers = nn.ModuleList(
+            EqualizedLinear(inputs, outputs, learning_rate=config.mapping_learning_rate)
+            for inputs, outputs in pairwise(widths)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map `z` `[N, Z]` to `w` `[N, D]`."""
+        if len(self.layers) == 0:
+            raise UsageError("no-mapping", "expected a mapping network, found a generator without")
+        x = normalise_second_moment(z)
+        for layer in self.layers:
+            x = leaky_relu(layer(x)) * ACTIVATION_GAIN
+        return x
+
+
+def demodulation(weight: Tensor, style: Tensor) -> Tensor:
+    """Return the factor that brings modulated filters back to unit norm.
+
+    Args:
+        weight: convolution filters, `[O, I, K, K]`.
+        style: per-channel scales, `[N, I]`.
+
+    Returns:
+        One factor per sample and output channel, `[N, O]`.
+
+    Source: Karras et al. 2020, https://arxiv.org/abs/1912.04958, equation 3.
+    """
+    energy = weight.square().sum(dim=(2, 3))  # [O, I]
+    return (style.square() @ energy.T + DEMODULATION_EPSILON).rsqrt()
+
+
+def over_image(values: Tensor, x: Tensor) -> Tensor:
+    """Shape `[N, C]` or `[C]` for broadcasting over an image of `x`'s type."""
+    return values.to(x.dtype).reshape(-1, values.shape[-1], 1, 1)
+
+
+def upsample_clamped(x: Tensor) -> Tensor:
+    """Double height and width with the [1, 3, 3, 1] filter; the border repeats its last pixel."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def upsample_zero_padded(x: Tensor) -> Tensor:
+    """Double height and width with the [1, 3, 3, 1] filter; the picture is 0 outside its border."""
+    return upsample_clamped(F.pad(x, (1, 1, 1, 1)))[:, :, 2:-2, 2:-2]
+
+
+def smooth(x: Tensor) -> Tensor:
+    """Filter `[N, C, H + 3, W + 3]` with [1, 3, 3, 1] / 4 in both directions, to `[N, C, H, W]`.
+
+    The gain of 2 per direction makes up for the zeros a transposed convolution inserts.
+    """
+    taps = torch.tensor([0.25, 0.75, 0.75, 0.25], dtype=x.dtype, device=x.device)
+    channels = x.shape[1]
+    kernel = torch.outer(taps, taps).expand(channels, 1, 4, 4)
+    return F.conv2d(x, kernel, groups=channels)
+
+
+class StyledConv(nn.Module):
+    """One 3x3 layer: modulate, convolve, demodulate, add noise and bias, activate."""
+
+    noise: Tensor | None
+
+    def __init__(self, config: GeneratorConfig, entry: StyleEntry) -> None:
+        super().__init__()
+        self.entry = entry
+        self.up_filter = config.up_filter
+        self.weight = nn.Parameter(torch.randn(entry.outputs, entry.channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(entry.outputs))
+        self.affine = EqualizedLinear(config.style_dim, entry.channels, bias_init=1.0)
+        self.weight_gain = 1 / math.sqrt(entry.channels * 3 * 3)
+        self.noise_strength = nn.Parameter(torch.zeros(())) if config.noise else None
+        size = (entry.resolution, entry.resolution)
+        self.register_buffer("noise", torch.randn(size) if config.noise else None)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Map features `[N, I, H, W]` to `[N, O, H, W]`, twice the size when upsampling."""
+        weight = self.weight * self.weight_gain
+        gain = demodulation(weight, style) * ACTIVATION_GAIN  # activation gain folded in
+        x = self._convolve(x * over_image(style, x), weight.to(x.dtype), gain)
+        if self.noise is not None and self.noise_strength is not None:
+            x = x + (self.noise * (self.noise_strength * ACTIVATION_GAIN)).to(x.dtype)
+        return leaky_relu(x + over_image(self.bias * ACTIVATION_GAIN, x))
+
+    def _convolve(self, x: Tensor, weight: Tensor, gain: Tensor) -> Tensor:
+        if self.entry.kind == "conv":
+            x = F.conv2d(x, weight, padding=1)
+            return x * over_image(gain, x)
+        if self.up_filter == "low-resolution":  # a quarter of the multiplications
+            x = F.conv2d(x, weight, padding=1)
+            return upsample_clamped(x * over_image(gain, x))
+        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # [N, O, 2H + 1, 2W + 1]
+        return smooth(F.pad(x * over_image(gain, x), (1, 1, 1, 1)))
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to three colour channels, without demodulation."""
+
+    def __init__(self, config: GeneratorConfig, entry: StyleEntry) -> None:
+        super().__init__()
+        self.entry = entry
+        self.weight = nn.Parameter(torch.randn(entry.outputs, entry.channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(entry.outputs))
+        self.affine = EqualizedLinear(config.style_dim, entry.channels, bias_init=1.0)
+        self.weight_gain = 1 / math.sqrt(entry.channels)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Map features `[N, I, H, W]` to a float32 colour contribution `[N, 3, H, W]`."""
+        weight = (self.weight * self.weight_gain).to(x.dtype)
+        return F.conv2d(x * over_image(style, x), weight, self.bias.to(x.dtype)).float()
+
+
+class Generator(nn.Module):
+    """StyleGAN2 with skip connections; `layers[i]` takes the StyleSpace vector of index i."""
+
+    const: Tensor
+    w_avg: Tensor
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mapping = MappingNetwork(config)
+        self.register_buffer("w_avg", torch.zeros(config.style_dim))
+        self.const = nn.Parameter(torch.randn(1, config.channels[0], 4, 4))
+        self.layers = nn.ModuleList(
+            ToRGB(config, entry) if entry.kind == "torgb" else StyledConv(config, entry)
+            for entry in config.style_table
+        )
+
+    def truncate(self, w: Tensor, psi: float, *, cutoff: int | None = None) -> Tensor:
+        """Pull latents towards the mean latent.
+
+        Args:
+            w: `[N, D]` or `[N, L, D]`.
+            psi: 1 changes nothing, 0 gives the mean.
+            cutoff: only the first rows of `[N, L, D]`; all if None.
+        """
+        truncated = self.w_avg.lerp(w, psi)
+        if cutoff is None:
+            return truncated
+        if w.ndim != 3:
+            raise UsageError("bad-shape", f"cutoff needs latents [N, L, D], got {tuple(w.shape)}")
+        return torch.cat([truncated[:, :cutoff], w[:, cutoff:]], dim=1)
+
+    def repeat(self, w: Tensor) -> Tensor:
+        """Copy `w` `[N, D]` to every row: `[N, L, D]`."""
+        return w[:, None].expand(-1, self.config.num_ws, -1)
+
+    def styles(self, ws: Tensor, *, resolution: int | None = None) -> list[Tensor]:
+        """Return the StyleSpace vectors of W+ latents in the paper's order, ToRGB included.
+
+        Args:
+            ws: `[N, L, D]`; rows above the wanted resolution may be missing.
+            resolution: leave out the layers above it; the full resolution if None.
+
+        Returns:
+            One `[N, C]` per entry of `config.style_table`: the affine output, bias included.
+        """
+        entries = self.config.entries_up_to(resolution)
+        if ws.ndim != 3 or ws.shape[1] <= entries[-1].ws_index:
+            raise UsageError(
+                "bad-shape",
+                f"expected ws [N, {entries[-1].ws_index + 1}, {self.config.style_dim}], "
+                f"got {list(ws.shape)}",
+            )
+        return [self.layers[e.index].affine(ws[:, e.ws_index]) for e in entries]  # type: ignore[operator]
+
+    def synthesize(self, styles: Sequence[Tensor], *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Render StyleSpace vectors.
+
+        Args:
+            styles: one `[N, C]` per layer, as `styles` returns them; a list that ends at a lower
+                ToRGB renders that resolution.
+            dtype: type of the features; colours are summed in float32.
+
+        Returns:
+            Pictures `[N, 3, H, W]`, float32, nominally in [-1, 1], not clamped.
+        """
+        self.config.check_styles([s.shape[-1] for s in styles])
+        x = self.const.to(dtype).expand(len(styles[0]), -1, -1, -1)
+        x = x.contiguous(memory_format=torch.channels_last)
+        clamped = self.config.up_filter == "low-resolution"
+        upsample = upsample_clamped if clamped else upsample_zero_padded
+        image: Tensor | None = None
+        for layer, style in zip(self.layers, styles, strict=False):
+            if isinstance(layer, ToRGB):
+                colours = layer(x, style)
+                image = colours if image is None else upsample(image) + colours
+            else:
+                x = layer(x, style)
+        assert image is not None  # check_styles: the list ends with a ToRGB
+        return image
+
+    def forward(
+        self, ws: Tensor, *, resolution: int | None = None, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Render W+ latents `[N, L, D]` to pictures `[N, 3, H, W]`."""
+        return self.synthesize(self.styles(ws, resolution=resolution), dtype=dtype)
