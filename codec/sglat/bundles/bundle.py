@@ -1,0 +1,209 @@
+"""The bundle: all learned parts and tables that give the numbers of a file a meaning."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from sglat.bundles.controls import Controls
+from sglat.bundles.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    PartRecord,
+    check_file,
+    read_manifest,
+    read_tensors,
+)
+from sglat.bundles.parts import load_network
+from sglat.errors import BundleError, BundleMismatchError
+from sglat.networks.stylegan2 import Generator
+from sglat.networks.stylespace import GeneratorConfig
+
+EMBEDDED: Final = "mini"
+EMBEDDED_FOLDER: Final = Path(__file__).parent / EMBEDDED
+
+
+class PoseTurner(Protocol):
+    """Turns a head by editing W+ rows."""
+
+    def turn(self, ws: Tensor, source_degrees: Tensor, target_degrees: Tensor) -> Tensor:
+        """Return latents `[N, L, D]` turned from one yaw and pitch `[N, 2]` to another."""
+
+
+class Bundle:
+    """A named set of weights on a device; each part is read, checked and built when first used."""
+
+    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
+        """Open a folder that holds a manifest.
+
+        Raises:
+            BundleError: no manifest, a broken one, or one without a generator.
+        """
+        self.folder = folder
+        self.device = torch.device(device)
+        self.manifest: Manifest = read_manifest(folder)
+        self.name = self.manifest.name
+        self._modules: dict[str, nn.Module] = {}
+
+    @property
+    def decoder_id(self) -> bytes:
+        """sha256 over generator, pose flow and controls, 32 bytes.
+
+        Raises:
+            BundleError: the bundle lacks one of the three.
+        """
+        decoder_id = self.manifest.decoder_id
+        if decoder_id is None:
+            for role in ("generator", "pose_flow", "controls"):
+                self.part(role)
+            raise AssertionError("a manifest with all parts has a decoder id")
+        return decoder_id
+
+    @cached_property
+    def config(self) -> GeneratorConfig:
+        """The generator's shape, from which all other sizes follow."""
+        return GeneratorConfig.from_json(self.part("generator").config)
+
+    @property
+    def resolution(self) -> int:
+        """Side of the generated picture in pixels."""
+        return self.config.resolution
+
+    @property
+    def num_ws(self) -> int:
+        """Rows L of W+."""
+        return self.config.num_ws
+
+    @property
+    def style_dim(self) -> int:
+        """Width D of one W+ row."""
+        return self.config.style_dim
+
+    @property
+    def generator(self) -> Generator:
+        """The generator."""
+        return cast(Generator, self.module("generator"))
+
+    @property
+    def inverter(self) -> nn.Module:
+        """Aligned crops `[N, 3, H, W]` in [-1, 1] to W+ `[N, L, D]`."""
+        return self.module("inverter")
+
+    @property
+    def pose_flow(self) -> PoseTurner:
+        """Turns latents to a wanted yaw and pitch."""
+        return cast(PoseTurner, self.module("pose_flow"))
+
+    @cached_property
+    def controls(self) -> Controls:
+        """The 32 controls."""
+        part = self.part("controls")
+        controls = Controls.from_part(read_tensors(self.folder, part), part.config, part.hints)
+        if controls.style_widths != self.config.style_widths:
+            raise BundleError(
+                "wrong-shape",
+                f"{part.file}: expected style widths {self.config.style_widths}, "
+                f"found {controls.style_widths}",
+            )
+        return controls.to(self.device)
+
+    def has(self, role: str) -> bool:
+        """Tell whether the bundle has a part."""
+        return role in self.manifest.parts
+
+    def part(self, role: str) -> PartRecord:
+        """Return a part's record.
+
+        Raises:
+            BundleError: the bundle has no such part.
+        """
+        if role not in self.manifest.parts:
+            raise BundleError(
+                "missing-part",
+                f"bundle {self.name!r} has no {role}; it has {sorted(self.manifest.parts)}",
+            )
+        return self.manifest.parts[role]
+
+    def tensors(self, role: str) -> dict[str, Tensor]:
+        """Return a part's tensors as stored, after checking its file; raises BundleError."""
+        return read_tensors(self.folder, self.part(role))
+
+    def module(self, role: str) -> nn.Module:
+        """Return a part's network on the bundle's device, in evaluation mode, without gradients.
+
+        Raises:
+            BundleError: no such part, or a damaged or unfitting file.
+        """
+        if role not in self._modules:
+            network = load_network(self.part(role), self.tensors(role))
+            self._modules[role] = network.to(self.device)
+        return self._modules[role]
+
+    def check_decoder_id(self, decoder_id: bytes, *, wanted_bundle: str) -> None:
+        """Compare a file's decoder id with this bundle's.
+
+        Args:
+            decoder_id: from the file's header, 32 bytes.
+            wanted_bundle: bundle name from the file's header, for the message.
+
+        Raises:
+            BundleMismatchError: they differ.
+        """
+        if decoder_id != self.decoder_id:
+            raise BundleMismatchError(
+                "wrong-decoder",
+                f"the file was made with bundle {wanted_bundle!r}, decoder "
+                f"{decoder_id.hex()[:16]}…; loaded is {self.name!r}, decoder "
+                f"{self.decoder_id.hex()[:16]}…",
+            )
+
+    def verify(self) -> None:
+        """Check every file's size and sha256; raises BundleError for the first that is damaged."""
+        for part in self.manifest.parts.values():
+            check_file(self.folder, part)
+
+
+def load_bundle(name_or_path: str | Path = EMBEDDED, device: torch.device | str = "cpu") -> Bundle:
+    """Open a bundle by name or by the path of its folder.
+
+    Args:
+        name_or_path: `mini` (embedded), a name that `sgl-bundles list` shows, or a folder.
+        device: where its networks are to live.
+
+    Raises:
+        BundleError: there is no such bundle here; says how to get it.
+    """
+    return Bundle(find_bundle(name_or_path), device)
+
+
+def find_bundle(name_or_path: str | Path) -> Path:
+    """Return the folder of a bundle; raises BundleError."""
+    name = str(name_or_path)
+    if name == EMBEDDED:
+        return EMBEDDED_FOLDER
+    if os.sep in name or Path(name).is_dir():
+        return Path(name)
+    folder = bundles_folder() / name
+    if (folder / MANIFEST_NAME).is_file():
+        return folder
+    raise BundleError(
+        "unknown-bundle", f"no bundle {name!r} in {folder.parent}; see: sgl-bundles list"
+    )
+
+
+def home_folder() -> Path:
+    """Return the folder of everything downloaded: `SGLAT_HOME`, else the XDG cache convention."""
+    if home := os.environ.get("SGLAT_HOME"):
+        return Path(home).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "sglat"
+
+
+def bundles_folder() -> Path:
+    """Return the folder in which fetched and imported bundles lie."""
+    return home_folder() / "bundles"

@@ -1,0 +1,294 @@
+"""A bundle's manifest: every file and its sha256, every part and its config, the decoder id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sglat.errors import BundleError
+
+MANIFEST_NAME: Final = "manifest.json"
+MANIFEST_VERSION: Final = 1
+MAX_MANIFEST_BYTES: Final = 1 << 20  # a thousand times what the embedded bundle needs
+# The parts that decide what a file's numbers look like, in the order of the decoder id.
+DECODER_ROLES: Final = ("generator", "pose_flow", "controls")
+_CHUNK_BYTES: Final = 1 << 20
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRecord:
+    """One learned part or table: one file."""
+
+    role: str
+    """What the pipeline asks for: `generator`, `inverter`, `pose_flow`, `controls`, `landmarks`."""
+    kind: str
+    """Which network or table it is: `stylegan2`, `e4e`, `styleflow`."""
+    file: str
+    """File name inside the bundle's folder."""
+    size_bytes: int
+    sha256: str
+    """Of the file."""
+    tensors_sha256: str
+    """Of the tensors, however the file arranges them; empty for files that hold no tensors."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Sizes of the network; belongs to the decoder id."""
+    hints: Mapping[str, Any] = field(default_factory=dict)
+    """Units and defaults for an encoder; does not belong to the decoder id."""
+    licence: str = ""
+    source: str = ""
+    """Where the weights come from: address and sha256 of the original file, or how it was made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a bundle's folder holds."""
+
+    name: str
+    parts: Mapping[str, PartRecord]
+    """By role."""
+
+    @property
+    def decoder_id(self) -> bytes | None:
+        """sha256 over generator, pose flow and controls; None where one of them is missing.
+
+        The hashed bytes are `sglat decoder 1` and, for each of the three roles in that order, the
+        canonical JSON of role, kind, config and `tensors_sha256`, each ended by a line feed.
+        """
+        if any(role not in self.parts for role in DECODER_ROLES):
+            return None
+        digest = hashlib.sha256(b"sglat decoder 1\n")
+        for role in DECODER_ROLES:
+            part = self.parts[role]
+            record = {
+                "role": role,
+                "kind": part.kind,
+                "config": part.config,
+                "tensors_sha256": part.tensors_sha256,
+            }
+            digest.update(canonical_json(record) + b"\n")
+        return digest.digest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return ASCII JSON with sorted names, no spaces and shortest round-trip numbers."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("ascii")
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of tensors, independent of how a file arranges them.
+
+    Hashed: `sglat tensors 1`, a line feed and, in the order of the UTF-8 names, the name's length
+    (u32) and bytes, the dtype's name (`float16`) the same way, the number of axes (u32), each
+    length (u64), the number of bytes (u64) and the elements, row-major; all little-endian.
+    """
+    digest = hashlib.sha256(b"sglat tensors 1\n")
+    for name in sorted(tensors, key=lambda name: name.encode()):
+        tensor = tensors[name].detach().cpu().contiguous()
+        for text in (name, str(tensor.dtype).removeprefix("torch.")):
+            raw = text.encode()
+            digest.update(struct.pack("<I", len(raw)) + raw)
+        digest.update(struct.pack(f"<I{tensor.ndim}Q", tensor.ndim, *tensor.shape))
+        digest.update(struct.pack("<Q", tensor.numel() * tensor.element_size()))
+        digest.update(_bytes_of(tensor))
+    return digest.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return a file's sha256, reading it piece by piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_part(
+    folder: Path,
+    *,
+    name: str,
+    role: str,
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any] | None = None,
+    hints: Mapping[str, Any] | None = None,
+    licence: str = "",
+    source: str = "",
+) -> PartRecord:
+    """Write one part as safetensors and enter it in the folder's manifest, which is made if needed.
+
+    Args:
+        folder: the bundle's folder.
+        name: the bundle's name.
+        role: what the pipeline asks for; an older part of this role is replaced.
+        kind: which network or table it is.
+        tensors: as they are to be stored, half precision or not.
+        config: the network's sizes, plain JSON values; belongs to the decoder id.
+        hints: encoder defaults, plain JSON values.
+        licence: under which the weights may be used.
+        source: where they come from.
+
+    Returns:
+        The part's record.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    path = folder / f"{role}.safetensors"
+    partial = path.with_suffix(".safetensors.partial")
+    save_file(stored, partial)
+    partial.replace(path)
+    record = PartRecord(
+        role=role,
+        kind=kind,
+        file=path.name,
+        size_bytes=path.stat().st_size,
+        sha256=hash_file(path),
+        tensors_sha256=hash_tensors(stored),
+        config=json.loads(canonical_json(config or {})),
+        hints=json.loads(canonical_json(hints or {})),
+        licence=licence,
+        source=source,
+    )
+    enter_part(folder, name=name, record=record)
+    return record
+
+
+def enter_part(folder: Path, *, name: str, record: PartRecord) -> Manifest:
+    """Put a record into the folder's manifest, in place of an older one of its role."""
+    path = folder / MANIFEST_NAME
+    parts = dict(read_manifest(folder).parts) if path.exists() else {}
+    parts[record.role] = record
+    manifest = Manifest(name=name, parts=dict(sorted(parts.items())))
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` under a temporary name and rename it."""
+    record = {
+        "manifest_version": MANIFEST_VERSION,
+        "name": manifest.name,
+        "decoder_id": _hex(manifest.decoder_id),
+        "parts": [_part_to_json(part) for part in manifest.parts.values()],
+    }
+    partial = folder / f"{MANIFEST_NAME}.partial"
+    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / MANIFEST_NAME)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check `manifest.json`.
+
+    Raises:
+        BundleError: absent, not JSON, wrong names or values, or a decoder id that does not follow
+            from the parts.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError("bad-manifest", f"{path}: more than {MAX_MANIFEST_BYTES} bytes")
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError("no-manifest", f"{path}: {os.strerror(error.errno or 0)}") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError("bad-manifest", f"{path}: not JSON: {error}") from error
+    return _manifest_from_json(record, path)
+
+
+def read_tensors(folder: Path, part: PartRecord) -> dict[str, Tensor]:
+    """Check a part's size and sha256 and return its tensors as stored.
+
+    Raises:
+        BundleError: the file is missing or damaged; names it with expected and found.
+    """
+    path = check_file(folder, part)
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises its own class and ValueError
+        raise BundleError("bad-weights", f"{path}: not safetensors: {error}") from error
+
+
+def check_file(folder: Path, part: PartRecord) -> Path:
+    """Check a part's size and sha256 and return its path; raises BundleError."""
+    path = folder / part.file
+    if not path.is_file():
+        raise BundleError("missing-weights", f"{path}: expected {part.size_bytes} bytes, no file")
+    found = path.stat().st_size
+    if found != part.size_bytes:
+        raise BundleError(
+            "damaged-weights", f"{path}: expected {part.size_bytes} bytes, found {found}"
+        )
+    sha256 = hash_file(path)
+    if sha256 != part.sha256:
+        raise BundleError(
+            "damaged-weights", f"{path}: expected sha256 {part.sha256}, found {sha256}"
+        )
+    return path
+
+
+def _hex(decoder_id: bytes | None) -> str | None:
+    return None if decoder_id is None else decoder_id.hex()
+
+
+def _part_to_json(part: PartRecord) -> dict[str, Any]:
+    return {name: getattr(part, name) for name in PartRecord.__dataclass_fields__}
+
+
+def _manifest_from_json(record: Any, path: Path) -> Manifest:
+    if not isinstance(record, dict) or record.get("manifest_version") != MANIFEST_VERSION:
+        found = record.get("manifest_version") if isinstance(record, dict) else record
+        raise BundleError(
+            "bad-manifest", f"{path}: expected manifest_version {MANIFEST_VERSION}, found {found!r}"
+        )
+    name, parts = record.get("name"), record.get("parts")
+    if not isinstance(name, str) or not isinstance(parts, list):
+        raise BundleError("bad-manifest", f"{path}: expected a name and a list of parts")
+    records = [_part_from_json(part, path) for part in parts]
+    manifest = Manifest(name=name, parts={part.role: part for part in records})
+    if len(manifest.parts) != len(records):
+        raise BundleError("bad-manifest", f"{path}: a role is given twice")
+    expected = _hex(manifest.decoder_id)
+    if record.get("decoder_id") != expected:
+        raise BundleError(
+            "bad-manifest",
+            f"{path}: expected decoder id {expected}, found {record.get('decoder_id')!r:.80}",
+        )
+    return manifest
+
+
+def _part_from_json(record: Any, path: Path) -> PartRecord:
+    fields = PartRecord.__dataclass_fields__
+    if not isinstance(record, dict) or set(record) != set(fields):
+        raise BundleError("bad-manifest", f"{path}: expected parts with names {sorted(fields)}")
+    for name, value in record.items():
+        expected = {"size_bytes": int, "config": dict, "hints": dict}.get(name, str)
+        if type(value) is not expected:
+            raise BundleError(
+                "bad-manifest", f"{path}: expected {expected.__name__} {name}, found {value!r:.80}"
+            )
+    part = PartRecord(**record)
+    if not _FILE_NAME.fullmatch(part.file):  # keeps every path inside the folder
+        raise BundleError("bad-manifest", f"{path}: {part.file!r:.80} is no plain file name")
+    if part.size_bytes < 0 or not _SHA256.fullmatch(part.sha256):
+        raise BundleError("bad-manifest", f"{path}: bad size or sha256 of {part.file}")
+    if part.tensors_sha256 and not _SHA256.fullmatch(part.tensors_sha256):
+        raise BundleError("bad-manifest", f"{path}: bad tensors_sha256 of {part.file}")
+    return part
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """Return a contiguous CPU tensor's elements; torch supports little-endian hosts only."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
