@@ -1,0 +1,233 @@
+"""Face analysis with the embedded networks: the eyes of a bundle that needs no download."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sglat.errors import BundleError, FaceError
+from sglat.networks import embedded_identity, embedded_landmarks, embedded_parsing
+from sglat.networks.embedded_detector import ALIGN, DetectorNetwork, candidates
+from sglat.networks.embedded_identity import IdentityNetwork
+from sglat.networks.embedded_landmarks import LandmarkNetwork, LandmarkOutput
+from sglat.networks.embedded_parsing import ParsingNetwork
+from sglat.networks.embedded_perceptual import PerceptualNetwork
+from sglat.networks.embedded_views import (
+    View,
+    checked_picture,
+    cut_view,
+    letterbox,
+    to_picture,
+    view_of_box,
+    view_of_points,
+)
+from sglat.networks.faces import FaceBox, FaceLandmarks
+
+ROLES: Final = ("detector", "landmarks", "parsing", "identity", "perceptual")
+MIN_SIDE: Final = 16  # pixels; a smaller picture holds no face that could be found
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisConfig:
+    """How pictures are searched."""
+
+    detect_side: int = 256
+    """Longest side at which a picture is searched first."""
+    detect_side_fine: int = 640
+    """Longest side of the second search, for pictures in which the first finds nothing."""
+    detect_score: float = 0.4
+    """Faces scored below are not reported."""
+    face_score: float = 0.5
+    """A found face is dropped where the landmark network scores it below."""
+
+
+class EmbeddedAnalysis:
+    """The embedded networks behind the interface of `FaceAnalysis`.
+
+    Args:
+        config: how pictures are searched.
+        device: where the networks run.
+    """
+
+    def __init__(
+        self, config: AnalysisConfig | None = None, *, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config = config or AnalysisConfig()
+        self.device = torch.device(device)
+        self.detector = DetectorNetwork()
+        self.landmark_network = LandmarkNetwork()
+        self.parsing = ParsingNetwork()
+        self.identity = IdentityNetwork()
+        self.perceptual = PerceptualNetwork()
+        for network in self._networks().values():
+            network.eval().requires_grad_(False)
+            network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_tensors(
+        cls,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        config: AnalysisConfig | None = None,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> EmbeddedAnalysis:
+        """Build the networks from stored weights.
+
+        Args:
+            tensors: by role (`ROLES`), the tensors of each network, in any precision.
+            config: how pictures are searched.
+            device: where the networks run.
+
+        Raises:
+            BundleError: a role or tensor is missing, unknown or of the wrong shape.
+        """
+        analysis = cls(config, device=device)
+        for role, network in analysis._networks().items():
+            if role not in tensors:
+                raise BundleError("missing-weights", f"expected face network {role}, found none")
+            load_weights(network, tensors[role], role)
+        return analysis
+
+    def _networks(self) -> dict[str, nn.Module]:
+        networks = (
+            self.detector, self.landmark_network, self.parsing, self.identity, self.perceptual,
+        )  # fmt: skip
+        return dict(zip(ROLES, networks, strict=True))
+
+    @torch.inference_mode()
+    def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
+        """Return all faces of a picture of any size, largest first; none is an empty list.
+
+        A box is the bounding box of the landmarks. Each find of the detector is checked by the
+        landmark network.
+
+        Raises:
+            FaceError: not a picture.
+        """
+        picture = checked_picture(picture)
+        if min(picture.shape[:2]) < MIN_SIDE:
+            return []
+        config = self.config
+        boxes = self._search(picture, config.detect_side)
+        if not boxes and max(picture.shape[:2]) > config.detect_side:
+            boxes = self._search(picture, config.detect_side_fine)
+        return sorted(boxes, key=lambda box: (box.left - box.right) * (box.bottom - box.top))
+
+    def _search(self, picture: NDArray[np.uint8], longest: int) -> list[FaceBox]:
+        small, scale = letterbox(picture, longest, ALIGN)
+        output = self.detector(small.to(self.device, memory_format=torch.channels_last))
+        rows = candidates(output, threshold=self.config.detect_score)[0].cpu() / scale
+        boxes = []
+        for left, top, right, bottom, score in rows.tolist():
+            box = FaceBox(left=left, top=top, right=right, bottom=bottom, score=score * scale)
+            if self._face_score(picture, box) >= self.config.face_score:
+                boxes.append(box)
+        return boxes
+
+    def _face_score(self, picture: NDArray[np.uint8], box: FaceBox) -> float:
+        output = self._run_landmarks(picture, view_of_box(box))
+        return float(torch.sigmoid(output.score_logit))
+
+    def _run_landmarks(self, picture: NDArray[np.uint8], view: View) -> LandmarkOutput:
+        crop = cut_view(picture, view, embedded_landmarks.INPUT_SIZE)
+        output: LandmarkOutput = self.landmark_network(crop.to(self.device))
+        return output
+
+    @torch.inference_mode()
+    def landmarks(
+        self,
+        picture: NDArray[np.uint8],
+        box: FaceBox,
+        *,
+        previous: FaceLandmarks | None = None,
+    ) -> FaceLandmarks:
+        """Return the landmarks of the face in a box.
+
+        Without `previous` the network looks twice: at the box, then at the face it found there,
+        turned upright. With the landmarks of the frame before it looks once, where they were.
+        A box without a face gives a low score, not an error.
+
+        Raises:
+            FaceError: not a picture, or a box that is empty or not finite.
+        """
+        picture = checked_picture(picture)
+        if previous is None:
+            rough_view = view_of_box(box)
+            rough = self._run_landmarks(picture, rough_view)
+            view = view_of_points(to_picture(rough.points[0].cpu().numpy(), rough_view))
+        else:
+            view = view_of_points(previous.points)
+        return _to_record(self._run_landmarks(picture, view), view)
+
+    @torch.inference_mode()
+    def parse(self, crops: Tensor) -> Tensor:
+        """Return class probabilities `[N, 19, H, W]` of aligned crops `[N, 3, H, W]` in [-1, 1].
+
+        Raises:
+            FaceError: not a batch of crops.
+        """
+        small = _resized(crops, embedded_parsing.INPUT_SIZE).to(self.device)
+        scores = self.parsing(small)
+        if scores.shape[2:] != crops.shape[2:]:
+            scores = functional.interpolate(
+                scores, crops.shape[2:], mode="bilinear", align_corners=False
+            )
+        return torch.softmax(scores, dim=1)
+
+    def embed(self, crops: Tensor) -> Tensor:
+        """Return unit identity vectors `[N, 128]` of aligned crops `[N, 3, H, W]`; differentiable.
+
+        Raises:
+            FaceError: not a batch of crops.
+        """
+        small = _resized(crops, embedded_identity.INPUT_SIZE).to(self.device)
+        vectors: Tensor = self.identity(small)
+        return vectors
+
+
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], role: str) -> None:
+    """Fill a network with stored weights; raises BundleError for the first tensor that misfits."""
+    expected = network.state_dict()
+    for key in sorted(expected.keys() | tensors.keys()):
+        wanted = list(expected[key].shape) if key in expected else None
+        found = list(tensors[key].shape) if key in tensors else None
+        if wanted != found:
+            raise BundleError(
+                "bad-weights",
+                f"face network {role}, tensor {key}: expected {wanted}, found {found}",
+            )
+    network.load_state_dict({key: value.float() for key, value in tensors.items()})
+
+
+def _to_record(output: LandmarkOutput, view: View) -> FaceLandmarks:
+    yaw, pitch, roll = output.pose[0].tolist()
+    left, right = output.eye_openness[0].tolist()
+    return FaceLandmarks(
+        points=to_picture(output.points[0].cpu().numpy(), view),
+        yaw_degrees=yaw,
+        pitch_degrees=pitch,
+        roll_degrees=roll + view.roll_degrees,
+        eye_openness=(left, right),
+        blendshapes=output.blendshapes[0].cpu().numpy(),
+        score=float(torch.sigmoid(output.score_logit[0])),
+    )
+
+
+def _resized(crops: Tensor, size: int) -> Tensor:
+    if crops.ndim != 4 or crops.shape[1] != 3 or not crops.is_floating_point():
+        raise FaceError(
+            "bad-crops",
+            f"expected float [N, 3, H, W], found {crops.dtype} {list(crops.shape)}",
+        )
+    if crops.shape[2:] == (size, size):
+        return crops.float()
+    return functional.interpolate(
+        crops.float(), (size, size), mode="bilinear", antialias=True, align_corners=False
+    )

@@ -1,0 +1,143 @@
+"""Cutting views out of pictures for the embedded face networks: checks, upright squares, letterboxes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from sglat.errors import FaceError
+from sglat.networks.faces import FaceBox
+
+CROP_SCALE: Final = 1.4  # crop side over the larger side of the landmark box, as in training
+LEFT_EYE: Final = (362, 385, 387, 263, 373, 380)  # the person's own left; MediaPipe order
+RIGHT_EYE: Final = (33, 160, 158, 133, 153, 144)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A square in a picture, possibly turned."""
+
+    x: float
+    """Centre in pixels of the picture; the corner of the top left pixel is (0, 0)."""
+    y: float
+    side: float
+    """Pixels of the picture."""
+    roll_degrees: float
+    """How far the square is turned counter-clockwise, as seen by the viewer."""
+
+
+def checked_picture(picture: Any) -> NDArray[np.uint8]:
+    """Return a picture as uint8 RGB `[H, W, 3]`: grey is tripled, alpha is dropped.
+
+    Raises:
+        FaceError: not a uint8 array of a picture's shape.
+    """
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
+        found = picture.dtype if isinstance(picture, np.ndarray) else type(picture).__name__
+        raise FaceError("bad-picture", f"expected a uint8 array, found {found}")
+    if picture.ndim == 2:
+        picture = picture[..., None]
+    if picture.ndim != 3 or picture.shape[2] not in (1, 3, 4) or 0 in picture.shape:
+        raise FaceError(
+            "bad-picture",
+            f"expected [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], found {list(picture.shape)}",
+        )
+    if picture.shape[2] == 1:
+        picture = np.repeat(picture, 3, axis=2)
+    return np.asarray(picture[..., :3], np.uint8)
+
+
+def view_of_box(box: FaceBox) -> View:
+    """Return the upright square around a detected face.
+
+    Raises:
+        FaceError: the box is empty or not finite.
+    """
+    sides = (box.left, box.top, box.right, box.bottom)
+    if not all(map(math.isfinite, sides)) or box.right <= box.left or box.bottom <= box.top:
+        raise FaceError("bad-box", f"expected left < right and top < bottom, found {sides}")
+    return View(
+        x=(box.left + box.right) / 2,
+        y=(box.top + box.bottom) / 2,
+        side=CROP_SCALE * max(box.right - box.left, box.bottom - box.top),
+        roll_degrees=0.0,
+    )
+
+
+def view_of_points(points: NDArray[np.float32]) -> View:
+    """Return the square around landmarks `[478, 2]`, turned so that the eyes lie level."""
+    left, right = points[list(LEFT_EYE)].mean(0), points[list(RIGHT_EYE)].mean(0)
+    angle = math.atan2(float(right[1] - left[1]), float(left[0] - right[0]))  # y points down
+    cosine, sine = math.cos(angle), math.sin(angle)
+    level = np.array(((cosine, -sine), (sine, cosine)))  # turns the picture clockwise by the angle
+    turned = points @ level.T
+    low, high = turned.min(0), turned.max(0)
+    centre = level.T @ ((low + high) / 2)
+    return View(
+        x=float(centre[0]),
+        y=float(centre[1]),
+        side=CROP_SCALE * float((high - low).max()),
+        roll_degrees=math.degrees(angle),
+    )
+
+
+def to_picture(points: NDArray[np.float32], view: View) -> NDArray[np.float32]:
+    """Map points in units of a view (0 to 1) to pixels of the picture."""
+    angle = math.radians(view.roll_degrees)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    turn = np.array(((cosine, sine), (-sine, cosine)))
+    placed = view.side * (points - 0.5) @ turn.T + (view.x, view.y)
+    return np.asarray(placed, np.float32)
+
+
+def cut_view(picture: NDArray[np.uint8], view: View, size: int) -> Tensor:
+    """Return a view as `[1, 3, size, size]` in [-1, 1]; beyond the picture its edge goes on."""
+    height, width = picture.shape[:2]
+    reach = view.side * 0.75  # half a diagonal and a little
+    left = min(max(0, math.floor(view.x - reach)), width - 1)
+    top = min(max(0, math.floor(view.y - reach)), height - 1)
+    right = max(min(width, math.ceil(view.x + reach)), left + 1)
+    bottom = max(min(height, math.ceil(view.y + reach)), top + 1)
+    region = torch.from_numpy(np.ascontiguousarray(picture[top:bottom, left:right]))
+    region = region.permute(2, 0, 1)[None].float() / 127.5 - 1
+    shrink = view.side / size
+    if shrink > 1.3:  # average pixels away before sampling, or fine detail would alias
+        wanted = (max(1, round((bottom - top) / shrink)), max(1, round((right - left) / shrink)))
+        region = functional.interpolate(
+            region, wanted, mode="bilinear", antialias=True, align_corners=False
+        )
+    axis = (torch.arange(size, dtype=torch.float32) + 0.5) / size - 0.5
+    angle = math.radians(view.roll_degrees)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    x = view.x + view.side * (cosine * axis[None, :] + sine * axis[:, None])
+    y = view.y + view.side * (-sine * axis[None, :] + cosine * axis[:, None])
+    grid = torch.stack(
+        (2 * (x - left) / (right - left) - 1, 2 * (y - top) / (bottom - top) - 1), dim=-1
+    )
+    return functional.grid_sample(
+        region, grid[None], mode="bilinear", padding_mode="border", align_corners=False
+    )
+
+
+def letterbox(picture: NDArray[np.uint8], longest: int, align: int) -> tuple[Tensor, float]:
+    """Return a picture shrunk or enlarged to a longest side, padded right and below to a multiple.
+
+    Returns:
+        `[1, 3, H, W]` in [-1, 1] and the scale from picture pixels to its pixels.
+    """
+    height, width = picture.shape[:2]
+    scale = longest / max(height, width)
+    wanted = (max(1, round(height * scale)), max(1, round(width * scale)))
+    tensor = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
+    small = functional.interpolate(
+        tensor, wanted, mode="bilinear", antialias=scale < 1, align_corners=False
+    )
+    pad = (0, -wanted[1] % align, 0, -wanted[0] % align)
+    return functional.pad(small / 127.5 - 1, pad), scale

@@ -1,0 +1,159 @@
+"""The training loop of the embedded face networks: resumable, seeded, with a validation log."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sglat.networks.embedded_blocks import folded_state
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How long and how fast to train."""
+
+    folder: Path
+    """Checkpoint, validation log and exported weights go here."""
+    steps: int
+    batch_size: int
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    warmup_steps: int = 100
+    average: float = 0.998
+    """Decay of the running mean of the weights, which is what is validated and exported."""
+    validate_every: int = 500
+    seed: int = 0
+    device: str = "cpu"
+    start: Path | None = None
+    """Checkpoint of an earlier run whose averaged weights to begin with."""
+
+
+class Task(Protocol):
+    """One network to train."""
+
+    name: str
+
+    def build(self) -> nn.Module:
+        """Return the untrained network, normalisation unfolded."""
+
+    def batch(self, generator: np.random.Generator, size: int) -> Batch:
+        """Return a training batch."""
+
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and figures for the log."""
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Return figures on the validation split."""
+
+
+def fit(task: Task, config: LoopConfig) -> nn.Module:
+    """Train a task, going on from its checkpoint where there is one, and export its weights."""
+    config.folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    device = torch.device(config.device)
+    network = task.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    averaged = copy.deepcopy(network).eval()
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    checkpoint_path = config.folder / f"{task.name}.ckpt"
+    step = _resume(checkpoint_path, config, network, averaged, optimizer)
+    log_path = config.folder / f"{task.name}.jsonl"
+    began, figures = time.monotonic(), dict[str, float]()
+    while step < config.steps:
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * _schedule(step, config)
+        generator = np.random.default_rng((config.seed, step))
+        batch = {
+            key: value.to(device) for key, value in task.batch(generator, config.batch_size).items()
+        }
+        network.train()
+        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+            loss, parts = task.loss(network, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        step += 1
+        _average(averaged, network, min(config.average, (step + 1) / (step + 10)))
+        for key, value in parts.items():
+            figures[key] = 0.98 * figures.get(key, value) + 0.02 * value
+        if step % config.validate_every == 0 or step == config.steps:
+            row = {"step": step, "seconds": round(time.monotonic() - began, 1)}
+            row |= {key: round(value, 5) for key, value in figures.items()}
+            row |= {f"val_{key}": round(value, 5) for key, value in task.validate(averaged).items()}
+            with log_path.open("a") as log:
+                print(json.dumps(row), file=log)
+            _save(checkpoint_path, step, network, averaged, optimizer)
+            export(averaged, config.folder / f"faces_{task.name}.safetensors")
+    return averaged
+
+
+def export(network: nn.Module, path: Path) -> None:
+    """Write the folded weights in half precision, under a temporary name first."""
+    state = {key: value.half().cpu().contiguous() for key, value in folded_state(network).items()}
+    temporary = path.with_suffix(".partial")
+    save_file(state, temporary)
+    os.replace(temporary, path)
+
+
+def _schedule(step: int, config: LoopConfig) -> float:
+    """Return the share of the learning rate: a short rise, then half a cosine to 2 %."""
+    rise = min(1.0, (step + 1) / config.warmup_steps)
+    return rise * (0.02 + 0.49 * (1 + math.cos(math.pi * step / config.steps)) * 2 * 0.5)
+
+
+def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for mean, value in zip(
+            averaged.state_dict().values(), network.state_dict().values(), strict=True
+        ):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+
+
+def _save(
+    path: Path, step: int, network: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    temporary = path.with_suffix(".partial")
+    state = {
+        "step": step,
+        "network": network.state_dict(),
+        "averaged": averaged.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def _resume(
+    path: Path,
+    config: LoopConfig,
+    network: nn.Module,
+    averaged: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    if path.exists():
+        state = torch.load(path, map_location=config.device, weights_only=True)
+        network.load_state_dict(state["network"])
+        averaged.load_state_dict(state["averaged"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"])
+    if config.start is not None:
+        state = torch.load(config.start, map_location=config.device, weights_only=True)
+        network.load_state_dict(state["averaged"])
+        averaged.load_state_dict(state["averaged"])
+    return 0
