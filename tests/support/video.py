@@ -1,0 +1,87 @@
+"""Small synthetic videos, made on the fly; nothing is shipped."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+
+def moving_square(index: int, *, width: int = 64, height: int = 48) -> NDArray[np.uint8]:
+    """Return a frame whose content tells its number: a red square on a smooth ground."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    picture = np.stack([rows * 2, columns * 2, np.full_like(rows, 90)], axis=-1).astype(np.uint8)
+    left = (index * 3) % (width - 12)
+    picture[10:22, left : left + 12] = (230, 30, 30)
+    return picture
+
+
+def write_video(
+    path: Path,
+    pictures: list[NDArray[np.uint8]],
+    *,
+    time_base: Fraction = Fraction(1, 25),
+    pts: list[int] | None = None,
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+    audio_codec: str | None = None,
+    sample_rate: int = 48000,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Write pictures as a video, with a sweep as sound when `audio_codec` is given."""
+    height, width = pictures[0].shape[:2]
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=25, options=options or {})
+        video.width, video.height, video.pix_fmt = width, height, pixel_format
+        video.time_base = video.codec_context.time_base = time_base
+        audio = None
+        if audio_codec is not None:
+            audio = container.add_stream(audio_codec, rate=sample_rate)
+        stamps = pts if pts is not None else list(range(len(pictures)))
+        for picture, stamp in zip(pictures, stamps, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame = frame.reformat(format=pixel_format)
+            frame.pts, frame.time_base = stamp, time_base
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if audio is not None:
+            _write_sweep(container, audio, sample_rate, float((stamps[-1] + 1) * time_base))
+    return path
+
+
+def write_audio_only(path: Path, *, codec: str = "aac", seconds: float = 0.5) -> Path:
+    """Write a file with sound and no picture."""
+    with av.open(str(path), "w") as container:
+        _write_sweep(container, container.add_stream(codec, rate=48000), 48000, seconds)
+    return path
+
+
+def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Patch the track header of an MP4: the 2x2 part of its matrix, in whole numbers."""
+    data = bytearray(path.read_bytes())
+    box = data.index(b"tkhd")
+    start = box + 4 + 40  # version 0: 40 bytes of times, ids, duration and reserved fields
+    a, b, c, d = (value << 16 for value in matrix)
+    struct.pack_into(">9i", data, start, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+def _write_sweep(container: object, stream: object, sample_rate: int, seconds: float) -> None:
+    count = max(2048, int(sample_rate * seconds))
+    time = np.arange(count) / sample_rate
+    wave = (0.3 * np.sin(2 * np.pi * (300 + 400 * time) * time)).astype(np.float32)
+    frame = av.AudioFrame.from_ndarray(np.stack([wave, wave / 2]), format="fltp", layout="stereo")
+    frame.sample_rate, frame.pts, frame.time_base = sample_rate, 0, Fraction(1, sample_rate)
+    resampler = av.AudioResampler(
+        format=stream.format.name,
+        layout="stereo",
+        rate=sample_rate,
+        frame_size=stream.codec_context.frame_size or 1024,
+    )
+    for part in [*resampler.resample(frame), *resampler.resample(None)]:
+        container.mux(stream.encode(part))
+    container.mux(stream.encode(None))
