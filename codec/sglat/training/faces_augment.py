@@ -62,7 +62,7 @@ def degrade(picture: Picture, generator: np.random.Generator, strength: float = 
 
 
 def _relit(picture: Picture, generator: np.random.Generator, strength: float) -> Picture:
-    """Change gamma, contrast, brightness and colour by one table a channel; sometimes drop colour."""
+    """Change gamma, contrast, brightness and colour by a table a channel; sometimes drop colour."""
     levels = np.linspace(0, 1, 256)
     gamma = np.exp(generator.normal(0, 0.25 * strength))
     contrast = np.exp(

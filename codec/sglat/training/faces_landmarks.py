@@ -27,7 +27,6 @@ from sglat.training.faces_loop import Batch, LoopConfig, fit
 CROP_SCALE = 1.4  # crop side over the larger side of the landmark box
 LEFT_EYE = (362, 385, 387, 263, 373, 380)
 RIGHT_EYE = (33, 160, 158, 133, 153, 144)
-MIRRORED_BLENDSHAPES = ("Left", "Right")
 
 
 class LandmarkTask:
@@ -58,7 +57,7 @@ class LandmarkTask:
         self.emphasis = torch.from_numpy(emphasis / emphasis.mean())
 
     def _row_weights(self) -> NDArray[np.float64]:
-        """Return sampling weights: rare expressions and turned heads more often, still clips less."""
+        """Return sampling weights: rare expressions and turned heads come more often."""
         rows = self.train_rows
         shut = self.eyes[rows].min(1) < 0.12
         turned = (np.abs(self.pose[rows, 0]) > 18) | (np.abs(self.pose[rows, 1]) > 14)
@@ -176,7 +175,7 @@ def random_view(
 def faceless(
     picture: NDArray[np.uint8], points: NDArray[np.float32], generator: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Return a crop that shows no whole face: tiles, scenery, or a piece beside or inside a face."""
+    """Return a crop without a whole face: tiles, scenery, or a piece beside or inside a face."""
     kind = generator.random()
     if kind < 0.4:
         return shuffled(picture, generator)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,13 +106,13 @@ def export(network: nn.Module, path: Path) -> None:
     state = {key: value.half().cpu().contiguous() for key, value in folded_state(network).items()}
     temporary = path.with_suffix(".partial")
     save_file(state, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _schedule(step: int, config: LoopConfig) -> float:
     """Return the share of the learning rate: a short rise, then half a cosine to 2 %."""
     rise = min(1.0, (step + 1) / config.warmup_steps)
-    return rise * (0.02 + 0.49 * (1 + math.cos(math.pi * step / config.steps)) * 2 * 0.5)
+    return rise * (0.02 + 0.49 * (1 + math.cos(math.pi * step / config.steps)))
 
 
 def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
@@ -136,7 +135,7 @@ def _save(
         "optimizer": optimizer.state_dict(),
     }
     torch.save(state, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _resume(

@@ -1,0 +1,120 @@
+"""The embedded inverter: an aligned crop to W+, small enough for a laptop's processor.
+
+The scheme is that of Encoder4Editing (Tov et al. 2021, https://arxiv.org/abs/2102.02766, section 4): one
+base code and small per-row offsets. The trunk is a short residual network at 1/4 of the resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_GAIN = math.sqrt(2.0)  # keeps the variance through a leaky rectifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class InverterConfig:
+    """Sizes of the embedded inverter."""
+
+    resolution: int = 128
+    """Height and width of the crop in pixels."""
+    num_ws: int = 12
+    """Style rows of the generator."""
+    style_dim: int = 256
+    """Width of a style row."""
+    patch: int = 4
+    """Pixels folded into channels before the first convolution."""
+    channels: tuple[int, ...] = (128, 160, 224, 256)
+    """Stem width, then the width after each halving."""
+    neck_channels: int = 96
+    """Width of the 1x1 convolution before the linear layers."""
+    hidden: int = 320
+    """Width of the shared code."""
+    offset_hidden: int = 192
+    """Width of the code behind the per-row offsets."""
+
+
+class EqualizedLinear(nn.Module):
+    """Linear layer with equalised learning rate: weights of unit variance, scaled at run time."""
+
+    def __init__(self, inputs: int, outputs: int, *, gain: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) * gain)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.scale = 1 / math.sqrt(inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.scale, self.bias)
+
+
+class EqualizedConv(nn.Module):
+    """Convolution with equalised learning rate and zero padding that keeps the size."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, gain: float = 1.0, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.scale = gain / math.sqrt(inputs * kernel * kernel)
+        self.padding = kernel // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.scale, self.bias, padding=self.padding)
+
+
+class HalvingBlock(nn.Module):
+    """Residual block that halves height and width."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv0 = EqualizedConv(inputs, inputs, 3)
+        self.conv1 = EqualizedConv(inputs, outputs, 3, gain=_GAIN)
+        self.skip = EqualizedConv(inputs, outputs, 1, gain=1 / _GAIN, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.avg_pool2d(F.leaky_relu(self.conv0(x), 0.2), 2)
+        return F.leaky_relu(self.conv1(y), 0.2) + self.skip(F.avg_pool2d(x, 2))
+
+
+class Inverter(nn.Module):
+    """Aligned crop to W+ code."""
+
+    def __init__(self, config: InverterConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.channels
+        self.stem = EqualizedConv(3 * config.patch**2, widths[0], 3)
+        self.blocks = nn.Sequential(
+            *(HalvingBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        )
+        self.neck = EqualizedConv(widths[-1], config.neck_channels, 1)
+        side = config.resolution // config.patch // 2 ** (len(widths) - 1)
+        self.shared = EqualizedLinear(config.neck_channels * side**2, config.hidden)
+        self.base = EqualizedLinear(config.hidden, config.style_dim)
+        self.offset_hidden = EqualizedLinear(config.hidden, config.offset_hidden)
+        self.offsets = EqualizedLinear(
+            config.offset_hidden, config.num_ws * config.style_dim, gain=0.1
+        )
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Return W+ codes.
+
+        Args:
+            crops: aligned faces in [-1, 1], `[N, 3, H, W]`.
+
+        Returns:
+            Style rows, `[N, L, D]`.
+        """
+        x = F.pixel_unshuffle(crops, self.config.patch)
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.blocks(F.leaky_relu(self.stem(x), 0.2) * _GAIN)
+        x = F.leaky_relu(self.neck(x), 0.2) * _GAIN
+        x = F.leaky_relu(self.shared(x.flatten(1)), 0.2) * _GAIN
+        hidden = F.leaky_relu(self.offset_hidden(x), 0.2) * _GAIN
+        offsets = self.offsets(hidden).view(len(x), self.config.num_ws, self.config.style_dim)
+        return self.base(x)[:, None] + offsets

@@ -1,0 +1,301 @@
+"""Trains the embedded bundle: `python -m sglat.training.mini --packs DIR --teachers DIR --out DIR`.
+
+One resumable program for CPU and CUDA. Stage `autoencoder` learns pictures to W+ and back; stage
+`manifold` renders every picture the way a file says it: the ID latent of one frame, the pose and the 32
+controls of another. Adversarial and identity terms switch on by weight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sglat.networks.inverter import InverterConfig
+from sglat.networks.pose_flow import PoseFlowConfig
+from sglat.networks.stylegan2 import Generator
+from sglat.networks.stylespace import GeneratorConfig
+from sglat.training.batches import FaceSampler
+from sglat.training.data import prepare
+from sglat.training.discriminator import Discriminator
+from sglat.training.mini_model import FaceBatch, MiniModel
+from sglat.training.teachers import MobileFaceIdentity, SqueezePerceptual, load_lpips_heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What one run does; everything here is written into the checkpoint."""
+
+    stage: str = "manifold"
+    """`autoencoder` or `manifold`."""
+    resolution: int = 128
+    """Resolution of the losses; layers above it rest."""
+    batch: int = 8
+    rate_generator: float = 2e-3
+    """Learning rate of the generator (equalised weights)."""
+    rate_inverter: float = 3e-3
+    rate_motion: float = 1e-3
+    """Learning rate of pose flow, controls and motion estimator."""
+    weight_perceptual: float = 0.03
+    weight_identity: float = 0.0
+    weight_adversarial: float = 0.0
+    weight_r1: float = 1.0
+    weight_features: float = 2.0
+    """Extra L1 weight on eyes and mouth."""
+    identity_every: int = 4
+    ema: float = 0.998
+    """Decay of the averaged weights per step at full warm-up."""
+    seed: int = 0
+    minutes: float = 60.0
+    """Stop after this much wall time."""
+    anneal_minutes: float = 0.0
+    """Let the learning rates fall to 5 % over the last minutes."""
+
+
+class Trainer:
+    """Model, averaged model, optimisers and counters; saves and resumes."""
+
+    def __init__(self, config: TrainConfig, args: argparse.Namespace) -> None:
+        self.config = config
+        self.device = torch.device(args.device)
+        self.out: Path = args.out
+        self.out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
+        faces = prepare(args.packs, args.cache, 128)
+        self.sampler = FaceSampler(faces, args.packs, device=self.device, seed=config.seed)
+        self.model = self._build()
+        self.average = self._build().requires_grad_(False)
+        self.discriminator = Discriminator().to(self.device)
+        self.perceptual = SqueezePerceptual(
+            args.teachers / "squeezenet1_1_features.npz",
+            load_lpips_heads(args.lpips_heads) if args.lpips_heads else None,
+        ).to(self.device)
+        self.identity = MobileFaceIdentity(args.teachers / "mobilefacenet_id.onnx").to(self.device)
+        self.optimizer = self._optimizer()
+        self.optimizer_d = torch.optim.Adam(
+            self.discriminator.parameters(), lr=config.rate_generator * 0.8, betas=(0.0, 0.99)
+        )
+        self.state: dict[str, Any] = {"step": 0, "images": 0, "seconds": 0.0, "log": []}
+        self._resume()
+
+    def _build(self) -> MiniModel:
+        model = MiniModel(GeneratorConfig.mini(), InverterConfig(), PoseFlowConfig())
+        return model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        model, config = self.model, self.config
+        motion = [
+            *model.pose_flow.parameters(),
+            *model.estimator.parameters(),
+            model.directions,
+        ]
+        groups = [
+            {"params": list(model.generator.parameters()), "base": config.rate_generator},
+            {"params": list(model.inverter.parameters()), "base": config.rate_inverter},
+            {"params": motion, "base": config.rate_motion},
+        ]
+        return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99))
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.out / "checkpoint.pt"
+
+    def save(self) -> None:
+        """Write the checkpoint; a cut during writing leaves the previous one."""
+        temporary = self.checkpoint_path.with_suffix(".partial")
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "average": self.average.state_dict(),
+                "discriminator": self.discriminator.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "optimizer_d": self.optimizer_d.state_dict(),
+                "state": self.state,
+                "config": asdict(self.config),
+            },
+            temporary,
+        )
+        os.replace(temporary, self.checkpoint_path)
+
+    def _resume(self) -> None:
+        if not self.checkpoint_path.exists():
+            with torch.no_grad():
+                self.model.estimator.fit_scale(*self.sampler.label_sample())
+            self.average.load_state_dict(self.model.state_dict())
+            return
+        try:
+            stored = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(stored["model"])
+            self.average.load_state_dict(stored["average"])
+            self.discriminator.load_state_dict(stored["discriminator"])
+            self.optimizer.load_state_dict(stored["optimizer"])
+            self.optimizer_d.load_state_dict(stored["optimizer_d"])
+        except Exception as error:
+            raise SystemExit(f"cannot resume from {self.checkpoint_path}: {error}") from error
+        for group, base in zip(self.optimizer.param_groups, self._bases(), strict=True):
+            group["base"] = base
+        self.state = stored["state"]
+        print(f"resumed at step {self.state['step']}, {self.state['images']} images", flush=True)
+
+    def _bases(self) -> tuple[float, float, float]:
+        c = self.config
+        return c.rate_generator, c.rate_inverter, c.rate_motion
+
+    def render(self, identity: FaceBatch, motion: FaceBatch) -> tuple[Tensor, Tensor]:
+        if self.config.stage == "autoencoder":
+            ws = self.model.inverter(motion.images)
+            return self.model.generator(ws, resolution=self.config.resolution), ws
+        return self.model(identity, motion)  # type: ignore[no-any-return]
+
+    def step(self, rate: float) -> dict[str, float]:
+        """Take one optimisation step; `rate` scales all learning rates."""
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * rate
+        identity, motion = self.sampler.pairs(config.batch)
+        pictures, ws = self.render(identity, motion)
+        target = motion.images
+        if config.resolution != target.shape[-1]:
+            target = F.interpolate(target, size=config.resolution, mode="area")
+        weights = feature_weights(motion.points, config.resolution, config.weight_features)
+        terms = {
+            "l1": ((pictures - target).abs() * weights).mean(),
+            "perceptual": self.perceptual(pictures, target).mean(),
+        }
+        loss = terms["l1"] + config.weight_perceptual * terms["perceptual"]
+        base = ws.mean(1, keepdim=True)
+        loss = loss + 2e-3 * (ws - base).square().mean() + 1e-4 * base.square().mean()
+        if config.weight_identity and self.state["step"] % config.identity_every == 0:
+            half = max(1, config.batch // 2)
+            with torch.no_grad():
+                wanted = self.identity(target[:half])
+            terms["identity"] = 1 - (self.identity(pictures[:half]) * wanted).sum(1).mean()
+            loss = loss + config.weight_identity * config.identity_every * terms["identity"]
+        if config.weight_adversarial:
+            self.discriminator.requires_grad_(False)
+            terms["adversarial"] = F.softplus(-self.discriminator(pictures)).mean()
+            loss = loss + config.weight_adversarial * terms["adversarial"]
+            self.discriminator.requires_grad_(True)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        if config.weight_adversarial:
+            terms["discriminator"] = self._step_discriminator(pictures.detach(), target, rate)
+        self._update_average()
+        return {name: float(value.detach()) for name, value in terms.items()}
+
+    def _step_discriminator(self, fake: Tensor, real: Tensor, rate: float) -> Tensor:
+        for group in self.optimizer_d.param_groups:
+            group["lr"] = self.config.rate_generator * 0.8 * rate
+        loss = F.softplus(self.discriminator(fake)).mean()
+        loss = loss + F.softplus(-self.discriminator(real)).mean()
+        if self.state["step"] % 16 == 0:  # lazy R1, Karras et al. 2020, section 3.1
+            real = real[: max(4, len(real) // 2)].detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(
+                self.discriminator(real).sum(), real, create_graph=True
+            )
+            penalty = gradient.square().sum((1, 2, 3)).mean()
+            loss = loss + penalty * (0.5 * 16 * self.config.weight_r1)
+        self.optimizer_d.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer_d.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        step = self.state["step"]
+        decay = min(self.config.ema, (1 + step) / (20 + step))
+        for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
+        for mean, value in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            mean.copy_(value)
+
+    def run(self) -> None:
+        """Train until the time is over or a signal arrives, saving every few minutes."""
+        stop: list[int] = []
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda number, _: stop.append(number))
+        from sglat.training.validate import validate
+
+        start = last_report = last_save = last_validation = time.monotonic()
+        first_images, sums = self.state["images"], {}
+        limit = self.config.minutes * 60
+        while not stop and time.monotonic() - start < limit:
+            began = time.monotonic()
+            rate = min(1.0, (self.state["images"] - first_images + 1) / (200 * self.config.batch))
+            if self.config.anneal_minutes:
+                left = (limit - (began - start)) / (60 * self.config.anneal_minutes)
+                rate *= max(0.05, min(1.0, left))
+            for name, value in self.step(rate).items():
+                total, count = sums.get(name, (0.0, 0))
+                sums[name] = (total + value, count + 1)
+            self.state["step"] += 1
+            self.state["images"] += self.config.batch
+            now = time.monotonic()
+            self.state["seconds"] += now - began
+            if now - last_report > 60:
+                speed = (self.state["images"] - first_images) / (now - start)
+                means = " ".join(f"{name} {t / n:.4f}" for name, (t, n) in sums.items())
+                print(f"{self.state['images']} images, {speed:.1f}/s: {means}", flush=True)
+                last_report, sums = now, {}
+            if now - last_save > 180:
+                self.save()
+                last_save = now
+            if now - last_validation > 600:
+                self.state["log"].append(validate(self))
+                last_validation = time.monotonic()
+        self.save()
+        self.state["log"].append(validate(self))
+        self.save()
+
+
+def feature_weights(points: Tensor, size: int, extra: float) -> Tensor:
+    """Return L1 weights `[N, 1, size, size]`: 1, and `1 + extra` around eyes and mouth."""
+    centres = torch.stack(
+        [points[:, 468], points[:, 473], (points[:, 13] + points[:, 14]) / 2], dim=1
+    )  # irises, inner lips
+    radii = points.new_tensor([[0.075, 0.055], [0.075, 0.055], [0.13, 0.10]])
+    axis = (torch.arange(size, device=points.device) + 0.5) / size
+    dx = (axis[None, None] - centres[..., :1]) / radii[None, :, :1]  # [N, 3, size]
+    dy = (axis[None, None] - centres[..., 1:]) / radii[None, :, 1:]
+    bumps = torch.exp(-(dx.square()[:, :, None] + dy.square()[..., None]))  # [N, 3, size, size]
+    return 1 + extra * bumps.amax(1, keepdim=True)
+
+
+def load_generator_start(model: MiniModel, generator: Generator) -> None:
+    """Copy another generator's weights into the model."""
+    model.generator.load_state_dict(generator.state_dict())
+
+
+def main() -> None:
+    """Parse the arguments and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("packs", "teachers", "out", "cache"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--lpips-heads", type=Path, help="lpips v0.1 squeeze.pth, for validation")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    for field, default in asdict(TrainConfig()).items():
+        flag = "--" + field.replace("_", "-")
+        parser.add_argument(flag, type=type(default), default=default)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    config = TrainConfig(**{name: getattr(args, name) for name in asdict(TrainConfig())})
+    print(json.dumps(asdict(config)), flush=True)
+    np.random.seed(config.seed)
+    Trainer(config, args).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Frozen public networks that training and measuring learn from: perceptual distance and identity.
+
+Their weights are never shipped; each constructor takes the folder they lie in.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+# Fixed window of an FFHQ-style crop that brings the mean eye centres onto the 112 px ArcFace template:
+# pixels a crop unit = (73.53 - 38.29) / (0.620 - 0.376); the eye midpoint goes to (55.9, 51.6).
+_TEMPLATE_SCALE = 144.4
+_TEMPLATE_ORIGIN = (0.498 - 55.9 / _TEMPLATE_SCALE, 0.472 - 51.6 / _TEMPLATE_SCALE)
+
+
+def imagenet_normalized(images: Tensor) -> Tensor:
+    """Bring images in [-1, 1] to the statistics of ImageNet networks."""
+    mean = images.new_tensor(_IMAGENET_MEAN).view(1, 3, 1, 1)
+    std = images.new_tensor(_IMAGENET_STD).view(1, 3, 1, 1)
+    return ((images + 1) / 2 - mean) / std
+
+
+class SqueezePerceptual(nn.Module):
+    """SqueezeNet 1.1 features compared as LPIPS does (Zhang et al. 2018, equation 1).
+
+    With `heads` (the published v0.1 SqueezeNet heads) the scale is that of LPIPS-squeeze; the feature
+    weights are not shown to be the ones the heads were fitted on, so call the result LPIPS-like.
+    """
+
+    def __init__(self, features_file: Path, heads: list[Tensor] | None = None) -> None:
+        super().__init__()
+        with np.load(features_file) as stored:
+            for key in stored.files:
+                name = key.replace(".", "_")
+                self.register_buffer(name, torch.from_numpy(stored[key]).float())
+        self.heads = heads
+
+    def _conv(self, x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
+        weight = getattr(self, f"{name}_weight").contiguous(memory_format=torch.channels_last)
+        return F.relu(F.conv2d(x, weight, getattr(self, f"{name}_bias"), stride, padding))
+
+    def _fire(self, x: Tensor, index: int) -> Tensor:
+        squeezed = self._conv(x, f"features_{index}_squeeze1x1")
+        return torch.cat(
+            [
+                self._conv(squeezed, f"features_{index}_expand1x1"),
+                self._conv(squeezed, f"features_{index}_expand3x3", padding=1),
+            ],
+            1,
+        )
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Return seven unit-normalised feature maps of images in [-1, 1], `[N, 3, H, W]`."""
+        x = imagenet_normalized(images).contiguous(memory_format=torch.channels_last)
+        maps = [self._conv(x, "features_0", stride=2)]
+        for pair in ((3, 4), (6, 7)):
+            x = F.max_pool2d(maps[-1], 3, 2, ceil_mode=True)
+            maps.append(self._fire(self._fire(x, pair[0]), pair[1]))
+        maps.append(self._fire(F.max_pool2d(maps[-1], 3, 2, ceil_mode=True), 9))
+        for index in (10, 11, 12):
+            maps.append(self._fire(maps[-1], index))
+        return [m / (m.square().sum(1, keepdim=True).sqrt() + 1e-8) for m in maps]
+
+    def distance(self, a: list[Tensor], b: list[Tensor], *, use_heads: bool = False) -> Tensor:
+        """Return distances of two feature lists, `[N]`."""
+        total = a[0].new_zeros(len(a[0]))
+        for level, (p, q) in enumerate(zip(a, b, strict=True)):
+            difference = (p - q).square()
+            if use_heads:
+                if self.heads is None:
+                    raise ValueError("no LPIPS heads were given")
+                difference = difference * self.heads[level]
+            total = total + difference.sum(1).mean((1, 2))
+        return total
+
+    def forward(self, a: Tensor, b: Tensor, *, use_heads: bool = False) -> Tensor:
+        """Return distances `[N]` of images in [-1, 1]; the gradient flows to `a` only."""
+        with torch.no_grad():
+            target = self.features(b)
+        return self.distance(self.features(a), target, use_heads=use_heads)
+
+
+class MobileFaceIdentity(nn.Module):
+    """MobileFaceNet embedding read from its ONNX file and run by torch, so that gradients flow."""
+
+    def __init__(self, onnx_file: Path) -> None:
+        super().__init__()
+        import onnx
+
+        graph = onnx.load(str(onnx_file)).graph
+        for tensor in graph.initializer:
+            values = torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
+            self.register_buffer(_buffer_name(tensor.name), values)
+        self.steps: list[tuple[str, list[str], str, tuple[int, int, int]]] = []
+        for node in graph.node:
+            if node.op_type == "Constant":
+                continue
+            attributes = {a.name: (list(a.ints) or a.i) for a in node.attribute}
+            geometry = (0, 0, 0)
+            if node.op_type == "Conv":
+                stride, pad = attributes["strides"][0], attributes["pads"][0]
+                geometry = (stride, pad, attributes["group"])
+            self.steps.append((node.op_type, list(node.input), node.output[0], geometry))
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Return unit vectors `[N, 128]` of FFHQ-style aligned crops in [-1, 1], `[N, 3, H, W]`."""
+        x = imagenet_normalized(template_window(crops))
+        values = {self.steps[0][1][0]: x.contiguous(memory_format=torch.channels_last)}
+        result = x
+        for operation, inputs, output, (stride, pad, groups) in self.steps:
+            source = values[inputs[0]]
+            if operation == "Conv":
+                weight, bias = (getattr(self, _buffer_name(name)) for name in inputs[1:])
+                result = F.conv2d(source, weight, bias, stride, pad, groups=groups)
+            elif operation == "Clip":
+                result = source.clamp(0, 6)
+            elif operation == "Relu":
+                result = F.relu(source)
+            elif operation == "Add":
+                result = source + values[inputs[1]]
+            elif operation == "Reshape":
+                result = source.flatten(1)
+            else:
+                raise ValueError(f"unexpected operation {operation} in the identity network")
+            values[output] = result
+        return F.normalize(result)
+
+
+def template_window(crops: Tensor) -> Tensor:
+    """Cut the fixed 112 px ArcFace window out of FFHQ-style crops, `[N, 3, 112, 112]`."""
+    span = 112 / _TEMPLATE_SCALE
+    # crop unit u in [0, 1] is 2u - 1 in grid units; output pixel centres at (i + 0.5) / 112
+    theta = crops.new_tensor(
+        [
+            [span, 0.0, 2 * _TEMPLATE_ORIGIN[0] - 1 + span],
+            [0.0, span, 2 * _TEMPLATE_ORIGIN[1] - 1 + span],
+        ]
+    ).expand(len(crops), 2, 3)
+    if crops.shape[-1] > 2 * 112 / span:  # avoid aliasing from large crops
+        crops = F.interpolate(crops, size=(144, 144), mode="area")
+    grid = F.affine_grid(theta, [len(crops), 3, 112, 112], align_corners=False)
+    return F.grid_sample(crops, grid, padding_mode="border", align_corners=False)
+
+
+def _buffer_name(name: str) -> str:
+    return "w_" + "".join(c if c.isalnum() else "_" for c in name)
+
+
+def load_lpips_heads(file: Path) -> list[Tensor]:
+    """Read the seven 1x1 heads of LPIPS v0.1 for SqueezeNet, each `[1, C, 1, 1]`."""
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    return [state[f"lin{i}.model.1.weight"].view(1, -1, 1, 1) for i in range(7)]
