@@ -1,42 +1,339 @@
-"""Checkpoint layouts: which tensor of a published file is which of ours; names and shapes only."""
+"""Generator checkpoints: which tensor of a published file is which of ours; names and shapes only.
+
+A layout is one table, used in both directions. Our own names follow the StyleSpace index:
+`layers.6.affine.weight` makes the style that `6:113` indexes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
 
+import torch
 from torch import Tensor
 
 from sglat.errors import BundleError
-from sglat.networks.stylespace import GeneratorConfig
+from sglat.networks.stylegan2 import MappingNetwork
+from sglat.networks.stylespace import GeneratorConfig, StyleEntry
 
+Layout = Literal["rosinality", "nvidia"]
+Shape = tuple[int, ...]
 
-def prototype_names(config: GeneratorConfig) -> dict[str, str]:
-    """Return our name → the study prototype's name (`convs.0.aff.w`), for the generator."""
-    names = {"const": "const"}
-    convs = [entry.index for entry in config.style_table if entry.kind != "torgb"]
-    colours = [entry.index for entry in config.style_table if entry.kind == "torgb"]
-    for theirs, indices in (("convs", convs), ("rgbs", colours)):
-        for position, index in enumerate(indices):
-            for ours, short in _PROTOTYPE_PARTS.items():
-                names[f"layers.{index}.{ours}"] = f"{theirs}.{position}.{short}"
-    return names
-
-
-_PROTOTYPE_PARTS: Final = {
-    "weight": "w",
-    "bias": "b",
-    "affine.weight": "aff.w",
-    "affine.bias": "aff.b",
+# The blur filters that files carry along are fixed by the method; they are checked, not kept.
+_FILTERS: Final = {
+    "rosinality": re.compile(r"(convs\.\d+\.conv\.blur|to_rgbs\.\d+\.upsample)\.kernel"),
+    "nvidia": re.compile(r"synthesis\.b\d+\.(conv\d\.|torgb\.)?resample_filter"),
 }
+_FILTER_GAIN: Final = {"rosinality": 4.0, "nvidia": 1.0}  # over outer([1, 3, 3, 1]) / 64
+_MARKS: Final = {"rosinality": "input.input", "nvidia": "synthesis.b4.const"}
+_MEAN_LATENT_SAMPLES: Final = 4096  # rosinality's own default for `mean_latent`
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorName:
+    """One tensor under both names; the values are the same, in the same order."""
+
+    ours: str
+    theirs: str
+    shape: Shape
+    """Shape in the other file; ours has the same axes without leading and single ones."""
+    our_shape: Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundGenerator:
+    """A generator inside a checkpoint."""
+
+    layout: Layout
+    prefix: str
+    """What stands before the layout's own names, `g_ema.` for instance."""
+
+
+def find_generator(names: Iterable[str]) -> FoundGenerator | None:
+    """Find the averaged generator in a file.
+
+    Args:
+        names: tensor names, containers joined with dots: `g_ema.input.input`.
+
+    Returns:
+        The layout and prefix, or None. Averaged weights win over the ones in training.
+    """
+    found: list[FoundGenerator] = []
+    for name in names:
+        for layout in ("rosinality", "nvidia"):
+            mark = _MARKS[layout]
+            if name == mark or name.endswith("." + mark):
+                prefix = name.removesuffix(mark)
+                found.append(FoundGenerator(layout=layout, prefix=prefix))
+    found.sort(key=lambda item: ("ema" not in item.prefix.lower(), item.prefix))
+    return found[0] if found else None
+
+
+def names_of(layout: Layout, config: GeneratorConfig) -> tuple[TensorName, ...]:
+    """Return the table of a layout for a generator of this shape, mean latent excluded."""
+    build = _rosinality_names if layout == "rosinality" else _nvidia_names
+    return tuple(build(config))
+
+
+def read_generator(
+    tensors: Mapping[str, Tensor], *, source: str
+) -> tuple[GeneratorConfig, dict[str, Tensor]]:
+    """Return the config and state of the generator in a checkpoint.
+
+    Args:
+        tensors: the file's tensors, containers joined with dots.
+        source: the file's name, for messages.
+
+    Raises:
+        BundleError: no generator, missing or unknown tensors, wrong shapes.
+    """
+    found = find_generator(tensors)
+    if found is None:
+        raise BundleError(
+            "no-generator",
+            f"{source}: expected a tensor {_MARKS['rosinality']} or {_MARKS['nvidia']}, found "
+            f"{len(tensors)} others",
+        )
+    inside = {
+        name.removeprefix(found.prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(found.prefix)
+    }
+    mean = inside.pop("mapping.w_avg", inside.pop("latent_avg", tensors.get("latent_avg")))
+    if found.prefix == "":  # other things may lie beside a generator at the top level
+        inside = {n: t for n, t in inside.items() if _belongs_to_generator(n, found.layout)}
+    _take_filters(inside, found.layout, source)
+    config = _config_of(inside, found.layout, source)
+    state = take(inside, names_of(found.layout, config), source=source)
+    state["w_avg"] = _mean_latent(mean, state, config, source)
+    return config, state
+
+
+def write_generator(
+    state: Mapping[str, Tensor], config: GeneratorConfig, layout: Layout
+) -> dict[str, Tensor]:
+    """Return our state under another layout's names and shapes; the inverse of `read_generator`.
+
+    The mean latent becomes `latent_avg` or `mapping.w_avg`; fixed blur filters are left out.
+    """
+    named = {n.theirs: state[n.ours].reshape(n.shape) for n in names_of(layout, config)}
+    named["latent_avg" if layout == "rosinality" else "mapping.w_avg"] = state["w_avg"]
+    return named
+
+
+def take(
+    tensors: Mapping[str, Tensor],
+    names: Iterable[TensorName],
+    *,
+    source: str,
+    ignored: Iterable[str] = (),
+) -> dict[str, Tensor]:
+    """Rename and reshape tensors; anything missing, unknown or misshapen is one clear error."""
+    table = {name.theirs: name for name in names}
+    missing = [name for name in table if name not in tensors]
+    if missing:
+        raise BundleError(
+            "missing-tensors",
+            f"{source}: expected {len(table)} tensors, {len(missing)} are missing, "
+            f"first {missing[0]} {list(table[missing[0]].shape)}",
+        )
+    unknown = sorted(set(tensors) - set(table) - set(ignored))
+    if unknown:
+        raise BundleError(
+            "unexpected-tensors",
+            f"{source}: expected {len(table)} tensors, found {len(unknown)} more, "
+            f"first {unknown[0]} {list(tensors[unknown[0]].shape)}",
+        )
+    for theirs, name in table.items():
+        if tuple(tensors[theirs].shape) != name.shape:
+            raise BundleError(
+                "wrong-shape",
+                f"{source}: expected {theirs} {list(name.shape)}, "
+                f"found {list(tensors[theirs].shape)}",
+            )
+    return {n.ours: tensors[t].float().reshape(n.our_shape) for t, n in table.items()}
+
+
+def _entry_shapes(entry: StyleEntry, config: GeneratorConfig) -> dict[str, Shape]:
+    """Return our tensors of one layer, without the `layers.N.` before them."""
+    side = 1 if entry.kind == "torgb" else 3
+    shapes: dict[str, Shape] = {
+        "weight": (entry.outputs, entry.channels, side, side),
+        "bias": (entry.outputs,),
+        "affine.weight": (entry.channels, config.style_dim),
+        "affine.bias": (entry.channels,),
+    }
+    if entry.kind != "torgb" and config.noise:
+        shapes["noise_strength"] = ()
+        shapes["noise"] = (entry.resolution, entry.resolution)
+    return shapes
+
+
+def _mapping_names(config: GeneratorConfig, pattern: str) -> Iterable[TensorName]:
+    for position in range(config.mapping_layers):
+        inputs = config.latent_dim if position == 0 else config.style_dim
+        shapes = (("weight", (config.style_dim, inputs)), ("bias", (config.style_dim,)))
+        for part, shape in shapes:
+            yield TensorName(
+                ours=f"mapping.layers.{position}.{part}",
+                theirs=f"{pattern.format(position, position + 1)}.{part}",
+                shape=shape,
+                our_shape=shape,
+            )
+
+
+def _rosinality_names(config: GeneratorConfig) -> Iterable[TensorName]:
+    yield from _mapping_names(config, "style.{1}")
+    constant = (1, config.channels[0], 4, 4)
+    yield TensorName(ours="const", theirs="input.input", shape=constant, our_shape=constant)
+    convs = colours = 0
+    for entry in config.style_table:
+        if entry.kind == "torgb":
+            layer = f"to_rgbs.{colours - 1}" if colours else "to_rgb1"
+            bias, noise = f"{layer}.bias", ""
+            colours += 1
+        else:
+            layer = f"convs.{convs - 1}" if convs else "conv1"
+            bias, noise = f"{layer}.activate.bias", f"noises.noise_{convs}"
+            convs += 1
+        theirs = {
+            "weight": f"{layer}.conv.weight",
+            "bias": bias,
+            "affine.weight": f"{layer}.conv.modulation.weight",
+            "affine.bias": f"{layer}.conv.modulation.bias",
+            "noise_strength": f"{layer}.noise.weight",
+            "noise": noise,
+        }
+        for part, shape in _entry_shapes(entry, config).items():
+            their_shape = {
+                "weight": (1, *shape),
+                "bias": (1, *shape, 1, 1) if entry.kind == "torgb" else shape,
+                "noise_strength": (1,),
+                "noise": (1, 1, *shape),
+            }.get(part, shape)
+            yield TensorName(
+                ours=f"layers.{entry.index}.{part}",
+                theirs=theirs[part],
+                shape=their_shape,
+                our_shape=shape,
+            )
+
+
+_NVIDIA_LAYERS: Final = {"conv_up": "conv0", "conv": "conv1", "torgb": "torgb"}
+
+
+def _nvidia_names(config: GeneratorConfig) -> Iterable[TensorName]:
+    yield from _mapping_names(config, "mapping.fc{0}")
+    constant = (config.channels[0], 4, 4)
+    yield TensorName(
+        ours="const", theirs="synthesis.b4.const", shape=constant, our_shape=(1, *constant)
+    )
+    for entry in config.style_table:
+        layer = f"synthesis.b{entry.resolution}.{_NVIDIA_LAYERS[entry.kind]}"
+        for part, shape in _entry_shapes(entry, config).items():
+            theirs = "noise_const" if part == "noise" else part
+            yield TensorName(
+                ours=f"layers.{entry.index}.{part}",
+                theirs=f"{layer}.{theirs}",
+                shape=shape,
+                our_shape=shape,
+            )
+
+
+def _belongs_to_generator(name: str, layout: Layout) -> bool:
+    starts = {
+        "rosinality": ("style.", "input.", "conv1.", "to_rgb1.", "convs.", "to_rgbs.", "noises."),
+        "nvidia": ("mapping.", "synthesis."),
+    }
+    return name.startswith(starts[layout])
+
+
+def _take_filters(tensors: dict[str, Tensor], layout: Layout, source: str) -> None:
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    expected = torch.outer(taps, taps) / 64 * _FILTER_GAIN[layout]
+    for name in [name for name in tensors if _FILTERS[layout].fullmatch(name)]:
+        found = tensors.pop(name).float()
+        if found.shape != expected.shape or not torch.allclose(found, expected, atol=1e-6):
+            raise BundleError(
+                "wrong-filter", f"{source}: expected the [1, 3, 3, 1] filter in {name}"
+            )
+
+
+def _config_of(tensors: Mapping[str, Tensor], layout: Layout, source: str) -> GeneratorConfig:
+    """Read all sizes from tensor names and shapes."""
+    rosinality = layout == "rosinality"
+    mapping = re.compile(r"style\.(\d+)\.weight" if rosinality else r"mapping\.fc(\d+)\.weight")
+    layers = {int(m[1]): name for name in tensors if (m := mapping.fullmatch(name))}
+    if "mapping.embed.weight" in tensors:
+        raise BundleError("conditional", f"{source}: conditional generators are not supported")
+    first = tensors[layers[min(layers)]] if layers else None
+    if first is None or first.ndim != 2:
+        raise BundleError("missing-tensors", f"{source}: expected a mapping network, found none")
+    channels = [tensors[_MARKS[layout]].numel() // 16]
+    while True:
+        level = len(channels)
+        name = (
+            f"convs.{2 * level - 1}.conv.weight"
+            if rosinality
+            else f"synthesis.b{4 << level}.conv1.weight"
+        )
+        if name not in tensors:
+            break
+        channels.append(tensors[name].shape[-3] if tensors[name].ndim >= 3 else 0)
+    return GeneratorConfig(
+        resolution=4 << (len(channels) - 1),
+        channels=tuple(channels),
+        style_dim=first.shape[0],
+        latent_dim=first.shape[1],
+        mapping_layers=len(layers),
+    )
+
+
+def _mean_latent(
+    mean: Tensor | None, state: Mapping[str, Tensor], config: GeneratorConfig, source: str
+) -> Tensor:
+    """Return the mean w `[D]`; training checkpoints lack it, then it is estimated."""
+    if mean is None:
+        mapping = MappingNetwork(config)
+        prefix = "mapping."
+        mapping.load_state_dict(
+            {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+        )
+        random = torch.Generator().manual_seed(0)
+        with torch.inference_mode():
+            z = torch.randn(_MEAN_LATENT_SAMPLES, config.latent_dim, generator=random)
+            mean = mapping(z).mean(dim=0)
+        return mean.clone()
+    if mean.ndim == 2 and torch.equal(mean, mean[:1].expand_as(mean)):  # e4e: one copy per row
+        mean = mean[0]
+    if tuple(mean.shape) != (config.style_dim,):
+        raise BundleError(
+            "wrong-shape",
+            f"{source}: expected a mean latent [{config.style_dim}], found {list(mean.shape)}",
+        )
+    return mean.float()
+
+
+def prototype_names(config: GeneratorConfig) -> tuple[TensorName, ...]:
+    """Return the table of the embedded generator's study prototype (`convs.0.aff.w`)."""
+    constant = (1, config.channels[0], 4, 4)
+    names = [TensorName(ours="const", theirs="const", shape=constant, our_shape=constant)]
+    short = {"weight": "w", "bias": "b", "affine.weight": "aff.w", "affine.bias": "aff.b"}
+    counts = {"convs": 0, "rgbs": 0}
+    for entry in config.style_table:
+        kind = "rgbs" if entry.kind == "torgb" else "convs"
+        for part, shape in _entry_shapes(entry, config).items():
+            theirs = f"{kind}.{counts[kind]}.{short[part]}"
+            ours = f"layers.{entry.index}.{part}"
+            names.append(TensorName(ours=ours, theirs=theirs, shape=shape, our_shape=shape))
+        counts[kind] += 1
+    return tuple(names)
 
 
 def from_prototype(state: Mapping[str, Tensor], config: GeneratorConfig) -> dict[str, Tensor]:
     """Rename the prototype's tensors; the mean latent, which it lacks, is 0."""
-    names = prototype_names(config)
-    missing = sorted(set(names.values()) - set(state))
-    if missing:
-        raise BundleError("missing-tensors", f"expected {missing[0]!r} and {len(missing) - 1} more")
-    renamed = {ours: state[theirs].float() for ours, theirs in names.items()}
-    renamed["w_avg"] = renamed["const"].new_zeros(config.style_dim)
+    renamed = take(state, prototype_names(config), source="prototype")
+    renamed["w_avg"] = torch.zeros(config.style_dim)
     return renamed

@@ -1,0 +1,145 @@
+"""Perceptual distance: one interface, kept by LPIPS and by the embedded bundle's own network.
+
+Source of the scheme: Zhang et al. 2018, https://arxiv.org/abs/1801.03924, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sglat.errors import BundleError, MissingExtraError
+
+
+class PerceptualDistance(Protocol):
+    """How different two pictures look. Pictures are float32 NCHW in [-1, 1]; differentiable."""
+
+    def __call__(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return one distance per pair, `[N]`; 0 for equal pictures.
+
+        Args:
+            a: `[N, 3, H, W]`.
+            b: `[N, 3, H, W]`.
+            mask: weights `[N, 1, H, W]`, 0 to 1; the whole picture if None.
+        """
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the compared feature maps `[N, C, h, w]`, unit length over channels.
+
+        `distance` compares two such lists; a fixed target needs its features only once.
+        """
+
+    def distance(
+        self, a: Sequence[Tensor], b: Sequence[Tensor], mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the distance `[N]` of two feature lists; `mask` as for the pictures."""
+
+
+def unit_features(x: Tensor, *, epsilon: float = 1e-10) -> Tensor:
+    """Scale every position of `[N, C, H, W]` to unit length over channels."""
+    return x / (x.square().sum(dim=1, keepdim=True).sqrt() + epsilon)
+
+
+def weighted_feature_distance(
+    a: Sequence[Tensor],
+    b: Sequence[Tensor],
+    heads: Sequence[Tensor],
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Sum squared feature differences over channels and levels, average over positions.
+
+    Args:
+        a: unit feature maps `[N, C, h, w]`, one per level.
+        b: the same of the other picture.
+        heads: non-negative channel weights `[C]`, one per level.
+        mask: `[N, 1, H, W]`, averaged down to each level; positions count by its value.
+
+    Returns:
+        `[N]`.
+    """
+    total = a[0].new_zeros(a[0].shape[0])
+    for first, second, head in zip(a, b, heads, strict=True):
+        difference = ((first - second).square() * head[None, :, None, None]).sum(dim=1)
+        if mask is None:
+            total = total + difference.mean(dim=(1, 2))
+            continue
+        weight = F.adaptive_avg_pool2d(mask.to(first.dtype), (first.shape[-2], first.shape[-1]))[
+            :, 0
+        ]
+        area = weight.sum(dim=(1, 2)).clamp_min(1e-6)  # an empty mask gives distance 0
+        total = total + (difference * weight).sum(dim=(1, 2)) / area
+    return total
+
+
+class Lpips(nn.Module):
+    """LPIPS v0.1 through the `lpips` package, whose weights decide what the numbers mean."""
+
+    def __init__(
+        self, *, net: Literal["alex", "vgg", "squeeze"] = "alex", backbone: Path | None = None
+    ) -> None:
+        """Load the network.
+
+        Args:
+            net: backbone of the metric.
+            backbone: the backbone's state dict as torchvision publishes it; without it torchvision
+                looks into its own cache, and never downloads: absent weights are an error.
+
+        Raises:
+            MissingExtraError: `lpips` or torchvision is not installed.
+            BundleError: the backbone's weights are not at hand.
+        """
+        super().__init__()
+        try:
+            import lpips
+            import torchvision.models as models
+        except ImportError as error:
+            raise MissingExtraError("lpips", extra="lpips") from error
+        path = backbone or _cached_backbone(models, net)
+        metric = lpips.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False)
+        _load_backbone(metric.net, net, path)
+        self.metric = metric.eval().requires_grad_(False)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """See `PerceptualDistance`."""
+        return [unit_features(level) for level in self.metric.net(self.metric.scaling_layer(x))]
+
+    def distance(
+        self, a: Sequence[Tensor], b: Sequence[Tensor], mask: Tensor | None = None
+    ) -> Tensor:
+        """See `PerceptualDistance`."""
+        heads = [line.model[-1].weight.flatten() for line in self.metric.lins]
+        return weighted_feature_distance(a, b, heads, mask)
+
+    def forward(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See `PerceptualDistance`."""
+        return self.distance(self.features(a), self.features(b), mask)
+
+
+_BACKBONES = {"alex": "AlexNet", "vgg": "VGG16", "squeeze": "SqueezeNet1_1"}
+
+
+def _cached_backbone(models: object, net: str) -> Path:
+    weights = getattr(models, f"{_BACKBONES[net]}_Weights").IMAGENET1K_V1
+    name = str(weights.url).rsplit("/", maxsplit=1)[-1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.exists():
+        raise BundleError(
+            "missing-weights", f"expected the {net} backbone {name} in {path.parent}, found nothing"
+        )
+    return path
+
+
+def _load_backbone(network: nn.Module, net: str, path: Path) -> None:
+    """Copy torchvision's `features.N.*` into the package's `sliceK.N.*`."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    own = network.state_dict()
+    renamed = {name: state.get("features." + name.split(".", 1)[1]) for name in own}
+    wrong = [n for n, t in renamed.items() if t is None or t.shape != own[n].shape]
+    if wrong:
+        raise BundleError("missing-tensors", f"{path.name}: no weights for {net} {wrong[0]}")
+    network.load_state_dict({n: t for n, t in renamed.items() if t is not None})
