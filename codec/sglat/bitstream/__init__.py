@@ -1,1 +1,1 @@
-"""The file: chunks, header, identity, motion, reader, writer, edits. numpy and msgpack, never torch."""
+"""The file: chunks, header, identity, motion, reader, writer, edits. Never imports torch."""

@@ -1,13 +1,16 @@
-"""The nouns of a file as plain records (SPEC.md sections 5 to 11); every reader and writer speaks in these."""
+"""The nouns of a file as plain records; every reader and writer speaks in these."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from sglat.bitstream.frames import MotionModel
 
 Int32: TypeAlias = NDArray[np.int32]
 Int64: TypeAlias = NDArray[np.int64]
@@ -56,6 +59,10 @@ class Header:
     """Name and version of the program that wrote the file."""
     settings: dict[str, str] = field(default_factory=dict)
     """Creation settings, for people."""
+    model: MotionModel | None = None
+    """What motion groups start from (`sglat.bitstream.fit.fit_model`); None: the default model."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Fields of later versions, kept as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,40 @@
+"""CRC-32C (SPEC.md section 2): a compiled one where it is installed, and its slow twin."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+POLYNOMIAL: Final = 0x82F63B78  # Castagnoli, reflected
+
+try:
+    from crc32c import crc32c as _compiled
+except ImportError:  # the compiled package has no wheel for some machines
+    _compiled = None
+
+
+@cache
+def _table() -> tuple[int, ...]:
+    rows = []
+    for byte in range(256):
+        value = byte
+        for _ in range(8):
+            value = value >> 1 ^ (POLYNOMIAL if value & 1 else 0)
+        rows.append(value)
+    return tuple(rows)
+
+
+def crc32c_scalar(data: bytes, start: int = 0) -> int:
+    """Return CRC-32C of data, continuing from the CRC of what came before."""
+    table = _table()
+    value = start ^ 0xFFFFFFFF
+    for byte in data:
+        value = table[(value ^ byte) & 255] ^ value >> 8
+    return value ^ 0xFFFFFFFF
+
+
+def crc32c(data: bytes, start: int = 0) -> int:
+    """Return CRC-32C of data, continuing from the CRC of what came before."""
+    if _compiled is None:
+        return crc32c_scalar(data, start)
+    return int(_compiled(data, start))

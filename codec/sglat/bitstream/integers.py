@@ -1,0 +1,201 @@
+"""Plain integer streams: many lanes for speed, one average of magnitudes per lane (SPEC.md 5.5)."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sglat.bitstream.constants import DEFAULT_SPREAD, LEAST_STATE, REACH, TOTAL, TOTAL_BITS
+from sglat.bitstream.rans import (
+    REFILL_SHIFT,
+    STATE_BYTES,
+    StreamReader,
+    pack_escapes,
+    stream_error,
+)
+from sglat.bitstream.tables import (
+    HIGH_ESCAPE,
+    LOW_ESCAPE,
+    MAX_MAGNITUDE,
+    boundaries,
+    scale_middle,
+    scale_row_list,
+    scale_rows,
+)
+
+Ints: TypeAlias = NDArray[np.int64]
+
+BASE: Final = 81920  # a tenth of a step: rare ones among zeros need wider tables than their mean
+FAST_WEIGHT: Final = 40
+SLOW_WEIGHT: Final = 208
+FAST_RATE: Final = 3
+RATE_STEPS: Final = ((4, 2), (12, 3), (28, 4), (60, 5))  # below this many integers: this rate
+LAST_RATE: Final = 7
+MAX_AMPLITUDE: Final = 4095  # 256 steps: keeps one wild value from blinding the averages
+SYMBOLS_PER_LANE: Final = 1024  # a lane costs about three bytes
+MAX_LANE_BITS: Final = 8
+_VECTOR_LANES: Final = 8  # below this the scalar coder is faster
+
+
+def slow_rate(count: int) -> int:
+    """Return the shift of the slow average after `count` integers."""
+    return next((rate for bound, rate in RATE_STEPS if count < bound), LAST_RATE)
+
+
+def choose_lanes(count: int) -> int:
+    """Return log2 of the number of lanes that a stream of `count` integers should have."""
+    return min(MAX_LANE_BITS, max(0, count // SYMBOLS_PER_LANE).bit_length())
+
+
+def lane_counts(count: int, lanes: int) -> tuple[int, list[int]]:
+    """Return the lane width and how many integers each lane holds."""
+    width = -(-count // lanes)
+    return width, [max(0, min(count, (lane + 1) * width) - lane * width) for lane in range(lanes)]
+
+
+def unpack_integers(
+    data: bytes, count: int, *, lane_bits: int = 0, spread: int = DEFAULT_SPREAD
+) -> Ints:
+    """Decode a plain integer stream, `[count]`.
+
+    Raises:
+        FormatError: `bad-stream`.
+    """
+    if 1 << lane_bits >= _VECTOR_LANES:
+        return _unpack_lockstep(data, count, 1 << lane_bits, spread)
+    return unpack_integers_scalar(data, count, lane_bits=lane_bits, spread=spread)
+
+
+def unpack_integers_scalar(
+    data: bytes, count: int, *, lane_bits: int = 0, spread: int = DEFAULT_SPREAD
+) -> Ints:
+    """Decode like `unpack_integers`, one integer after the other; the slow twin."""
+    lanes = 1 << lane_bits
+    reader = StreamReader(data, lanes)
+    width, counts = lane_counts(count, lanes)
+    out = np.zeros((lanes, width), dtype=np.int64)
+    rows = scale_row_list()
+    fast = [scale_middle(spread)] * lanes
+    slow = list(fast)
+    for i in range(width):
+        rate = slow_rate(i)
+        for lane in range(lanes):
+            if i >= counts[lane]:
+                break
+            magnitude = (BASE + FAST_WEIGHT * fast[lane] + SLOW_WEIGHT * slow[lane]) >> 8
+            value = reader.residual(rows[min(magnitude, MAX_MAGNITUDE)], lane)
+            amplitude = min(16 * abs(value), MAX_AMPLITUDE) << 8
+            fast[lane] += (amplitude - fast[lane]) >> FAST_RATE
+            slow[lane] += (amplitude - slow[lane]) >> rate
+            out[lane, i] = value
+    reader.finish()
+    return out.reshape(-1)[:count]
+
+
+class _Averages:
+    """Fast and slow averages of all lanes, and the table rows they choose."""
+
+    def __init__(self, lanes: int, spread: int) -> None:
+        self.fast = np.full(lanes, scale_middle(spread), dtype=np.int64)
+        self.slow = self.fast.copy()
+        self._rows = scale_rows()
+
+    def rows(self, active: int) -> Ints:
+        magnitude = BASE + FAST_WEIGHT * self.fast[:active] + SLOW_WEIGHT * self.slow[:active]
+        return self._rows[np.minimum(magnitude >> 8, MAX_MAGNITUDE)]
+
+    def update(self, values: Ints, rate: int) -> None:
+        active = len(values)
+        amplitude = np.minimum(np.abs(values) << 4, MAX_AMPLITUDE) << 8
+        self.fast[:active] += (amplitude - self.fast[:active]) >> FAST_RATE
+        self.slow[:active] += (amplitude - self.slow[:active]) >> rate
+
+
+def _active_lanes(counts: list[int], width: int) -> list[int]:
+    """Return for each position how many lanes still hold integers; they are always the first ones."""
+    filled = np.array(counts)
+    return [int(np.count_nonzero(filled > i)) for i in range(width)]
+
+
+def _unpack_lockstep(data: bytes, count: int, lanes: int, spread: int) -> Ints:
+    """Decode all lanes together, one position at a time."""
+    opening = StreamReader(data, lanes)  # checks and reads the states
+    states = np.array(opening.states, dtype=np.int64)
+    source = np.frombuffer(data + bytes(2 * lanes), dtype=np.uint8).astype(np.int64)
+    front, back = STATE_BYTES * lanes, len(data)
+    width, counts = lane_counts(count, lanes)
+    out = np.zeros((width, lanes), dtype=np.int64)
+    averages = _Averages(lanes, spread)
+    table = boundaries()
+    for i, active in enumerate(_active_lanes(counts, width)):
+        bounds = table[averages.rows(active)]
+        state = states[:active]
+        slot = state & (TOTAL - 1)
+        symbol = (bounds <= slot[:, None]).sum(axis=1) - 1
+        lane = np.arange(active)
+        start = bounds[lane, symbol]
+        state = (bounds[lane, symbol + 1] - start) * (state >> TOTAL_BITS) + slot - start
+        refill = state < LEAST_STATE
+        needed = int(np.count_nonzero(refill))
+        if front + 2 * needed > back:
+            raise stream_error("no more words")
+        at = front + 2 * np.arange(needed)
+        state[refill] = state[refill] << 16 | source[at] | source[at + 1] << 8
+        front += 2 * needed
+        states[:active] = state
+        value = symbol - 1 - REACH
+        for escaped in np.flatnonzero((symbol == LOW_ESCAPE) | (symbol == HIGH_ESCAPE)).tolist():
+            extra, back = read_escape(data, front, back)
+            value[escaped] += extra if symbol[escaped] == HIGH_ESCAPE else -extra
+        averages.update(value, slow_rate(i))
+        out[i, :active] = value
+    if front != back:
+        raise stream_error(f"{back - front} bytes left over")
+    if (states != LEAST_STATE).any():
+        raise stream_error("a wrong final state")
+    return np.ascontiguousarray(out.T).reshape(-1)[:count]
+
+
+def read_escape(data: bytes, front: int, back: int) -> tuple[int, int]:
+    """Return an escape that ends before `back`, and the new `back`."""
+    reader = StreamReader.__new__(StreamReader)
+    reader._data, reader._front, reader._back = data, front, back
+    return reader._escape(), reader._back
+
+
+def pack_integers(values: Ints, *, lane_bits: int = 0, spread: int = DEFAULT_SPREAD) -> bytes:
+    """Encode integers, `[n]`, as a plain integer stream; the reverse of `unpack_integers`."""
+    lanes = 1 << lane_bits
+    count = len(values)
+    width, counts = lane_counts(count, lanes)
+    grid = np.zeros((lanes, width), dtype=np.int64)
+    grid.reshape(-1)[:count] = values
+    averages = _Averages(lanes, spread)
+    table = boundaries()
+    symbols: list[tuple[Ints, Ints]] = []
+    escapes: list[int] = []
+    for i, active in enumerate(_active_lanes(counts, width)):
+        value = grid[:active, i]
+        rows = averages.rows(active)
+        symbol = np.clip(value + REACH + 1, LOW_ESCAPE, HIGH_ESCAPE)
+        escapes += (np.abs(value[np.abs(value) > REACH]) - REACH - 1).tolist()
+        start = table[rows, symbol]
+        symbols.append((start, table[rows, symbol + 1] - start))
+        averages.update(value, slow_rate(i))
+    return _pack_lockstep(symbols, lanes) + pack_escapes(escapes)
+
+
+def _pack_lockstep(symbols: list[tuple[Ints, Ints]], lanes: int) -> bytes:
+    """Run the coder backwards over all lanes; return states and words."""
+    states = np.full(lanes, LEAST_STATE, dtype=np.int64)
+    words: list[bytes] = []
+    for start, frequency in reversed(symbols):
+        state = states[: len(start)]
+        spill = state >= frequency << REFILL_SHIFT
+        words.append(state[spill].astype("<u2").tobytes())
+        state = np.where(spill, state >> 16, state)
+        states[: len(start)] = ((state // frequency) << TOTAL_BITS) + state % frequency + start
+    front = b"".join(state.to_bytes(STATE_BYTES, "little") for state in states.tolist())
+    return front + b"".join(reversed(words))
