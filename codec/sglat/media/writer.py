@@ -206,6 +206,7 @@ class VideoWriter:
         first = next(iterator, None)
         if first is None:
             return
+        self._audio_codec = audio.codec
         self._template = open_template(audio, first)
         self._audio = self._container.add_stream_from_template(self._template.streams.audio[0])
         self._audio.time_base = self._audio_time_base = audio.time_base
@@ -213,8 +214,7 @@ class VideoWriter:
 
     def _explain(self, error: Exception) -> str:
         if self._audio is not None:
-            codec = self._template.streams.audio[0].codec_context.name
-            return f"cannot write {codec} audio to {self.path}: {UNPLACED}"
+            return f"cannot write {self._audio_codec} audio to {self.path}: {UNPLACED}"
         return f"cannot write {self.path} with {self.encoder}: {error}"
 
     def _mux_video(self, packets: Iterable[Any]) -> None:

@@ -1,0 +1,79 @@
+"""Cutting crops out of full frames, and the mask of the rigid face."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sglat.decoder.placement import SIZE, crop_to_frame
+
+MAX_OVERSAMPLING: Final = 8  # times the crop's side; a face of 8 x 1024 pixels is the largest
+
+# MediaPipe contours.
+FACE_OVAL: Final = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152,
+    148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+LEFT_EYE_AND_BROW: Final = (263, 249, 373, 374, 380, 362, 276, 283, 282, 295, 285, 300, 293, 336)
+RIGHT_EYE_AND_BROW: Final = (33, 7, 145, 153, 144, 133, 46, 53, 52, 65, 55, 70, 63, 107)
+LIPS_AND_CHIN: Final = (61, 39, 0, 269, 291, 152, 148, 377, 176, 400, 149, 378)
+MARGIN: Final = 0.02  # of the crop: how far the excluded regions grow
+
+
+def crop_picture(
+    picture: NDArray[np.uint8], placement: NDArray[np.floating], side: int
+) -> NDArray[np.uint8]:
+    """Return the aligned crop of a frame.
+
+    Args:
+        picture: `[H, W, 3]` RGB.
+        placement: centre x, centre y, size (pixels), roll (degrees), `[4]`.
+        side: of the crop in pixels.
+
+    Returns:
+        `[side, side, 3]`; what lies outside the frame is mirrored. Large faces are sampled finely
+        and averaged, so that nothing aliases.
+    """
+    factor = int(np.clip(np.ceil(float(placement[SIZE]) / side), 1, MAX_OVERSAMPLING))
+    fine = side * factor
+    matrix = crop_to_frame(placement)
+    pixels = matrix.copy()
+    pixels[:, :2] /= fine
+    pixels[:, 2] += 0.5 * pixels[:, :2].sum(axis=1) - 0.5
+    crop = cv2.warpAffine(
+        picture,
+        pixels,
+        (fine, fine),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    if factor > 1:
+        crop = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
+    return np.asarray(crop)
+
+
+def rigid_face_mask(points: NDArray[np.floating], side: int) -> NDArray[np.bool_]:
+    """Return the face without brows, eyes, mouth and chin, `[side, side]`.
+
+    Args:
+        points: `[478, 2]` landmarks in unit crop coordinates.
+        side: of the mask in pixels.
+    """
+    pixels = np.asarray(points, dtype=np.float64) * side - 0.5
+    mask = np.zeros((side, side), np.uint8)
+    cv2.fillConvexPoly(mask, _hull(pixels, FACE_OVAL), 1)
+    moving = np.zeros_like(mask)
+    for contour in (LEFT_EYE_AND_BROW, RIGHT_EYE_AND_BROW, LIPS_AND_CHIN):
+        cv2.fillConvexPoly(moving, _hull(pixels, contour), 1)
+    reach = max(1, round(MARGIN * side))
+    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    inside = cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray((inside > 0) & (cv2.dilate(moving, kernel) == 0))
+
+
+def _hull(pixels: NDArray[np.float64], contour: tuple[int, ...]) -> NDArray[np.int32]:
+    hull = cv2.convexHull(np.round(pixels[list(contour)]).astype(np.int32))
+    return np.asarray(hull, dtype=np.int32)

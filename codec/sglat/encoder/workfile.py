@@ -1,0 +1,258 @@
+"""The work file: what each stage has finished, safe against being killed at any moment.
+
+It is a folder of small HDF5 files. An HDF5 file that is open for writing when its process dies may
+never open again, so nothing is ever written in place: every part is written under a temporary name,
+flushed to the disk and renamed, and a part that has its name is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sglat.errors import MissingExtraError, WorkFileError
+
+try:
+    import h5py
+except ImportError as error:  # pragma: no cover - the decoder's installation has no h5py
+    raise MissingExtraError("h5py", extra="encode") from error
+
+LAYOUT: Final = 1  # of the folder; another number is refused
+SOURCE_NAME: Final = "source.json"
+DONE_NAME: Final = "done.h5"
+CHECKPOINT_NAME: Final = "checkpoint.h5"
+HASH_BLOCK: Final = 1 << 20
+OPEN_PARTS: Final = 8  # parts kept open for reading; bounds file handles
+
+Array = NDArray[Any]
+
+
+def fingerprint(path: Path) -> str:
+    """Return the sha256 of a file's bytes, hexadecimal, read block by block."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def config_hash(*configs: Any) -> str:
+    """Return a short hash of config dataclasses, strings and numbers."""
+    plain = [asdict(c) if is_dataclass(c) and not isinstance(c, type) else c for c in configs]
+    text = json.dumps(plain, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class WorkFile:
+    """Finished work of one encoding.
+
+    Args:
+        folder: made when missing.
+        source: fingerprint of the input video.
+
+    Raises:
+        WorkFileError: the folder belongs to another input, or is no work file.
+    """
+
+    def __init__(self, folder: Path, *, source: str) -> None:
+        self.folder = folder
+        self.source = source
+        folder.mkdir(parents=True, exist_ok=True)
+        self._check_source()
+        self._upstream = ""
+
+    def stage(self, name: str, *configs: Any) -> Stage:
+        """Open a stage, forgetting what it holds if it was made with other settings.
+
+        Stages are opened in pipeline order: the settings of the stages before belong to each
+        stage's key, so a changed stage forgets all that follow from it.
+        """
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise WorkFileError("bad-stage", f"expected a plain stage name, got {name!r}")
+        self._upstream = config_hash(self._upstream, name, *configs)
+        return Stage(self.folder / name, key=self._upstream)
+
+    def remove(self) -> None:
+        """Delete the folder and everything in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _check_source(self) -> None:
+        path = self.folder / SOURCE_NAME
+        record = {"layout": LAYOUT, "source": self.source}
+        if not path.exists():
+            if any(
+                child.name != SOURCE_NAME and child.is_file() for child in self.folder.iterdir()
+            ):
+                raise WorkFileError(
+                    "not-a-work-file", f"{self.folder} exists and is not a work file"
+                )
+            write_atomically(path, json.dumps(record).encode())
+            return
+        try:
+            found = json.loads(path.read_text())
+        except ValueError as error:
+            raise WorkFileError("work-damaged", f"{path} is not JSON; delete the folder") from error
+        if found != record:
+            raise WorkFileError(
+                "work-other-input",
+                f"{self.folder} belongs to input {str(found.get('source'))[:12]}…, this is "
+                f"{self.source[:12]}…; delete it or name another with --workfile",
+            )
+
+
+class Stage:
+    """One stage's results: rows appended in chunks, small results at the end, one checkpoint."""
+
+    def __init__(self, folder: Path, *, key: str) -> None:
+        self.folder = folder
+        self._open: dict[Path, Any] = {}
+        if not self._matches(key):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            write_atomically(folder / "key", key.encode())
+        self._parts = self._find_parts()
+
+    @property
+    def rows(self) -> int:
+        """Rows appended and safe on disk."""
+        return self._parts[-1][1] if self._parts else 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `finish` was called."""
+        return (self.folder / DONE_NAME).exists()
+
+    def append(self, arrays: Mapping[str, Array]) -> None:
+        """Add rows: arrays with the same names each time and one common first axis."""
+        counts = {len(array) for array in arrays.values()}
+        if len(counts) != 1 or counts == {0}:
+            raise ValueError(f"expected arrays of one length above zero, got {sorted(counts)}")
+        start, stop = self.rows, self.rows + counts.pop()
+        path = self.folder / f"rows-{start:08d}-{stop:08d}.h5"
+        _write_part(path, arrays, {})
+        self._parts.append((start, stop, path))
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> Array:
+        """Return rows `start` to `stop` of an appended array."""
+        stop = self.rows if stop is None else min(stop, self.rows)
+        pieces = [
+            self._part(path)[name][max(start - first, 0) : stop - first]
+            for first, last, path in self._parts
+            if first < stop and last > start
+        ]
+        if not pieces:
+            raise WorkFileError("work-missing", f"no rows {start}..{stop} in {self.folder.name}")
+        return np.concatenate(pieces) if len(pieces) > 1 else np.asarray(pieces[0])
+
+    def read_rows(self, name: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Array:
+        """Return single rows in the order asked for; neighbours are read together."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        order = np.argsort(wanted, kind="stable")
+        result: Array | None = None
+        for first, last, path in self._parts:
+            inside = order[(wanted[order] >= first) & (wanted[order] < last)]
+            if not len(inside):
+                continue
+            low, high = wanted[inside[0]], wanted[inside[-1]] + 1
+            piece = self._part(path)[name][low - first : high - first]
+            if result is None:
+                result = np.empty((len(wanted), *piece.shape[1:]), dtype=piece.dtype)
+            result[inside] = piece[wanted[inside] - low]
+        if result is None or (wanted >= self.rows).any() or (wanted < 0).any():
+            raise WorkFileError("work-missing", f"rows outside 0..{self.rows} asked for")
+        return result
+
+    def finish(
+        self, arrays: Mapping[str, Array] | None = None, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Mark the stage as done, with small results; `facts` must be JSON."""
+        _write_part(self.folder / DONE_NAME, arrays or {}, facts or {})
+        (self.folder / CHECKPOINT_NAME).unlink(missing_ok=True)
+
+    def result(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Return what `finish` was given."""
+        return _read_part(self.folder / DONE_NAME)
+
+    def save_checkpoint(
+        self, arrays: Mapping[str, Array], facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Replace the state from which an unfinished stage continues."""
+        _write_part(self.folder / CHECKPOINT_NAME, arrays, facts or {})
+
+    def load_checkpoint(self) -> tuple[dict[str, Array], dict[str, Any]] | None:
+        """Return the latest checkpoint, or None."""
+        path = self.folder / CHECKPOINT_NAME
+        return _read_part(path) if path.exists() else None
+
+    def _matches(self, key: str) -> bool:
+        path = self.folder / "key"
+        return path.exists() and path.read_text() == key
+
+    def _find_parts(self) -> list[tuple[int, int, Path]]:
+        for leftover in self.folder.glob(".*.partial"):
+            leftover.unlink()
+        parts: list[tuple[int, int, Path]] = []
+        for path in sorted(self.folder.glob("rows-*.h5")):
+            start, stop = (int(number) for number in path.stem.split("-")[1:])
+            if start != (parts[-1][1] if parts else 0):
+                raise WorkFileError(
+                    "work-damaged", f"rows are missing before {path.name}; delete {self.folder}"
+                )
+            parts.append((start, stop, path))
+        return parts
+
+    def _part(self, path: Path) -> Any:
+        if path not in self._open:
+            while len(self._open) >= OPEN_PARTS:
+                self._open.pop(next(iter(self._open))).close()
+            self._open[path] = _open_part(path)
+        return self._open[path]
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a small file under a temporary name, flush it to the disk, rename it."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _write_part(path: Path, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with h5py.File(partial, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=np.asarray(array))
+        file.attrs["facts"] = json.dumps(dict(facts))
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
+    partial.replace(path)
+
+
+def _read_part(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    with _open_part(path) as file:
+        arrays: dict[str, Array] = {}
+        file.visititems(
+            lambda name, item: (
+                arrays.__setitem__(name, item[()]) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+        return arrays, json.loads(file.attrs["facts"])
+
+
+def _open_part(path: Path) -> Any:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise WorkFileError("work-damaged", f"{path} does not open; delete the folder") from error
