@@ -1,0 +1,265 @@
+"""A published file becomes parts of a bundle: recognised, checked whole, then written."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor
+
+from sglat.bundles.catalogue import LICENCES, CatalogueFile, Member
+from sglat.bundles.checkpoint import read_checkpoint
+from sglat.bundles.controls import PAPER_CHANNELS, Controls
+from sglat.bundles.manifest import (
+    MANIFEST_NAME,
+    PartRecord,
+    enter_part,
+    hash_file,
+    read_manifest,
+    write_part,
+)
+from sglat.errors import BundleError
+from sglat.networks.face_layouts import read_arcface, read_bisenet, read_e4e, read_styleflow
+from sglat.networks.layouts import find_generator, read_generator
+from sglat.networks.styleflow import StyleFlowConfig
+from sglat.networks.stylespace import GeneratorConfig
+
+_ALEXNET_CONVOLUTIONS: Final = (0, 3, 6, 8, 10)  # `features.N` of torchvision's AlexNet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part before it is written."""
+
+    role: str
+    kind: str
+    tensors: Mapping[str, Tensor]
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def convert_checkpoint(path: Path) -> list[Part]:
+    """Read a published checkpoint and recognise what is in it.
+
+    Known are StyleGAN2 generators in the rosinality and NVIDIA layouts, e4e (inverter and
+    generator), StyleFlow, ArcFace IR-SE50, BiSeNet and torchvision's AlexNet.
+
+    Args:
+        path: `.pt`, `.pth`, `.pkl` or `.safetensors`.
+
+    Returns:
+        Its parts, float32, under our names.
+
+    Raises:
+        BundleError: unreadable, nothing known in it, missing tensors or wrong shapes; names the
+            file, the expected and the found.
+    """
+    tensors = read_checkpoint(path).tensors
+    for mark, reader in _READERS.items():
+        if any(name == mark or name.endswith(f".{mark}") for name in tensors):
+            return reader(tensors, path.name)
+    if find_generator(tensors) is not None:
+        return _generator(tensors, path.name)
+    first = ", ".join(sorted(tensors)[:3])
+    raise BundleError(
+        "unknown-checkpoint",
+        f"{path.name}: expected StyleGAN2, e4e, StyleFlow, ArcFace, BiSeNet or AlexNet, "
+        f"found {len(tensors)} tensors: {first}",
+    )
+
+
+def paper_controls(config: GeneratorConfig) -> Part:
+    """Return the 32 channels of the paper's table 1 as a part.
+
+    Raises:
+        BundleError: the generator is not of the shape the table speaks of.
+    """
+    expected = GeneratorConfig.config_f(1024).style_widths
+    if config.style_widths != expected:
+        raise BundleError(
+            "wrong-shape",
+            f"table 1 speaks of {len(expected)} layers with {sum(expected)} channels, this "
+            f"generator has {len(config.style_widths)} with {config.style_size}",
+        )
+    tensors, part_config, _ = Controls.from_channels(PAPER_CHANNELS, expected).to_part()
+    return Part(role="controls", kind="controls", tensors=tensors, config=part_config)
+
+
+def add_parts(
+    folder: Path, parts: list[Part], *, name: str, licence: str, source: str
+) -> list[PartRecord]:
+    """Write parts into a bundle's folder.
+
+    Raises:
+        BundleError: the parts do not fit the generator that is there or comes with them.
+    """
+    check_fit(folder, parts)
+    return [
+        write_part(
+            folder,
+            name=name,
+            role=part.role,
+            kind=part.kind,
+            tensors=part.tensors,
+            config=part.config,
+            licence=licence,
+            source=source,
+        )
+        for part in parts
+    ]
+
+
+def check_fit(folder: Path, parts: list[Part]) -> None:
+    """Compare the sizes of inverter, pose flow and controls with the generator's.
+
+    Raises:
+        BundleError: one of them was made for another generator.
+    """
+    configs: dict[str, Mapping[str, Any]] = {}
+    if (folder / MANIFEST_NAME).exists():
+        configs = {role: part.config for role, part in read_manifest(folder).parts.items()}
+    configs |= {part.role: part.config for part in parts}
+    if "generator" not in configs:
+        return
+    generator = GeneratorConfig.from_json(configs["generator"])
+    expected = {
+        "num_ws": generator.num_ws,
+        "style_dim": generator.style_dim,
+        "style_widths": list(generator.style_widths),
+    }
+    for role in ("inverter", "pose_flow", "controls"):
+        for key, value in expected.items():
+            found = configs.get(role, {}).get(key, value)
+            if found != value:
+                raise BundleError(
+                    "wrong-shape", f"{role}: expected {key} {value} as the generator, found {found}"
+                )
+
+
+def unpack(
+    path: Path, file: CatalogueFile, folder: Path, *, name: str, source: str
+) -> list[PartRecord]:
+    """Take the wanted files out of a pack, check them and enter them.
+
+    Raises:
+        BundleError: not a zip archive, or a member missing or other than expected.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in file.members:
+                _extract(archive, member, folder / f"{member.name}.partial", path.name)
+    except (zipfile.BadZipFile, OSError) as error:
+        for member in file.members:
+            (folder / f"{member.name}.partial").unlink(missing_ok=True)
+        raise BundleError("damaged-pack", f"{path.name}: {error}") from error
+    records = []
+    for member in file.members:
+        (folder / f"{member.name}.partial").replace(folder / member.name)
+        records.append(
+            PartRecord(
+                role=member.role,
+                kind="onnx",
+                file=member.name,
+                size_bytes=member.size_bytes,
+                sha256=member.sha256,
+                tensors_sha256="",
+                licence=LICENCES[file.licence].name,
+                source=source,
+            )
+        )
+        enter_part(folder, name=name, record=records[-1])
+    return records
+
+
+def keep_file(
+    path: Path, file: CatalogueFile, folder: Path, *, name: str, source: str
+) -> PartRecord:
+    """Copy a checked file that is no checkpoint (TorchScript) into a bundle as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{file.name}.partial"
+    shutil.copyfile(path, partial)
+    partial.replace(folder / file.name)
+    record = PartRecord(
+        role=Path(file.name).stem.replace("-", "_"),
+        kind=file.content,
+        file=file.name,
+        size_bytes=path.stat().st_size,
+        sha256=hash_file(path),
+        tensors_sha256="",
+        licence=LICENCES[file.licence].name,
+        source=source,
+    )
+    enter_part(folder, name=name, record=record)
+    return record
+
+
+def _extract(archive: zipfile.ZipFile, member: Member, target: Path, pack: str) -> None:
+    found = [info for info in archive.infolist() if Path(info.filename).name == member.name]
+    if len(found) != 1 or found[0].file_size != member.size_bytes:
+        sizes = [info.file_size for info in found]
+        raise zipfile.BadZipFile(
+            f"expected {member.name} of {member.size_bytes} bytes, found {sizes or 'none'}"
+        )
+    with archive.open(found[0]) as packed, target.open("wb") as plain:
+        shutil.copyfileobj(packed, plain, 1 << 20)
+    sha256 = hash_file(target)
+    if sha256 != member.sha256:
+        raise zipfile.BadZipFile(
+            f"{member.name}: expected sha256 {member.sha256}, found {sha256} in {pack}"
+        )
+
+
+def _generator(tensors: Mapping[str, Tensor], source: str) -> list[Part]:
+    config, state = read_generator(tensors, source=source)
+    return [Part(role="generator", kind="stylegan2", tensors=state, config=config.to_json())]
+
+
+def _e4e(tensors: Mapping[str, Tensor], source: str) -> list[Part]:
+    config, state = read_e4e(tensors, source=source)
+    inverter = Part(role="inverter", kind="e4e", tensors=state, config=asdict(config))
+    if find_generator(tensors) is None:
+        return [inverter]
+    return [*_generator(tensors, source), inverter]
+
+
+def _styleflow(tensors: Mapping[str, Tensor], source: str) -> list[Part]:
+    # fixed steps: a frame's result must not depend on the other frames of its batch
+    config = StyleFlowConfig(solver="rk4")
+    state = read_styleflow(tensors, config, source=source)
+    return [Part(role="pose_flow", kind="styleflow", tensors=state, config=asdict(config))]
+
+
+def _arcface(tensors: Mapping[str, Tensor], source: str) -> list[Part]:
+    state = read_arcface(tensors, source=source)
+    return [Part(role="faces_identity", kind="arcface", tensors=state)]
+
+
+def _bisenet(tensors: Mapping[str, Tensor], source: str) -> list[Part]:
+    state = read_bisenet(tensors, source=source)
+    return [Part(role="faces_parsing", kind="bisenet", tensors=state)]
+
+
+def _alexnet(tensors: Mapping[str, Tensor], source: str) -> list[Part]:
+    names = [f"features.{n}.{part}" for n in _ALEXNET_CONVOLUTIONS for part in ("weight", "bias")]
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise BundleError(
+            "missing-tensors",
+            f"{source}: expected {len(names)} tensors, {len(missing)} are missing, "
+            f"first {missing[0]}",
+        )
+    kept = {name: tensors[name] for name in names}
+    return [Part(role="faces_perceptual", kind="lpips_alex", tensors=kept)]
+
+
+_READERS: Final[dict[str, Callable[[Mapping[str, Tensor], str], list[Part]]]] = {
+    "encoder.latlayer1.weight": _e4e,
+    "chain.1.odefunc.diffeq.layers.0._layer.weight": _styleflow,
+    "cp.resnet.conv1.weight": _bisenet,
+    "output_layer.3.weight": _arcface,
+    "features.10.weight": _alexnet,
+}

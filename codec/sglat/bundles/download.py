@@ -1,0 +1,326 @@
+"""One file from the net: hashed as it comes, resumed after a cut, checked, renamed when whole."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+
+from sglat.errors import DownloadError
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes that are there and the bytes wanted, None if unknown."""
+
+_SPARE_BYTES: Final = 16 << 20  # left free, so that a full disk is met by us and not by the system
+_RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a file must be; None is not checked."""
+
+    size_bytes: int | None = None
+    sha256: str | None = None
+    git_blob_sha1: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadConfig:
+    """How patiently to download."""
+
+    is_offline: bool = False
+    attempts: int = 5
+    """Tries per address; each goes on where the last was cut off."""
+    pause_seconds: float = 1.0
+    """Before the second try; doubles each time."""
+    timeout_seconds: float = 30.0
+    """Without a byte."""
+    lock_seconds: float = 3600.0
+    """How long to wait for another process that fetches the same file."""
+    chunk_bytes: int = 1 << 20
+
+
+class _CutOff(Exception):
+    """The connection ended early; worth another try."""
+
+
+def download(
+    addresses: Sequence[str],
+    target: Path,
+    expected: Expected,
+    *,
+    config: DownloadConfig | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Fetch a file unless it is already there and right.
+
+    What has come so far lies in `<name>.partial` and is continued by the next call. Two processes
+    that want the same file take turns; the second finds it done.
+
+    Args:
+        addresses: tried in order, `https` or `http`.
+        target: where the file goes; its folder is made.
+        expected: size and hashes.
+        config: patience.
+        progress: called while bytes come.
+
+    Raises:
+        DownloadError: offline, unreachable, refused, wrong size, wrong hash, no space; names the
+            file, the address, the expected and the found.
+    """
+    config = config or DownloadConfig()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{target}.lock", timeout=config.lock_seconds):
+            if target.exists() and not _difference(target, expected):
+                return
+            if config.is_offline:
+                place = addresses[0] if addresses else "nowhere"
+                raise DownloadError("offline", f"{target.name} is not here; it would be at {place}")
+            _from_first(addresses, target, expected, config, progress)
+    except Timeout as error:
+        raise DownloadError(
+            "locked", f"{target.name}: another process has held it for {config.lock_seconds:.0f} s"
+        ) from error
+
+
+def check_download(path: Path, expected: Expected, *, name: str) -> None:
+    """Compare a file with its catalogue entry; raises DownloadError with expected and found."""
+    difference = _difference(path, expected)
+    if difference:
+        raise DownloadError("wrong-file", f"{name}: {difference}")
+
+
+def hash_download(path: Path) -> tuple[str, str]:
+    """Return a file's sha256 and git blob SHA-1 in one pass."""
+    sha256 = hashlib.sha256()
+    blob = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            sha256.update(chunk)
+            blob.update(chunk)
+    return sha256.hexdigest(), blob.hexdigest()
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the space left for us in a folder."""
+    return shutil.disk_usage(folder).free
+
+
+def _difference(path: Path, expected: Expected) -> str:
+    """Return what is wrong with a file in words, or an empty text."""
+    size = path.stat().st_size
+    if expected.size_bytes is not None and size != expected.size_bytes:
+        return f"expected {expected.size_bytes} bytes, found {size}"
+    sha256, blob = hash_download(path)
+    if expected.sha256 is not None and sha256 != expected.sha256:
+        return f"expected sha256 {expected.sha256}, found {sha256}"
+    if expected.git_blob_sha1 is not None and blob != expected.git_blob_sha1:
+        return f"expected git blob {expected.git_blob_sha1}, found {blob}"
+    return ""
+
+
+def _from_first(
+    addresses: Sequence[str],
+    target: Path,
+    expected: Expected,
+    config: DownloadConfig,
+    progress: Progress | None,
+) -> None:
+    """Try the addresses in order; the last one's error is raised."""
+    failure = DownloadError("no-address", f"{target.name}: nobody offers it at a direct address")
+    for address in addresses:
+        try:
+            return _Transfer(address, target, expected, config, progress).run()
+        except DownloadError as error:
+            failure = error
+            if error.code == "no-space":
+                break
+    raise failure
+
+
+class _Transfer:
+    """One file from one address."""
+
+    def __init__(
+        self,
+        address: str,
+        target: Path,
+        expected: Expected,
+        config: DownloadConfig,
+        progress: Progress | None,
+    ) -> None:
+        if urlsplit(address).scheme not in ("https", "http"):
+            raise DownloadError("bad-address", f"expected https, got {address:.200}")
+        self.address = address
+        self.target = target
+        self.partial = target.with_name(f"{target.name}.partial")
+        self.expected = expected
+        self.config = config
+        self.progress = progress
+        self.opener = urllib.request.build_opener(_CarefulRedirects)
+        self.sha256 = hashlib.sha256()
+        self.hashed_bytes = 0
+
+    def run(self) -> None:
+        """Bring the whole file and rename it."""
+        is_resumed = self._start() > 0
+        difference = self._bring()
+        if difference and is_resumed:  # what lay here may belong to another version of the file
+            self.partial.unlink()
+            difference = self._bring()
+        if difference:
+            self.partial.unlink()
+            raise self._error("wrong-file", difference)
+        self.partial.replace(self.target)
+
+    def _bring(self) -> str:
+        """Go on until the file is whole; return what is wrong with it, or an empty text."""
+        pause = self.config.pause_seconds
+        for attempt in range(1, self.config.attempts + 1):
+            try:
+                self._try_once()
+                return self._difference()
+            except _CutOff as error:
+                if attempt == self.config.attempts:
+                    raise self._error(
+                        "cut-off", f"{error}; run it again to go on from {self._start()} bytes"
+                    ) from error
+            time.sleep(pause)
+            pause *= 2
+        raise AssertionError("the last attempt returns or raises")
+
+    def _difference(self) -> str:
+        """Compare what came with what was expected, by the hash made on the way."""
+        self._hash_up_to(self.partial.stat().st_size)
+        found = self.sha256.hexdigest()
+        if self.expected.git_blob_sha1 is not None:  # needs the size before the first byte
+            return _difference(self.partial, self.expected)
+        if self.expected.sha256 is not None and found != self.expected.sha256:
+            return f"expected sha256 {self.expected.sha256}, found {found}"
+        wanted = self.expected.size_bytes
+        if wanted is not None and self.hashed_bytes != wanted:
+            return f"expected {wanted} bytes, found {self.hashed_bytes}"
+        return ""
+
+    def _hash_up_to(self, size: int) -> None:
+        """Bring the running hash to the first `size` bytes of what is here."""
+        if self.hashed_bytes > size:
+            self.sha256, self.hashed_bytes = hashlib.sha256(), 0
+        if self.hashed_bytes == size:
+            return
+        with self.partial.open("rb") as file:
+            file.seek(self.hashed_bytes)
+            while chunk := file.read(min(self.config.chunk_bytes, size - self.hashed_bytes)):
+                self.sha256.update(chunk)
+                self.hashed_bytes += len(chunk)
+
+    def _try_once(self) -> None:
+        have = self._start()
+        if have and have == self.expected.size_bytes:
+            return
+        headers = {"User-Agent": "sglat", "Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+        request = urllib.request.Request(self.address, headers=headers)
+        try:
+            with self.opener.open(request, timeout=self.config.timeout_seconds) as response:
+                self._receive(response, have)
+        except urllib.error.HTTPError as error:
+            self._refused(error, have)
+        except (TimeoutError, http.client.HTTPException, ConnectionError) as error:
+            raise _CutOff(f"the connection broke: {_reason(error)}") from error
+        except urllib.error.URLError as error:
+            raise _CutOff(f"cannot reach it: {_reason(error.reason)}") from error
+
+    def _refused(self, error: urllib.error.HTTPError, have: int) -> None:
+        if error.code == 416 and have:
+            return  # nothing comes after what is here; the hash will tell whether that is right
+        if error.code in _RETRIED:
+            raise _CutOff(f"the server answered {error.code}") from error
+        raise self._error("refused", f"the server answered {error.code}") from error
+
+    def _receive(self, response: http.client.HTTPResponse, have: int) -> None:
+        """Write the answer behind what is there."""
+        if response.status == 206:
+            if not (response.headers["Content-Range"] or "").startswith(f"bytes {have}-"):
+                raise self._error("bad-answer", "the server sent another range than asked for")
+        else:
+            have = 0  # the server sends everything from the start
+        length = response.headers["Content-Length"]
+        total = have + int(length) if length and length.isdigit() else None
+        wanted = self.expected.size_bytes
+        if wanted is not None and total is not None and total != wanted:
+            raise self._error("wrong-size", f"expected {wanted} bytes, the server offers {total}")
+        self._check_space((total or wanted or have) - have)
+        self._hash_up_to(have)
+        with self.partial.open("ab" if have else "wb") as file:
+            done = self._copy(response, file, have, total or wanted)
+        if total is not None and done < total:
+            raise _CutOff(f"cut off after {done} of {total} bytes")
+
+    def _copy(
+        self, response: http.client.HTTPResponse, file: IO[bytes], done: int, total: int | None
+    ) -> int:
+        wanted = self.expected.size_bytes
+        if self.progress:
+            self.progress(done, total)
+        while chunk := response.read(self.config.chunk_bytes):
+            done += len(chunk)
+            if wanted is not None and done > wanted:
+                raise self._error("wrong-size", f"expected {wanted} bytes, the server sends more")
+            try:
+                file.write(chunk)
+                self.sha256.update(chunk)
+                self.hashed_bytes = done
+            except OSError as error:
+                raise self._error("no-space", f"cannot write: {_reason(error)}") from error
+            if self.progress:
+                self.progress(done, total)
+        return done
+
+    def _check_space(self, needed: int) -> None:
+        free = free_bytes(self.partial.parent)
+        if needed + _SPARE_BYTES > free:
+            raise self._error(
+                "no-space",
+                f"expected {needed + _SPARE_BYTES} bytes free in {self.partial.parent}, "
+                f"found {free}",
+            )
+
+    def _start(self) -> int:
+        """Return how much is here already; more than wanted is thrown away."""
+        have = self.partial.stat().st_size if self.partial.exists() else 0
+        if self.expected.size_bytes is not None and have > self.expected.size_bytes:
+            self.partial.unlink()
+            return 0
+        return have
+
+    def _error(self, code: str, message: str) -> DownloadError:
+        return DownloadError(code, f"{self.target.name}: {message} ({self.address})")
+
+
+class _CarefulRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but never from https to anything less."""
+
+    def redirect_request(  # type: ignore[no-untyped-def]
+        self, req: urllib.request.Request, fp, code: int, msg: str, headers, newurl: str
+    ) -> urllib.request.Request | None:
+        before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
+        if after not in ("https", "http") or (before == "https" and after != "https"):
+            raise DownloadError("bad-redirect", f"{req.full_url} leads to {newurl:.200}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _reason(error: object) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,304 @@
+"""The cache folder: which bundles are here, fetching, importing and removing them, licences."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sglat.bundles.bundle import EMBEDDED, EMBEDDED_FOLDER, bundles_folder, home_folder
+from sglat.bundles.catalogue import (
+    BUNDLES,
+    LICENCES,
+    CatalogueBundle,
+    CatalogueFile,
+    catalogue_bundle,
+    find_file,
+)
+from sglat.bundles.convert import (
+    Part,
+    add_parts,
+    convert_checkpoint,
+    keep_file,
+    paper_controls,
+    unpack,
+)
+from sglat.bundles.download import (
+    DownloadConfig,
+    Expected,
+    Progress,
+    check_download,
+    download,
+    hash_download,
+)
+from sglat.bundles.manifest import MANIFEST_NAME, Manifest, PartRecord, read_manifest
+from sglat.errors import BundleError, DownloadError, UsageError
+from sglat.networks.stylespace import GeneratorConfig
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchConfig:
+    """How to fetch a bundle."""
+
+    licence_accepted: bool = False
+    """All licences of the bundle are accepted herewith."""
+    keep_downloads: bool = False
+    """Keep the original files after their conversion."""
+    download: DownloadConfig = DownloadConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleState:
+    """One line of `sgl-bundles list`."""
+
+    name: str
+    summary: str
+    folder: Path
+    manifest: Manifest | None
+    """None: nothing of it is here."""
+    missing_files: tuple[str, ...]
+    """Published files of the catalogue that are not here yet."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files that are here."""
+        parts = self.manifest.parts.values() if self.manifest else ()
+        return sum(part.size_bytes for part in parts)
+
+
+def list_bundles() -> list[BundleState]:
+    """Return the embedded bundle, those of the catalogue and one's own."""
+    names = [EMBEDDED, *BUNDLES]
+    if bundles_folder().is_dir():
+        own = {path.parent.name for path in bundles_folder().glob(f"*/{MANIFEST_NAME}")}
+        names.extend(sorted(own - set(names)))
+    return [bundle_state(name) for name in names]
+
+
+def bundle_state(name: str) -> BundleState:
+    """Return what is here of a bundle."""
+    folder = EMBEDDED_FOLDER if name == EMBEDDED else bundles_folder() / name
+    manifest = read_manifest(folder) if (folder / MANIFEST_NAME).is_file() else None
+    summary = "embedded: 128 px, needs no download" if name == EMBEDDED else "imported"
+    missing: tuple[str, ...] = ()
+    if name in BUNDLES:
+        summary = BUNDLES[name].summary
+        missing = tuple(f.name for f in BUNDLES[name].files if not _is_here(f, manifest))
+    return BundleState(
+        name=name, summary=summary, folder=folder, manifest=manifest, missing_files=missing
+    )
+
+
+def missing_licences(bundle: CatalogueBundle) -> list[str]:
+    """Return the names of the bundle's licences that were not accepted on this machine yet."""
+    accepted = _accepted_licences()
+    return sorted({file.licence for file in bundle.files} - accepted)
+
+
+def accept_licences(names: list[str]) -> None:
+    """Remember that licences were accepted."""
+    path = _licence_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(sorted(_accepted_licences() | set(names))) + "\n")
+    partial.replace(path)
+
+
+def fetch_bundle(
+    name: str,
+    config: FetchConfig | None = None,
+    *,
+    progress: Callable[[str], Progress] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> BundleState:
+    """Download, check and convert everything of a bundle that is not here yet.
+
+    Args:
+        name: a bundle of the catalogue.
+        config: licences, patience.
+        progress: returns the callback for a file's name.
+        say: takes lines for people.
+
+    Raises:
+        BundleError: unknown bundle, or a file that does not hold what it should.
+        DownloadError: licence not accepted, a file that cannot be fetched, or one that its
+            publisher offers in a browser only; says what to do.
+    """
+    config = config or FetchConfig()
+    bundle = catalogue_bundle(name)
+    missing = missing_licences(bundle)
+    if missing and not config.licence_accepted:
+        raise DownloadError("licence", f"accept the licences {missing} first (--accept-licence)")
+    accept_licences(missing)
+    failures: list[DownloadError] = []
+    manifest = bundle_state(name).manifest
+    for file in bundle.files:
+        if _is_here(file, manifest):
+            continue
+        try:
+            _fetch_file(bundle, file, config, progress, say)
+        except DownloadError as error:
+            failures.append(_with_remedy(file, error))
+            say(str(failures[-1]))
+    if failures:
+        raise failures[0]
+    return bundle_state(name)
+
+
+def import_file(
+    path: Path, *, name: str | None = None, has_paper_controls: bool = False
+) -> BundleState:
+    """Check a file brought by hand, convert it and put it into a bundle.
+
+    Args:
+        path: a file of the catalogue, or any checkpoint `convert_checkpoint` knows.
+        name: the own bundle it belongs to; None: the file must be one of the catalogue.
+        has_paper_controls: give the bundle the 32 channels of the paper's table 1.
+
+    Raises:
+        BundleError: unreadable, unknown, or unfitting file.
+        UsageError: a name that belongs to a published bundle, or none where one is needed.
+    """
+    if not path.is_file():
+        raise BundleError("unreadable", f"{path}: no such file")
+    if name is None:
+        return _import_published(path)
+    if not _NAME.fullmatch(name):
+        raise UsageError("bad-name", f"expected a name like my-bundle, got {name!r:.80}")
+    if name == EMBEDDED or name in BUNDLES:
+        raise UsageError(
+            "taken-name", f"{name!r} is a published bundle; choose another name for your own"
+        )
+    parts = convert_checkpoint(path)
+    if has_paper_controls:
+        parts.append(paper_controls(_generator_config(parts, path)))
+    sha256, _ = hash_download(path)
+    source = f"{path.name}, sha256 {sha256}"
+    add_parts(bundles_folder() / name, parts, name=name, licence="as the file's", source=source)
+    return bundle_state(name)
+
+
+def remove_bundle(name: str) -> Path:
+    """Delete a bundle's folder and what was downloaded for it; raises BundleError, UsageError."""
+    if name == EMBEDDED:
+        raise UsageError("embedded", f"{EMBEDDED!r} is part of the program and cannot be removed")
+    folder = bundles_folder() / name
+    if not _NAME.fullmatch(name) or not (folder / MANIFEST_NAME).is_file():
+        raise BundleError("unknown-bundle", f"no bundle {name!r:.80} in {bundles_folder()}")
+    shutil.rmtree(folder)
+    return folder
+
+
+def expected_of(file: CatalogueFile) -> Expected:
+    """Return what a download of this file is compared with."""
+    return Expected(
+        size_bytes=file.size_bytes, sha256=file.sha256, git_blob_sha1=file.git_blob_sha1
+    )
+
+
+def _fetch_file(
+    bundle: CatalogueBundle,
+    file: CatalogueFile,
+    config: FetchConfig,
+    progress: Callable[[str], Progress] | None,
+    say: Callable[[str], None],
+) -> None:
+    target = home_folder() / "downloads" / file.name
+    say(f"{file.name}: {file.source}; {LICENCES[file.licence].name}")
+    download(
+        file.addresses,
+        target,
+        expected_of(file),
+        config=config.download,
+        progress=progress(file.name) if progress else None,
+    )
+    _add_file(bundle, file, target)
+    if not config.keep_downloads:
+        target.unlink()
+
+
+def _add_file(bundle: CatalogueBundle, file: CatalogueFile, path: Path) -> None:
+    """Convert a checked file of the catalogue."""
+    folder = bundles_folder() / bundle.name
+    source = _source_of(file)
+    if file.content == "onnx_pack":
+        unpack(path, file, folder, name=bundle.name, source=source)
+    elif file.content == "torchscript":
+        keep_file(path, file, folder, name=bundle.name, source=source)
+    else:
+        parts = convert_checkpoint(path)
+        if bundle.name == "ffhq" and any(part.role == "generator" for part in parts):
+            parts.append(paper_controls(_generator_config(parts, path)))
+        licence = LICENCES[file.licence].name
+        add_parts(folder, parts, name=bundle.name, licence=licence, source=source)
+
+
+def _import_published(path: Path) -> BundleState:
+    sha256, blob = hash_download(path)
+    found = find_file(sha256, blob)
+    if found is None:
+        for bundle in BUNDLES.values():
+            for file in bundle.files:
+                if file.name == path.name:
+                    check_download(path, expected_of(file), name=path.name)
+        raise BundleError(
+            "unknown-file",
+            f"{path.name}: sha256 {sha256} is no file of the catalogue; "
+            "for a checkpoint of your own give it a --name",
+        )
+    bundle, file = found
+    accept_licences([])
+    _add_file(bundle, file, path)
+    return bundle_state(bundle.name)
+
+
+def _with_remedy(file: CatalogueFile, error: DownloadError) -> DownloadError:
+    """Add what a person can do in a browser."""
+    if not file.by_hand or error.code in ("offline", "no-space", "locked"):
+        return error
+    size = f"{file.size_bytes} bytes, " if file.size_bytes else ""
+    return DownloadError(
+        error.code,
+        f"{error.message}; get {file.name} ({size}sha256 {file.sha256}) from {file.by_hand} "
+        f"and run: sgl-bundles import {file.name}",
+    )
+
+
+def _is_here(file: CatalogueFile, manifest: Manifest | None) -> bool:
+    source = _source_of(file)
+    return manifest is not None and any(part.source == source for part in _parts(manifest))
+
+
+def _parts(manifest: Manifest) -> list[PartRecord]:
+    return list(manifest.parts.values())
+
+
+def _source_of(file: CatalogueFile) -> str:
+    """Return what a part's `source` says of a file of the catalogue."""
+    checked = f"sha256 {file.sha256}" if file.sha256 else f"git blob {file.git_blob_sha1}"
+    return f"{file.name}, {checked}, {file.source}"
+
+
+def _generator_config(parts: list[Part], path: Path) -> GeneratorConfig:
+    for part in parts:
+        if part.role == "generator":
+            return GeneratorConfig.from_json(part.config)
+    raise BundleError("no-generator", f"{path.name}: expected a generator for the paper's controls")
+
+
+def _licence_file() -> Path:
+    return home_folder() / "licences.json"
+
+
+def _accepted_licences() -> set[str]:
+    try:
+        names = json.loads(_licence_file().read_text())
+    except (OSError, ValueError):
+        return set()
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
