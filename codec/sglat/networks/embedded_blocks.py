@@ -78,5 +78,5 @@ def parameter_count(network: nn.Module) -> int:
 
 
 def unshuffled(x: Tensor, factor: int) -> Tensor:
-    """Move `factor` x `factor` pixel blocks into channels: `[N, C, H, W]` to `[N, C f f, H/f, W/f]`."""
+    """Move pixel blocks into channels: `[N, C, H, W]` to `[N, C f f, H/f, W/f]`, f the factor."""
     return functional.pixel_unshuffle(x, factor).contiguous(memory_format=torch.channels_last)

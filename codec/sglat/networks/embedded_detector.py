@@ -23,7 +23,7 @@ class DetectorOutput:
     score_logits: Tensor
     """`[N, h, w]`."""
     reach: Tensor
-    """`[N, 4, h, w]`: natural logarithm of the way to the left, top, right, bottom side, in cells."""
+    """`[N, 4, h, w]`: logarithm of the way to the left, top, right, bottom side, in cells."""
 
 
 class DetectorNetwork(nn.Module):
@@ -72,8 +72,8 @@ def candidates(
 ) -> list[Tensor]:
     """Return for each picture the faces `[F, 5]`: left, top, right, bottom, score, best first.
 
-    Only cells that are the best of their 3x3 neighbourhood count; of boxes that overlap by more than
-    `overlap` (intersection over union) the best stays.
+    Only cells that are the best of their 3x3 neighbourhood count; of boxes that overlap by more
+    than `overlap` (intersection over union) the best stays.
     """
     scores = torch.sigmoid(output.score_logits)
     peaks = scores == functional.max_pool2d(scores[:, None], 3, 1, 1)[:, 0]

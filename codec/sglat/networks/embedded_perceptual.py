@@ -35,7 +35,7 @@ class PerceptualNetwork(nn.Module):
         )
 
     def features(self, pictures: Tensor) -> list[Tensor]:
-        """Return the feature maps of pictures `[N, 3, H, W]` in [-1, 1], channel vectors of length 1."""
+        """Return feature maps of `[N, 3, H, W]` in [-1, 1]; each channel vector has length 1."""
         x, maps = pictures.contiguous(memory_format=torch.channels_last), []
         for index, scale in enumerate(self.scales):
             x = scale(functional.avg_pool2d(x, 2) if index else x)

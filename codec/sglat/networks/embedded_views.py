@@ -1,4 +1,4 @@
-"""Cutting views out of pictures for the embedded face networks: checks, upright squares, letterboxes."""
+"""Cutting views out of pictures for the embedded face networks: squares and letterboxes."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def cut_view(picture: NDArray[np.uint8], view: View, size: int) -> Tensor:
     top = min(max(0, math.floor(view.y - reach)), height - 1)
     right = max(min(width, math.ceil(view.x + reach)), left + 1)
     bottom = max(min(height, math.ceil(view.y + reach)), top + 1)
-    region = torch.from_numpy(np.ascontiguousarray(picture[top:bottom, left:right]))
+    region = torch.from_numpy(picture[top:bottom, left:right].copy())
     region = region.permute(2, 0, 1)[None].float() / 127.5 - 1
     shrink = view.side / size
     if shrink > 1.3:  # average pixels away before sampling, or fine detail would alias
@@ -135,7 +135,7 @@ def letterbox(picture: NDArray[np.uint8], longest: int, align: int) -> tuple[Ten
     height, width = picture.shape[:2]
     scale = longest / max(height, width)
     wanted = (max(1, round(height * scale)), max(1, round(width * scale)))
-    tensor = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
+    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
     small = functional.interpolate(
         tensor, wanted, mode="bilinear", antialias=scale < 1, align_corners=False
     )

@@ -113,13 +113,13 @@ def scenery(size: int, generator: np.random.Generator) -> Picture:
     colours = generator.uniform(20, 235, 3)
     mixing = generator.uniform(-1, 1, (3, 3)) + 1.5 * np.ones((3, 3)) * generator.random()
     texture = colours[:, None, None] + generator.uniform(5, 45) * np.tensordot(mixing, field, 1)
-    picture = np.clip(texture, 0, 255).astype(np.uint8).transpose(1, 2, 0)
-    picture = cv2.resize(np.ascontiguousarray(picture), (size, size), interpolation=cv2.INTER_CUBIC)
+    coarse = np.ascontiguousarray(np.clip(texture, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+    picture = np.array(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
     for _ in range(int(generator.integers(0, 9))):
         _draw(picture, generator)
     if generator.random() < 0.5:
-        picture = cv2.GaussianBlur(picture, (0, 0), generator.uniform(0.5, 3))
-    return np.asarray(picture, np.uint8)
+        picture = np.array(cv2.GaussianBlur(picture, (0, 0), generator.uniform(0.5, 3)), np.uint8)
+    return picture
 
 
 def _draw(picture: Picture, generator: np.random.Generator) -> None:

@@ -167,7 +167,7 @@ def random_view(
     side = CROP_SCALE * float((high - low).max()) * np.exp(generator.uniform(-zoom, zoom))
     centre = (low + high) / 2 + generator.uniform(-shift, shift, 2) * (high - low).max()
     degrees = float(generator.uniform(-turn, turn))
-    matrix = cv2.getRotationMatrix2D(tuple(map(float, centre)), degrees, INPUT_SIZE / side)
+    matrix = _turning(centre, degrees, INPUT_SIZE / side)
     matrix[:, 2] += INPUT_SIZE / 2 - centre
     return matrix, degrees  # OpenCV turns counter-clockwise for positive angles, as roll counts
 
@@ -187,11 +187,14 @@ def faceless(
     angle = generator.uniform(0, 2 * np.pi)
     reach = 0.6 * size if kind < 0.85 else 0.2 * size
     centre = (low + high) / 2 + reach * np.array((np.cos(angle), np.sin(angle)))
-    matrix = cv2.getRotationMatrix2D(
-        tuple(map(float, centre)), float(generator.uniform(0, 360)), INPUT_SIZE / side
-    )
+    matrix = _turning(centre, float(generator.uniform(0, 360)), INPUT_SIZE / side)
     matrix[:, 2] += INPUT_SIZE / 2 - centre
     return cut(picture, matrix, INPUT_SIZE, generator)
+
+
+def _turning(centre: NDArray[np.floating], degrees: float, scale: float) -> NDArray[np.float64]:
+    middle = (float(centre[0]), float(centre[1]))
+    return np.array(cv2.getRotationMatrix2D(middle, degrees, scale), np.float64)
 
 
 def principal_shapes(
@@ -224,7 +227,8 @@ def mirrored_points(mean_shape: NDArray[np.float32]) -> NDArray[np.int64]:
 def interocular(points: Tensor) -> Tensor:
     """Return the distance of the eye centres, `[N]`, of points `[N, 478, 2]`."""
     left, right = points[:, LEFT_EYE].mean(1), points[:, RIGHT_EYE].mean(1)
-    return torch.linalg.vector_norm(left - right, dim=-1)
+    distance: Tensor = torch.linalg.vector_norm(left - right, dim=-1)
+    return distance
 
 
 def to_input(crops: Tensor) -> Tensor:
@@ -236,7 +240,8 @@ def _gaps(points: Tensor) -> Tensor:
     """Return the lid and lip openings `[N, 6]`."""
     above = points[:, (385, 387, 160, 158, 13, 82)]
     below = points[:, (380, 373, 144, 153, 14, 87)]
-    return torch.linalg.vector_norm(above - below, dim=-1)
+    gaps: Tensor = torch.linalg.vector_norm(above - below, dim=-1)
+    return gaps
 
 
 def _eye_points(mean_shape: NDArray[np.float32]) -> NDArray[np.int64]:

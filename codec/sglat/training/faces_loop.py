@@ -63,7 +63,8 @@ def fit(task: Task, config: LoopConfig) -> nn.Module:
     config.folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     device = torch.device(config.device)
-    network = task.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = task.build()
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = copy.deepcopy(network).eval()
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -106,6 +107,7 @@ def export(network: nn.Module, path: Path) -> None:
     state = {key: value.half().cpu().contiguous() for key, value in folded_state(network).items()}
     temporary = path.with_suffix(".partial")
     save_file(state, temporary)
+    temporary.chmod(0o644)
     temporary.replace(path)
 
 
