@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Final
 
 POLYNOMIAL: Final = 0x82F63B78  # Castagnoli, reflected
 
+_compiled: Callable[[bytes, int], int] | None
 try:
     from crc32c import crc32c as _compiled
 except ImportError:  # the compiled package has no wheel for some machines
@@ -37,4 +39,4 @@ def crc32c(data: bytes, start: int = 0) -> int:
     """Return CRC-32C of data, continuing from the CRC of what came before."""
     if _compiled is None:
         return crc32c_scalar(data, start)
-    return int(_compiled(data, start))
+    return _compiled(data, start)

@@ -111,7 +111,8 @@ def read_chunk(source: ByteSource) -> Chunk:
     """Read one chunk and check all that needs no context.
 
     Raises:
-        FormatError: `truncated`, `bad-chunk`, `bad-flags`, `unknown-critical`, `bad-length`, `bad-crc`.
+        FormatError: `truncated`, `bad-chunk`, `bad-flags`, `unknown-critical`, `bad-length`,
+            `bad-crc`.
     """
     offset = source.position
     head = source.read(CHUNK_HEAD_BYTES, "a chunk head")

@@ -1,8 +1,7 @@
-"""The motion coder: differences of 34 integers, scaled by what moved just now (SPEC.md 7.2, 7.3)."""
+"""The motion coder: differences, scaled by what moved just now (SPEC.md sections 7.2 and 7.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -258,7 +257,8 @@ def pack_frames(values: NDArray[np.int32], model: MotionModel) -> bytes:
     put(np.full(model.channels, first_row), d[0])
     still = list(STILL_START)
     was_still = 0
-    for t, is_moving in enumerate(d[1:].any(axis=1).tolist(), start=1):
+    moves: list[bool] = np.any(d[1:], axis=1).tolist()
+    for t, is_moving in enumerate(moves, start=1):
         frequency = _still_frequency(still[was_still])
         starts.append(frequency if is_moving else 0)
         frequencies.append(TOTAL - frequency if is_moving else frequency)
@@ -267,21 +267,3 @@ def pack_frames(values: NDArray[np.int32], model: MotionModel) -> bytes:
         if is_moving:
             put(*contexts.encode(d[t]))
     return pack_symbols(starts, frequencies) + pack_escapes(escapes)
-
-
-def unpack_groups(
-    payloads: Sequence[bytes], frame_counts: Sequence[int], model: MotionModel
-) -> list[NDArray[np.int32]]:
-    """Decode several groups, each `[T, C]`; side by side when there are enough of them.
-
-    Raises:
-        FormatError: `bad-stream`, `bad-value`; of the first damaged group.
-    """
-    from sglat.bitstream.lockstep import LEAST_GROUPS, unpack_frames_lockstep
-
-    if len(payloads) >= LEAST_GROUPS:
-        decoded = unpack_frames_lockstep(payloads, frame_counts, model)
-        if decoded is not None:
-            return decoded
-    pairs = zip(payloads, frame_counts, strict=True)
-    return [unpack_frames(payload, count, model) for payload, count in pairs]

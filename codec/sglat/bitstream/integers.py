@@ -104,7 +104,8 @@ class _Averages:
 
     def rows(self, active: int) -> Ints:
         magnitude = BASE + FAST_WEIGHT * self.fast[:active] + SLOW_WEIGHT * self.slow[:active]
-        return self._rows[np.minimum(magnitude >> 8, MAX_MAGNITUDE)]
+        rows: Ints = self._rows[np.minimum(magnitude >> 8, MAX_MAGNITUDE)]
+        return rows
 
     def update(self, values: Ints, rate: int) -> None:
         active = len(values)
@@ -114,7 +115,7 @@ class _Averages:
 
 
 def _active_lanes(counts: list[int], width: int) -> list[int]:
-    """Return for each position how many lanes still hold integers; they are always the first ones."""
+    """Return for each position how many lanes still hold integers, always the first ones."""
     filled = np.array(counts)
     return [int(np.count_nonzero(filled > i)) for i in range(width)]
 

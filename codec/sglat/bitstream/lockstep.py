@@ -72,7 +72,7 @@ class _Lanes:
         start = bounds[lane, symbol]
         frequency = bounds[lane, symbol + 1] - start
         self._refill(lanes, frequency * (state >> TOTAL_BITS) + slot - start)
-        value = symbol - 1 - REACH
+        value: Ints = symbol - 1 - REACH
         for at in np.flatnonzero((symbol == LOW_ESCAPE) | (symbol == HIGH_ESCAPE)).tolist():
             which = int(lanes[at])
             front, back = int(self.front[which]), int(self.back[which])
@@ -157,7 +157,7 @@ def _read_moving(
 def unpack_frames_lockstep(
     payloads: Sequence[bytes], frame_counts: Sequence[int], model: f.MotionModel
 ) -> list[NDArray[np.int32]] | None:
-    """Decode groups side by side; None if any of them is damaged (the scalar coder then says how)."""
+    """Decode groups side by side; None if one is damaged: the scalar coder then says how."""
     counts = np.array(frame_counts, dtype=np.int64)
     rows = scale_rows()
     try:

@@ -92,8 +92,14 @@ class StreamReader:
 
 
 def pack_escapes(escapes: Sequence[int]) -> bytes:
-    """Return the escape bytes as they stand in the file, last byte first."""
+    """Return the escape bytes as they stand in the file, last byte first.
+
+    Raises:
+        FormatError: `bad-value`.
+    """
     out = bytearray()
+    if max(escapes, default=0) >= 1 << (7 * MAX_ESCAPE_BYTES):
+        raise FormatError("bad-value", "expected integers that fit an escape, found a larger one")
     for value in escapes:
         left = value
         while left > 127:

@@ -50,7 +50,7 @@ def cumulative() -> NDArray[np.int64]:
 
 @cache
 def boundaries() -> NDArray[np.int64]:
-    """Return B for every scale and phase, `[SCALES · 16, SYMBOLS + 1]`; row = 16 · scale + phase + 8."""
+    """Return B, `[SCALES · 16, SYMBOLS + 1]`, in rows of 16 · scale + phase + 8."""
     table = np.zeros((SCALES, 16, SYMBOLS + 1), dtype=np.int64)
     steps = 16 * (np.arange(1, SYMBOLS) - 1 - REACH)
     for phase in range(-8, 8):

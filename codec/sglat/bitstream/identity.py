@@ -1,0 +1,385 @@
+"""Identity layers: latents and weight deltas (SPEC.md section 6)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sglat.bitstream import constants as k
+from sglat.bitstream.integers import choose_lanes, pack_integers, unpack_integers
+from sglat.bitstream.latent import choose_weights, predict_rows, residual_rows
+from sglat.bitstream.records import (
+    MOTION_CHANNELS,
+    DeltaLayer,
+    DenseDelta,
+    Float32,
+    GainDelta,
+    Identity,
+    IdentityReference,
+    LatentLayer,
+    LowRankDelta,
+    QuantizedTensor,
+    SparseDelta,
+    WeightDelta,
+)
+from sglat.bitstream.tables import scale_middle
+from sglat.bitstream.values import Cursor, pack_step, pack_text, pack_varint
+from sglat.errors import FormatError
+
+Ints = NDArray[np.int64]
+
+LATENT, LOW_RANK, GAIN, DENSE, SPARSE = range(5)
+NEUTRAL_BYTES: Final = 2 * MOTION_CHANNELS
+HASH_BYTES: Final = 32
+MAX_HINT_BYTES: Final = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """One entry of a layer: its description and the integers it takes from the stream."""
+
+    kind: int
+    name: str = ""
+    shape: tuple[int, ...] = ()
+    rank: int = 0
+    steps: tuple[float, ...] = ()
+    weights: tuple[int, ...] = ()
+    indices: Ints | None = None
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of its arrays as they stand in the stream."""
+        if self.kind == LOW_RANK:
+            return (self.rank, self.shape[0]), (self.rank, prod(self.shape[1:]))
+        if self.kind == GAIN:
+            return (self.shape[:1],)
+        if self.kind == SPARSE and self.indices is not None:
+            return ((len(self.indices),),)
+        return (self.shape,)
+
+    @property
+    def count(self) -> int:
+        return sum(prod(part) for part in self.parts)
+
+
+def pack_neutral(neutral: Float32) -> bytes:
+    """Return 34 f16.
+
+    Raises:
+        FormatError: `bad-field` if a value does not fit or is not finite.
+    """
+    with np.errstate(over="ignore"):
+        values = np.asarray(neutral, dtype="<f2")
+    if values.shape != (MOTION_CHANNELS,) or not np.isfinite(values).all():
+        raise FormatError("bad-field", f"neutral expected {MOTION_CHANNELS} finite f16 values")
+    return values.tobytes()
+
+
+def unpack_neutral(data: bytes, *, offset: int | None = None) -> Float32:
+    """Read 34 f16."""
+    values = np.frombuffer(data, dtype="<f2").astype(np.float32)
+    if values.shape != (MOTION_CHANNELS,) or not np.isfinite(values).all():
+        raise FormatError(
+            "bad-field", f"neutral expected {MOTION_CHANNELS} finite f16 values", offset=offset
+        )
+    return values
+
+
+def pack_base(identity: Identity) -> bytes:
+    """Return the IDEN payload."""
+    frame = 0 if identity.id_frame is None else identity.id_frame + 1
+    front = pack_neutral(identity.neutral) + pack_varint(frame)
+    return front + pack_layer_body(identity.layers[0])
+
+
+def pack_layer(number: int, layer: LatentLayer | DeltaLayer) -> bytes:
+    """Return a LAYR payload."""
+    return pack_varint(number) + pack_layer_body(layer)
+
+
+def pack_identity(identity: Identity) -> list[tuple[str, bytes]]:
+    """Return type and payload of all chunks of an identity.
+
+    Raises:
+        FormatError: `bad-layer`, `bad-value`, `bad-step`, `bad-field`.
+    """
+    if not 1 <= len(identity.layers) <= k.MAX_LAYERS:
+        found = len(identity.layers)
+        raise FormatError("bad-layer", f"expected 1 to {k.MAX_LAYERS} layers, found {found}")
+    if not isinstance(identity.layers[0], LatentLayer):
+        raise FormatError("bad-layer", "expected a latent as layer 0, found weight deltas")
+    further = enumerate(identity.layers[1:], start=1)
+    return [
+        ("IDEN", pack_base(identity)),
+        *(("LAYR", pack_layer(number, layer)) for number, layer in further),
+    ]
+
+
+def identity_hash(payloads: Iterable[bytes]) -> bytes:
+    """Return the identity hash over the payloads of IDEN and LAYR in order."""
+    digest = hashlib.sha256()
+    for payload in payloads:
+        digest.update(len(payload).to_bytes(4, "little"))
+        digest.update(payload)
+    return digest.digest()
+
+
+def pack_layer_body(layer: LatentLayer | DeltaLayer) -> bytes:
+    """Return number of entries, entries and stream."""
+    if isinstance(layer, LatentLayer):
+        entries, arrays = _latent_entry(layer)
+    else:
+        entries, arrays = [], []
+        for delta in layer.deltas:
+            entry, parts = _delta_entry(delta)
+            entries.append(entry)
+            arrays += parts
+    values = np.concatenate([part.reshape(-1) for part in arrays] or [np.zeros(0, np.int64)])
+    if values.size and np.abs(values).max() > k.MAX_VALUE:
+        raise FormatError(
+            "bad-value", f"expected integers within ±{k.MAX_VALUE}, found a larger one"
+        )
+    lanes = choose_lanes(len(values))
+    spread = choose_spread(values)
+    stream = pack_integers(values, lane_bits=lanes, spread=spread)
+    described = b"".join(_pack_entry(entry) for entry in entries)
+    body = pack_varint(len(entries)) + described + bytes((lanes, spread)) + stream
+    _check_counts(entries, len(stream), Cursor(b""))
+    return body
+
+
+def choose_spread(values: Ints) -> int:
+    """Return the scale index nearest to the mean magnitude of the first integers of a stream."""
+    head = np.abs(values[:: max(1, len(values) // 4096)])
+    mean = 4096 * float(head.mean()) if head.size else 0.0
+    return min(range(k.SCALES), key=lambda index: abs(scale_middle(index) - mean))
+
+
+def _latent_entry(layer: LatentLayer) -> tuple[list[_Entry], list[Ints]]:
+    values = layer.latent.values.astype(np.int64)
+    weights = choose_weights(values)
+    entry = _Entry(
+        kind=LATENT, shape=values.shape, steps=(layer.latent.step,), weights=tuple(weights)
+    )
+    return [entry], [residual_rows(values, weights)]
+
+
+def _delta_entry(delta: WeightDelta) -> tuple[_Entry, list[Ints]]:
+    if isinstance(delta, LowRankDelta):
+        left, right = delta.left.values, delta.right.values
+        steps = (delta.left.step, delta.right.step)
+        rank = right.shape[0]
+        entry = _Entry(kind=LOW_RANK, name=delta.name, shape=delta.shape, rank=rank, steps=steps)
+        arrays = [left.T.astype(np.int64), right.astype(np.int64)]
+    elif isinstance(delta, GainDelta):
+        entry = _Entry(kind=GAIN, name=delta.name, shape=delta.shape, steps=(delta.gains.step,))
+        arrays = [delta.gains.values.astype(np.int64)]
+    elif isinstance(delta, DenseDelta):
+        shape = delta.values.values.shape
+        entry = _Entry(kind=DENSE, name=delta.name, shape=shape, steps=(delta.values.step,))
+        arrays = [delta.values.values.astype(np.int64)]
+    else:
+        entry = _Entry(
+            kind=SPARSE,
+            name=delta.name,
+            shape=delta.shape,
+            steps=(delta.values.step,),
+            indices=delta.indices.astype(np.int64),
+        )
+        arrays = [delta.values.values.astype(np.int64)]
+    found = tuple(array.shape for array in arrays)
+    if found != entry.parts:
+        raise FormatError("bad-layer", f"{delta.name} expected {entry.parts}, found {found}")
+    return entry, arrays
+
+
+def _pack_entry(entry: _Entry) -> bytes:
+    if entry.kind == LATENT:
+        return bytes((LATENT,)) + pack_step(entry.steps[0]) + bytes(entry.weights)
+    out = bytes((entry.kind,)) + pack_text(entry.name) + bytes((len(entry.shape),))
+    out += b"".join(pack_varint(side) for side in entry.shape)
+    if entry.kind == LOW_RANK:
+        out += pack_varint(entry.rank)
+    if entry.kind == SPARSE and entry.indices is not None:
+        out += pack_varint(len(entry.indices))
+    out += b"".join(pack_step(step) for step in entry.steps)
+    if entry.kind == SPARSE and entry.indices is not None:
+        gaps = np.diff(entry.indices, prepend=-1) - 1
+        if gaps.size and gaps.min() < 0:
+            raise FormatError("bad-layer", f"{entry.name} expected rising indices, found others")
+        out += b"".join(pack_varint(gap) for gap in gaps.tolist())
+    _read_entry(Cursor(out), LATENT_FREE)  # one set of checks for both directions
+    return out
+
+
+LATENT_FREE: Final = (1, 1)  # latent shape for entries that have none
+
+
+def _read_entry(cursor: Cursor, latent_shape: tuple[int, int]) -> _Entry:
+    kind = cursor.u8()
+    if kind == LATENT:
+        step = cursor.step()
+        weights = tuple(cursor.take(latent_shape[0]))
+        if weights[0] != 0 or max(weights) > 16:
+            raise cursor.error("bad-layer", f"expected row weights 0, 0 to 16, found {weights}")
+        return _Entry(kind=kind, shape=latent_shape, steps=(step,), weights=weights)
+    if kind > SPARSE:
+        raise cursor.error("bad-layer", f"expected an entry of kind 0 to {SPARSE}, found {kind}")
+    name = cursor.text(k.MAX_NAME_BYTES, min_bytes=1, code="bad-layer")
+    shape = _read_shape(cursor)
+    if kind == LOW_RANK:
+        rank, highest = cursor.varint(), min(shape[0], prod(shape[1:]))
+        if not 1 <= rank <= highest:
+            raise cursor.error("bad-layer", f"expected a rank of 1 to {highest}, found {rank}")
+        steps = (cursor.step(), cursor.step())
+        return _Entry(kind=kind, name=name, shape=shape, rank=rank, steps=steps)
+    if kind == SPARSE:
+        count = cursor.varint()
+        steps_ = (cursor.step(),)
+        indices = _read_gaps(cursor, count, prod(shape))
+        return _Entry(kind=kind, name=name, shape=shape, steps=steps_, indices=indices)
+    return _Entry(kind=kind, name=name, shape=shape, steps=(cursor.step(),))
+
+
+def _read_shape(cursor: Cursor) -> tuple[int, ...]:
+    axes = cursor.u8()
+    if not 1 <= axes <= k.MAX_AXES:
+        raise cursor.error("bad-layer", f"expected 1 to {k.MAX_AXES} axes, found {axes}")
+    shape = tuple(cursor.varint() for _ in range(axes))
+    if min(shape) < 1 or prod(shape) > k.MAX_TENSOR:
+        raise cursor.error("bad-layer", f"expected at most {k.MAX_TENSOR} weights, found {shape}")
+    return shape
+
+
+def _read_gaps(cursor: Cursor, count: int, size: int) -> Ints:
+    # Each gap takes a byte, so the payload bounds the allocation.
+    if not 1 <= count <= min(size, cursor.left):
+        raise cursor.error("bad-layer", f"expected 1 to {size} sparse values, found {count}")
+    indices, index = [], -1
+    for _ in range(count):
+        index += 1 + cursor.varint()
+        if index >= size:
+            raise cursor.error("bad-layer", f"expected an index below {size}, found {index}")
+        indices.append(index)
+    return np.array(indices, dtype=np.int64)
+
+
+def _check_counts(entries: Sequence[_Entry], stream_bytes: int, cursor: Cursor) -> int:
+    """Return how many integers the entries need, once that is known to be allowed."""
+    kinds = {entry.kind for entry in entries}
+    if not entries or (LATENT in kinds and len(entries) > 1):
+        raise cursor.error("bad-layer", f"expected one latent or weight deltas, found {kinds}")
+    count = sum(entry.count for entry in entries)
+    most = k.LAYER_VALUES_FREE + k.LAYER_VALUES_PER_BYTE * stream_bytes
+    if count > min(most, k.MAX_LAYER_VALUES):
+        raise cursor.error(
+            "bad-layer", f"expected at most {min(most, k.MAX_LAYER_VALUES)} integers, found {count}"
+        )
+    return count
+
+
+def unpack_layer_body(cursor: Cursor, latent_shape: tuple[int, int]) -> LatentLayer | DeltaLayer:
+    """Read a layer; the stream ends with the payload.
+
+    Raises:
+        FormatError: `bad-layer`, `bad-varint`, `bad-step`, `bad-stream`, `bad-value`, `bad-field`.
+    """
+    number = cursor.varint()
+    if not 1 <= number <= k.MAX_LAYER_ENTRIES:
+        raise cursor.error(
+            "bad-layer", f"expected 1 to {k.MAX_LAYER_ENTRIES} entries, found {number}"
+        )
+    entries = [_read_entry(cursor, latent_shape) for _ in range(number)]
+    lane_bits, spread = cursor.u8(), cursor.u8()
+    if lane_bits > 8 or spread >= k.SCALES:
+        raise cursor.error(
+            "bad-layer", f"expected lanes 0-8, spread 0-35, found {lane_bits}, {spread}"
+        )
+    count = _check_counts(entries, cursor.left, cursor)
+    stream = cursor.rest()
+    values = unpack_integers(stream, count, lane_bits=lane_bits, spread=spread)
+    if entries[0].kind == LATENT:
+        rows = predict_rows(values.reshape(latent_shape), entries[0].weights)
+        _check_range(rows, cursor)
+        return LatentLayer(latent=_tensor(rows, entries[0].steps[0]))
+    _check_range(values, cursor)
+    deltas, at = [], 0
+    for entry in entries:
+        arrays = []
+        for part in entry.parts:
+            arrays.append(values[at : at + prod(part)].reshape(part))
+            at += prod(part)
+        deltas.append(_delta(entry, arrays))
+    return DeltaLayer(deltas=tuple(deltas))
+
+
+def _check_range(values: Ints, cursor: Cursor) -> None:
+    if values.size and np.abs(values).max() > k.MAX_VALUE:
+        raise cursor.error(
+            "bad-value", f"expected integers within ±{k.MAX_VALUE}, found a larger one"
+        )
+
+
+def _tensor(values: Ints, step: float) -> QuantizedTensor:
+    return QuantizedTensor(values=values.astype(np.int32), step=step)
+
+
+def _delta(entry: _Entry, arrays: Sequence[Ints]) -> WeightDelta:
+    first = _tensor(arrays[0], entry.steps[0])
+    if entry.kind == LOW_RANK:
+        left = _tensor(arrays[0].T, entry.steps[0])
+        right = _tensor(arrays[1], entry.steps[1])
+        return LowRankDelta(name=entry.name, shape=entry.shape, left=left, right=right)
+    if entry.kind == GAIN:
+        return GainDelta(name=entry.name, shape=entry.shape, gains=first)
+    if entry.kind == SPARSE and entry.indices is not None:
+        return SparseDelta(name=entry.name, shape=entry.shape, indices=entry.indices, values=first)
+    return DenseDelta(name=entry.name, values=first)
+
+
+def unpack_base(
+    payload: bytes, latent_shape: tuple[int, int], *, offset: int | None = None
+) -> tuple[Float32, int | None, LatentLayer]:
+    """Read IDEN: neutral, number of the ID frame, layer 0."""
+    cursor = Cursor(payload, offset=offset)
+    neutral = unpack_neutral(cursor.take(NEUTRAL_BYTES), offset=offset)
+    frame = cursor.varint()
+    layer = unpack_layer_body(cursor, latent_shape)
+    if not isinstance(layer, LatentLayer):
+        raise cursor.error("bad-layer", "expected a latent as layer 0, found weight deltas")
+    return neutral, frame - 1 if frame else None, layer
+
+
+def unpack_layer(
+    payload: bytes, number: int, latent_shape: tuple[int, int], *, offset: int | None = None
+) -> LatentLayer | DeltaLayer:
+    """Read LAYR, which must have this number."""
+    cursor = Cursor(payload, offset=offset)
+    found = cursor.varint()
+    if found != number:
+        raise cursor.error("bad-order", f"expected layer {number}, found {found}")
+    if number >= k.MAX_LAYERS:
+        raise cursor.error("bad-layer", f"expected at most {k.MAX_LAYERS} layers, found more")
+    return unpack_layer_body(cursor, latent_shape)
+
+
+def pack_reference(reference: IdentityReference) -> bytes:
+    """Return the IREF payload."""
+    payload = reference.sha256 + pack_text(reference.hint)
+    unpack_reference(payload)
+    return payload
+
+
+def unpack_reference(payload: bytes, *, offset: int | None = None) -> IdentityReference:
+    """Read IREF."""
+    cursor = Cursor(payload, offset=offset)
+    sha256 = cursor.take(HASH_BYTES)
+    hint = cursor.text(MAX_HINT_BYTES)
+    cursor.finish("IREF")
+    return IdentityReference(sha256=sha256, hint=hint)

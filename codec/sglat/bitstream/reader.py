@@ -1,0 +1,284 @@
+"""Bytes to records: a streaming reader, and random access where the file allows it (SPEC.md 12)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from sglat.bitstream import extras
+from sglat.bitstream.chunks import ByteSource, Chunk, read_chunks
+from sglat.bitstream.group import (
+    GroupHead,
+    join_motion,
+    motion_model,
+    motion_of,
+    unpack_motion,
+    unpack_placement,
+)
+from sglat.bitstream.header import unpack_header
+from sglat.bitstream.identity import (
+    identity_hash,
+    unpack_base,
+    unpack_layer,
+    unpack_neutral,
+    unpack_reference,
+)
+from sglat.bitstream.lockstep import LEAST_GROUPS, unpack_frames_lockstep
+from sglat.bitstream.records import (
+    AudioFormat,
+    AudioPacket,
+    DeltaLayer,
+    Float32,
+    Header,
+    Identity,
+    IdentityReference,
+    LatentLayer,
+    Motion,
+    Picture,
+    Placement,
+    Provenance,
+)
+from sglat.bitstream.tracker import Tracker
+from sglat.errors import FormatError
+
+BATCH_GROUPS: Final = 128  # decoded side by side by `Reader.read_all`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """One motion group and what came with it."""
+
+    motion: Motion
+    placement: Placement | None
+    packets: tuple[AudioPacket, ...]
+    """Audio packets since the group before."""
+
+
+class Reader:
+    """Reads one file front to back, pipes included; holds one group at a time.
+
+    What stands before the first motion group is read at once. With `is_salvage` an error after the
+    header ends the file early instead of being raised; `damage` then tells why.
+
+    Args:
+        file: open for reading in binary mode; it is not closed.
+        max_layers: stop after this many identity layers; None takes all.
+        is_salvage: keep what stands before the damage.
+
+    Raises:
+        FormatError: any code of SPEC.md section 14.
+    """
+
+    def __init__(
+        self, file: BinaryIO, *, max_layers: int | None = None, is_salvage: bool = False
+    ) -> None:
+        self.identity: Identity | None = None
+        self.identity_sha256: bytes | None = None
+        self.identity_reference: IdentityReference | None = None
+        self.motion_neutral: Float32 | None = None
+        self.audio_format: AudioFormat | None = None
+        self.plate: Picture | None = None
+        self.thumbnail: Picture | None = None
+        self.provenance: Provenance | None = None
+        self.metadata: dict[str, str] = {}
+        self.damage: FormatError | None = None
+        self.end: extras.End | None = None
+        self.trailing_packets: tuple[AudioPacket, ...] = ()
+        """Audio after the last group; complete when the groups are."""
+        self._is_salvage = is_salvage
+        self._max_layers = max_layers
+        self._layers: list[LatentLayer | DeltaLayer] = []
+        self._identity_payloads: list[bytes] = []
+        self._digest = hashlib.sha256()
+        self._packets: list[AudioPacket] = []
+        self._waiting_placement: Placement | None = None
+        self._pending: list[tuple[GroupHead, Placement | None, tuple[AudioPacket, ...]]] = []
+        self._ready: list[Group] = []
+        self._chunks = read_chunks(ByteSource(file))
+        first = next(self._chunks)
+        self.header: Header = unpack_header(first.payload, offset=first.payload_offset)
+        self._tracker = Tracker(self.header)
+        self._ahead = self._next_of_motion()
+
+    def _next_of_motion(self) -> Chunk | None:
+        """Handle chunks up to the next MOTN and return that one; None at the end."""
+        try:
+            for chunk in self._chunks:
+                if chunk.type == "MOTN":
+                    self._finish_identity()
+                    return chunk
+                self._take(chunk)
+        except FormatError as error:
+            if not self._is_salvage:
+                raise
+            self.damage = error
+        self._finish_identity()
+        self.trailing_packets = tuple(self._packets)
+        return None
+
+    def _take(self, chunk: Chunk) -> None:
+        payload, offset = chunk.payload, chunk.payload_offset
+        match chunk.type:
+            case "IDEN" | "LAYR":
+                self._take_identity(chunk)
+            case "IREF":
+                self.identity_reference = unpack_reference(payload, offset=offset)
+            case "NEUT":
+                self.motion_neutral = unpack_neutral(payload, offset=offset)
+            case "PLAC":
+                placement = unpack_placement(payload, self.header, offset=offset)
+                self._tracker.placement(placement, chunk)
+                self._waiting_placement = placement
+            case "AHDR":
+                self.audio_format = extras.unpack_audio_format(payload, offset=offset)
+            case "APKT":
+                packets = extras.unpack_audio_packets(payload, offset=offset)
+                self._tracker.audio.append((chunk.offset, packets[0].dts))
+                self._packets += packets
+            case "PLAT":
+                self.plate = extras.unpack_picture(payload, offset=offset)
+            case "THMB":
+                self.thumbnail = extras.unpack_picture(payload, offset=offset)
+            case "PROV":
+                self.provenance = extras.unpack_provenance(payload, offset=offset)
+            case "META":
+                self.metadata = extras.unpack_metadata(payload, offset=offset)
+            case "INDX":
+                self._tracker.index(chunk)
+            case "ENDS":
+                self._decode_pending()
+                self.end = self._tracker.end(chunk)
+                self._check_hash(chunk)
+
+    def _take_identity(self, chunk: Chunk) -> None:
+        shape = (self.header.num_ws, self.header.w_dim)
+        offset = chunk.payload_offset
+        number = len(self._identity_payloads)
+        if chunk.type == "IDEN":
+            neutral, frame, base = unpack_base(chunk.payload, shape, offset=offset)
+            self._layers = [base]
+            self._neutral, self._id_frame = neutral, frame
+        elif self._max_layers is None or number < self._max_layers:
+            self._layers.append(unpack_layer(chunk.payload, number, shape, offset=offset))
+        self._identity_payloads.append(chunk.payload)
+
+    def _finish_identity(self) -> None:
+        if self._layers and self.identity is None:
+            self.identity = Identity(
+                layers=tuple(self._layers), neutral=self._neutral, id_frame=self._id_frame
+            )
+            self.identity_sha256 = identity_hash(self._identity_payloads)
+            self._identity_payloads = []
+
+    def _check_hash(self, chunk: Chunk) -> None:
+        assert self.end is not None
+        found = self._digest.digest()
+        if found != self.end.motion_sha256:
+            raise FormatError(
+                "motion-hash",
+                f"expected {self.end.motion_sha256.hex()}, found {found.hex()}",
+                offset=chunk.offset,
+            )
+
+    def _decode_pending(self) -> None:
+        """Decode the groups that wait, side by side where possible."""
+        waiting, self._pending = self._pending, []
+        heads = [head for head, _, _ in waiting]
+        decoded = None
+        if len(heads) >= LEAST_GROUPS:
+            streams, counts = [h.stream for h in heads], [h.frame_count for h in heads]
+            decoded = unpack_frames_lockstep(streams, counts, motion_model(self.header))
+        for at, (head, placement, packets) in enumerate(waiting):
+            if decoded is None:
+                motion = unpack_motion(head, self.header)
+            else:
+                motion = motion_of(head, decoded[at], self.header)
+            self._digest.update(motion.values.astype("<i4").tobytes())
+            self._ready.append(Group(motion=motion, placement=placement, packets=packets))
+
+    def _take_group(self, chunk: Chunk, batch_groups: int) -> None:
+        head = self._tracker.group(chunk)
+        self._pending.append((head, self._waiting_placement, tuple(self._packets)))
+        self._waiting_placement, self._packets = None, []
+        if len(self._pending) >= batch_groups:
+            self._decode_pending()
+
+    def groups(self, *, batch_groups: int = 1) -> Iterator[Group]:
+        """Yield motion groups in order.
+
+        The last step compares count and motion hash with the end of the file.
+
+        Args:
+            batch_groups: 1 delivers each group as soon as its bytes are here; more decode side by
+                side, which is several times faster for long files.
+
+        Raises:
+            FormatError: any code of SPEC.md section 14.
+        """
+        batch = 1 if self._is_salvage else batch_groups
+        while self._ahead is not None:
+            try:
+                self._take_group(self._ahead, batch)
+            except FormatError as error:
+                if not self._is_salvage:
+                    raise
+                self.damage, self._ahead = error, None
+                return
+            yield from self._drain()
+            self._ahead = self._next_of_motion()
+        yield from self._drain()
+
+    def _drain(self) -> Iterator[Group]:
+        ready, self._ready = self._ready, []
+        yield from ready
+
+    def read_all(self) -> list[Group]:
+        """Return all groups, decoded side by side.
+
+        Raises:
+            FormatError: any code of SPEC.md section 14.
+        """
+        return list(self.groups(batch_groups=BATCH_GROUPS))
+
+    def read_motion(self) -> Motion:
+        """Return the motion of the whole file as one record, `[T, 34]`."""
+        return join_motion([group.motion for group in self.read_all()], self.header)
+
+
+@contextmanager
+def open_reader(
+    path: str | PathLike[str], *, max_layers: int | None = None, is_salvage: bool = False
+) -> Iterator[Reader]:
+    """Yield a reader of a file on disk."""
+    with Path(path).open("rb") as file:
+        yield Reader(file, max_layers=max_layers, is_salvage=is_salvage)
+
+
+def load_identity(path: str | PathLike[str], *, max_layers: int | None = None) -> Identity:
+    """Return the identity of a file, a detached one or a complete one.
+
+    Raises:
+        FormatError: any code; `no-identity` when it is only referenced.
+    """
+    with open_reader(path, max_layers=max_layers) as reader:
+        if reader.identity is None:
+            raise FormatError("no-identity", f"expected an identity in {path}, found a reference")
+        return reader.identity
+
+
+def check_identity_file(reader: Reader, sha256: bytes) -> None:
+    """Compare a detached identity with the reference in a file.
+
+    Raises:
+        FormatError: `identity-mismatch`.
+    """
+    reference = reader.identity_reference
+    if reference is not None and reference.sha256 != sha256:
+        raise FormatError(
+            "identity-mismatch", f"expected {reference.sha256.hex()}, found {sha256.hex()}"
+        )

@@ -1,0 +1,156 @@
+"""Random access: index at the end, or rebuilt by a scan (SPEC.md section 12)."""
+
+from __future__ import annotations
+
+import os
+import struct
+from bisect import bisect_right
+from fractions import Fraction
+from typing import BinaryIO, Final
+
+from sglat.bitstream import extras
+from sglat.bitstream.chunks import ByteSource, Chunk, read_chunk, read_signature
+from sglat.bitstream.constants import (
+    CHUNK_FRAME_BYTES,
+    CHUNK_HEAD_BYTES,
+    CHUNKS,
+    ENDS_CHUNK_BYTES,
+    MAX_GROUPS,
+)
+from sglat.bitstream.group import unpack_group_head, unpack_motion
+from sglat.bitstream.header import unpack_header
+from sglat.bitstream.records import Header, IndexEntry, Motion
+from sglat.errors import FormatError
+
+_HEAD: Final = struct.Struct("<4sI")
+
+
+class SeekableFile:
+    """Groups by time or number; a seek reads one group besides header and index.
+
+    Args:
+        file: open for reading in binary mode and seekable.
+
+    Raises:
+        FormatError: the header is damaged.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        source = ByteSource(file)
+        read_signature(source)
+        head = read_chunk(source)
+        if head.type != "HEAD":
+            raise FormatError("bad-order", f"expected HEAD first, found {head.type}", offset=8)
+        self.header: Header = unpack_header(head.payload, offset=head.payload_offset)
+        self._after_header = source.position
+        self.is_index_rebuilt = False
+        try:
+            self.index = self._read_index()
+        except FormatError:
+            self.index = self._scan()
+            self.is_index_rebuilt = True
+        self._stamps = [entry.first_pts for entry in self.index]
+
+    def _chunk_at(self, offset: int) -> Chunk:
+        self._file.seek(offset)
+        return read_chunk(ByteSource(self._file, position=offset))
+
+    def _read_index(self) -> tuple[IndexEntry, ...]:
+        tail = self._size - ENDS_CHUNK_BYTES
+        if tail < self._after_header:
+            raise FormatError("truncated", "expected ENDS, found the end", offset=self._size)
+        ends = self._chunk_at(tail)
+        if ends.type != "ENDS":
+            raise FormatError("truncated", f"expected ENDS, found {ends.type}", offset=tail)
+        end = extras.unpack_end(ends.payload)
+        if end.frame_count == 0:
+            return ()
+        if not self._after_header <= end.index_offset < tail:
+            raise FormatError(
+                "bad-index", f"expected an index, found offset {end.index_offset}", offset=tail
+            )
+        chunk = self._chunk_at(end.index_offset)
+        if chunk.type != "INDX":
+            raise FormatError(
+                "bad-index", f"expected INDX, found {chunk.type}", offset=end.index_offset
+            )
+        index = extras.unpack_index(
+            chunk.payload,
+            frame_ticks=self.header.frame_ticks,
+            start_ticks=self.header.start_ticks,
+            offset=chunk.payload_offset,
+        )
+        return index.groups
+
+    def _scan(self) -> tuple[IndexEntry, ...]:
+        """Return the groups before the first damage; reads chunk heads and motion groups only."""
+        entries: list[IndexEntry] = []
+        offset = self._after_header
+        while offset + CHUNK_FRAME_BYTES <= self._size and len(entries) < MAX_GROUPS:
+            self._file.seek(offset)
+            type_, packed = _HEAD.unpack(ByteSource(self._file).read(CHUNK_HEAD_BYTES, "a head"))
+            length = packed >> 8
+            if type_ == b"MOTN":
+                try:
+                    entries.append(self._entry(offset, entries))
+                except FormatError:
+                    break
+            rule = CHUNKS.get(type_.decode("ascii", "replace"))
+            if rule is not None and length > rule.max_bytes:
+                break
+            offset += length + CHUNK_FRAME_BYTES
+        return tuple(entries)
+
+    def _entry(self, offset: int, before: list[IndexEntry]) -> IndexEntry:
+        chunk = self._chunk_at(offset)
+        head = unpack_group_head(chunk.payload, self.header, offset=chunk.payload_offset)
+        expected = before[-1].first_frame + before[-1].frame_count if before else 0
+        if head.first_frame != expected:
+            raise FormatError(
+                "bad-frames", f"expected frame {expected}, found {head.first_frame}", offset=offset
+            )
+        return IndexEntry(
+            first_frame=head.first_frame,
+            frame_count=head.frame_count,
+            offset=offset,
+            first_pts=head.first_pts(self.header),
+        )
+
+    def group_at_ticks(self, ticks: int) -> Motion:
+        """Return the group on screen at a time; before the first one, the first.
+
+        Raises:
+            FormatError: `bad-index` if there is no group or the index names another place.
+        """
+        at = max(0, bisect_right(self._stamps, ticks) - 1)
+        return self._group(at)
+
+    def group_at_seconds(self, seconds: float | Fraction) -> Motion:
+        """Return the group on screen at a time in seconds."""
+        return self.group_at_ticks(int(Fraction(seconds) / self.header.time_base))
+
+    def group_at_frame(self, frame: int) -> Motion:
+        """Return the group that holds a frame."""
+        starts = [entry.first_frame for entry in self.index]
+        return self._group(max(0, bisect_right(starts, frame) - 1))
+
+    def _group(self, at: int) -> Motion:
+        if at >= len(self.index):
+            raise FormatError("bad-index", "expected a motion group, found none")
+        entry = self.index[at]
+        chunk = self._chunk_at(entry.offset)
+        if chunk.type != "MOTN":
+            raise FormatError(
+                "bad-index", f"expected MOTN, found {chunk.type}", offset=entry.offset
+            )
+        head = unpack_group_head(chunk.payload, self.header, offset=chunk.payload_offset)
+        found = (head.first_frame, head.frame_count, head.first_pts(self.header))
+        expected = (entry.first_frame, entry.frame_count, entry.first_pts)
+        if found != expected:
+            raise FormatError(
+                "bad-index", f"expected group {expected}, found {found}", offset=entry.offset
+            )
+        return unpack_motion(head, self.header)

@@ -1,0 +1,193 @@
+"""Records to bytes: a streaming writer that needs no seeking (SPEC.md sections 2 and 7)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from os import PathLike
+from typing import BinaryIO, Final
+
+import numpy as np
+
+from sglat.bitstream import extras
+from sglat.bitstream.constants import MAX_GROUP_FRAMES, MAX_PACKETS
+from sglat.bitstream.group import join_motion, pack_motion, pack_placement, unpack_group_head
+from sglat.bitstream.identity import pack_identity, pack_neutral, pack_reference
+from sglat.bitstream.muxer import Muxer, atomic_file
+from sglat.bitstream.records import (
+    AudioFormat,
+    AudioPacket,
+    Float32,
+    Header,
+    Identity,
+    IdentityReference,
+    Motion,
+    Picture,
+    Placement,
+    Provenance,
+)
+from sglat.errors import FormatError
+
+GROUP_FRAMES: Final = 256  # ten seconds: a group's own cost is then about one bit a frame
+
+
+class Writer:
+    """Writes one file front to back; nothing is held but the group in progress.
+
+    Order of calls: identity, pictures, provenance, metadata and audio format first; then motion and
+    audio as they come; then `close`.
+
+    Args:
+        file: open for writing in binary mode, a pipe included; it is not closed.
+        header: goes out at once.
+        group_frames: frames in each motion group.
+    """
+
+    def __init__(self, file: BinaryIO, header: Header, *, group_frames: int = GROUP_FRAMES) -> None:
+        if not 1 <= group_frames <= MAX_GROUP_FRAMES:
+            raise FormatError(
+                "bad-frames", f"expected groups of 1 to {MAX_GROUP_FRAMES}, found {group_frames}"
+            )
+        self._muxer = Muxer(file, header)
+        self._group_frames = group_frames
+        self._digest = hashlib.sha256()
+        self._motion: list[Motion] = []
+        self._placement: list[Placement] = []
+        self._last_pts: int | None = None
+
+    @property
+    def header(self) -> Header:
+        """The header as readers will see it."""
+        return self._muxer.header
+
+    def put_identity(self, identity: Identity) -> None:
+        """Write IDEN and LAYR."""
+        shape = identity.layers[0].latent.values.shape  # type: ignore[union-attr]
+        if shape != (self.header.num_ws, self.header.w_dim):
+            expected = (self.header.num_ws, self.header.w_dim)
+            raise FormatError("bad-layer", f"expected a latent of {expected}, found {shape}")
+        for type_, payload in pack_identity(identity):
+            self._muxer.put(type_, payload)
+
+    def put_identity_reference(self, reference: IdentityReference) -> None:
+        """Write IREF in place of an identity."""
+        self._muxer.put("IREF", pack_reference(reference))
+
+    def put_motion_neutral(self, neutral: Float32) -> None:
+        """Write NEUT: the neutral of the person whose motion this is, `[34]`."""
+        self._muxer.put("NEUT", pack_neutral(neutral))
+
+    def put_plate(self, picture: Picture) -> None:
+        """Write PLAT."""
+        self._muxer.put("PLAT", extras.pack_picture(picture))
+
+    def put_thumbnail(self, picture: Picture) -> None:
+        """Write THMB."""
+        self._muxer.put("THMB", extras.pack_picture(picture))
+
+    def put_provenance(self, provenance: Provenance) -> None:
+        """Write PROV."""
+        self._muxer.put("PROV", extras.pack_provenance(provenance))
+
+    def put_metadata(self, metadata: dict[str, str]) -> None:
+        """Write META."""
+        self._muxer.put("META", extras.pack_metadata(metadata))
+
+    def put_audio_format(self, audio: AudioFormat) -> None:
+        """Write AHDR."""
+        self._muxer.put("AHDR", extras.pack_audio_format(audio))
+
+    def put_audio(self, packets: Sequence[AudioPacket]) -> None:
+        """Write packets now, before the motion that is still to come."""
+        for at in range(0, len(packets), MAX_PACKETS):
+            payload = extras.pack_audio_packets(packets[at : at + MAX_PACKETS])
+            self._muxer.put("APKT", payload)
+
+    def put_motion(self, motion: Motion, placement: Placement | None = None) -> None:
+        """Take frames of any number; whole groups go out at once.
+
+        Frames follow each other; `first_frame` of the records is not used.
+        """
+        if placement is not None and len(placement.values) != len(motion.values):
+            raise FormatError(
+                "bad-placement",
+                f"expected {len(motion.values)} frames of placement, found {len(placement.values)}",
+            )
+        for start, length in _pieces(len(motion.values), self._group_frames, self._pending()):
+            span = slice(start, start + length)
+            if self._motion and (not self._placement) != (placement is None):
+                self.flush()
+            self._motion.append(_cut(motion, span))
+            if placement is not None:
+                self._placement.append(replace(placement, values=placement.values[span]))
+            if self._pending() == self._group_frames:
+                self.flush()
+
+    def _pending(self) -> int:
+        return sum(len(part.values) for part in self._motion)
+
+    def flush(self) -> None:
+        """End the current group early: for live streams, or where the source cuts."""
+        if not self._motion:
+            return
+        motion = replace(
+            join_motion(self._motion, self.header), first_frame=self._muxer.frame_count
+        )
+        if motion.pts is not None:
+            if self._last_pts is not None and int(motion.pts[0]) <= self._last_pts:
+                raise FormatError("bad-time", "expected rising time stamps from group to group")
+            self._last_pts = int(motion.pts[-1])
+        payload = pack_motion(motion, self.header)
+        if self._placement:
+            values = np.concatenate([part.values for part in self._placement])
+            placement = replace(
+                self._placement[0], values=values, first_frame=self._muxer.frame_count
+            )
+            self._muxer.put("PLAC", pack_placement(placement, self.header))
+        self._muxer.put_group(payload, unpack_group_head(payload, self.header))
+        self._digest.update(motion.values.astype("<i4").tobytes())
+        self._motion, self._placement = [], []
+
+    def close(self) -> None:
+        """Write what is left, the index and the end."""
+        self.flush()
+        self._muxer.finish(self._digest.digest())
+
+
+def _pieces(count: int, size: int, pending: int) -> Iterator[tuple[int, int]]:
+    """Yield start and length of spans that fill groups of `size`, the first of which is begun."""
+    start, room = 0, size - pending
+    while start < count:
+        length = min(room, count - start)
+        yield start, length
+        start, room = start + length, size
+
+
+def _cut(motion: Motion, span: slice) -> Motion:
+    return replace(
+        motion,
+        values=motion.values[span],
+        pts=None if motion.pts is None else motion.pts[span],
+        flags=None if motion.flags is None else motion.flags[span],
+    )
+
+
+@contextmanager
+def open_writer(
+    path: str | PathLike[str],
+    header: Header,
+    *,
+    group_frames: int = GROUP_FRAMES,
+    is_forced: bool = False,
+) -> Iterator[Writer]:
+    """Yield a writer whose file appears only when it is complete.
+
+    Raises:
+        UsageError: the path exists and `is_forced` is not set.
+    """
+    with atomic_file(path, is_forced=is_forced) as file:
+        writer = Writer(file, header, group_frames=group_frames)
+        yield writer
+        writer.close()
