@@ -249,5 +249,11 @@ def test_half_precision_weights_load_as_single() -> None:
     assert network.head.weight.dtype == torch.float32
 
 
+def test_a_network_of_the_wrong_class_is_named() -> None:
+    networks: dict[str, torch.nn.Module] = {role: IdentityNetwork() for role in ROLES}
+    with pytest.raises(BundleError, match="detector: expected DetectorNetwork, found IdentityNet"):
+        EmbeddedAnalysis(networks=networks)
+
+
 def test_every_role_has_a_network(eyes: EmbeddedAnalysis) -> None:
-    assert tuple(eyes._networks()) == ROLES
+    assert tuple(eyes.networks) == ROLES

@@ -30,7 +30,14 @@ from sglat.networks.embedded_views import (
 )
 from sglat.networks.faces import FaceBox, FaceLandmarks
 
-ROLES: Final = ("detector", "landmarks", "parsing", "identity", "perceptual")
+KINDS: Final[dict[str, type[nn.Module]]] = {
+    "detector": DetectorNetwork,
+    "landmarks": LandmarkNetwork,
+    "parsing": ParsingNetwork,
+    "identity": IdentityNetwork,
+    "perceptual": PerceptualNetwork,
+}
+ROLES: Final = tuple(KINDS)
 MIN_SIDE: Final = 16  # pixels; a smaller picture holds no face that could be found
 
 
@@ -53,22 +60,40 @@ class EmbeddedAnalysis:
 
     Args:
         config: how pictures are searched.
+        networks: by role (`ROLES`); untrained ones if not given.
         device: where the networks run.
+
+    Raises:
+        BundleError: a network is missing or of another class.
     """
 
     def __init__(
-        self, config: AnalysisConfig | None = None, *, device: torch.device | str = "cpu"
+        self,
+        config: AnalysisConfig | None = None,
+        *,
+        networks: Mapping[str, nn.Module] | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.config = config or AnalysisConfig()
         self.device = torch.device(device)
-        self.detector = DetectorNetwork()
-        self.landmark_network = LandmarkNetwork()
-        self.parsing = ParsingNetwork()
-        self.identity = IdentityNetwork()
-        self.perceptual = PerceptualNetwork()
-        for network in self._networks().values():
-            network.eval().requires_grad_(False)
-            network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        given = networks if networks is not None else {role: kind() for role, kind in KINDS.items()}
+        for role, kind in KINDS.items():
+            if not isinstance(given.get(role), kind):
+                found = type(given[role]).__name__ if role in given else "none"
+                raise BundleError(
+                    "missing-weights",
+                    f"face network {role}: expected {kind.__name__}, found {found}",
+                )
+            given[role].eval().requires_grad_(False)
+            given[role].to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.networks = dict(given)
+
+    @property
+    def perceptual(self) -> PerceptualNetwork:
+        """The perceptual distance `[N]` of two batches of pictures; differentiable."""
+        network = self.networks["perceptual"]
+        assert isinstance(network, PerceptualNetwork)
+        return network
 
     @classmethod
     def from_tensors(
@@ -88,18 +113,12 @@ class EmbeddedAnalysis:
         Raises:
             BundleError: a role or tensor is missing, unknown or of the wrong shape.
         """
-        analysis = cls(config, device=device)
-        for role, network in analysis._networks().items():
+        networks = {role: kind() for role, kind in KINDS.items()}
+        for role, network in networks.items():
             if role not in tensors:
                 raise BundleError("missing-weights", f"expected face network {role}, found none")
             load_weights(network, tensors[role], role)
-        return analysis
-
-    def _networks(self) -> dict[str, nn.Module]:
-        networks = (
-            self.detector, self.landmark_network, self.parsing, self.identity, self.perceptual,
-        )  # fmt: skip
-        return dict(zip(ROLES, networks, strict=True))
+        return cls(config, networks=networks, device=device)
 
     @torch.inference_mode()
     def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
@@ -122,7 +141,7 @@ class EmbeddedAnalysis:
 
     def _search(self, picture: NDArray[np.uint8], longest: int) -> list[FaceBox]:
         small, scale = letterbox(picture, longest, ALIGN)
-        output = self.detector(small.to(self.device, memory_format=torch.channels_last))
+        output = self.networks["detector"](small.to(self.device, memory_format=torch.channels_last))
         rows = candidates(output, threshold=self.config.detect_score)[0].cpu() / scale
         boxes = []
         for left, top, right, bottom, score in rows.tolist():
@@ -137,7 +156,7 @@ class EmbeddedAnalysis:
 
     def _run_landmarks(self, picture: NDArray[np.uint8], view: View) -> LandmarkOutput:
         crop = cut_view(picture, view, embedded_landmarks.INPUT_SIZE)
-        output: LandmarkOutput = self.landmark_network(crop.to(self.device))
+        output: LandmarkOutput = self.networks["landmarks"](crop.to(self.device))
         return output
 
     @torch.inference_mode()
@@ -174,7 +193,7 @@ class EmbeddedAnalysis:
             FaceError: not a batch of crops.
         """
         small = _resized(crops, embedded_parsing.INPUT_SIZE).to(self.device)
-        scores = self.parsing(small)
+        scores = self.networks["parsing"](small)
         if scores.shape[2:] != crops.shape[2:]:
             scores = functional.interpolate(
                 scores, crops.shape[2:], mode="bilinear", align_corners=False
@@ -188,7 +207,7 @@ class EmbeddedAnalysis:
             FaceError: not a batch of crops.
         """
         small = _resized(crops, embedded_identity.INPUT_SIZE).to(self.device)
-        vectors: Tensor = self.identity(small)
+        vectors: Tensor = self.networks["identity"](small)
         return vectors
 
 

@@ -57,9 +57,8 @@ class IdentityTask:
         if generator.random() < 0.5:
             picture = np.ascontiguousarray(picture[:, ::-1])
         turn, zoom = generator.normal(0, 3), np.exp(generator.normal(0, 0.03))
-        matrix = np.array(
-            cv2.getRotationMatrix2D((64.0, 64.0), float(turn), float(zoom)), np.float64
-        )
+        turned = cv2.getRotationMatrix2D((64.0, 64.0), float(turn), float(zoom))
+        matrix = np.array(turned, np.float64)
         matrix[:, 2] += generator.normal(0, 2, 2)
         picture = cut(picture, matrix, 128, generator)
         if generator.random() < 0.7:
