@@ -24,6 +24,7 @@ _HEAD: Final = struct.Struct("<4sI")  # type; flags in the low byte, length in t
 _CRC: Final = struct.Struct("<I")
 _PIECE_BYTES: Final = 1 << 16  # a length that lies costs one piece, not its claim
 _TYPE_BYTES: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+BODY_CHUNKS: Final = frozenset({"MOTN", "PLAC", "APKT"})
 _UNKNOWN: Final = ChunkRule(flags=ANCILLARY, max_bytes=MAX_PAYLOAD, is_single=False)
 
 
@@ -197,8 +198,8 @@ class Order:
             return "" if type_ == "HEAD" else "expected HEAD first"
         if self._last == "INDX" and type_ != "ENDS":
             return "expected ENDS after INDX"
-        if rule.is_preamble and "MOTN" in self._seen:
-            return "expected nothing of the preamble after the first MOTN"
+        if rule.is_preamble and self._seen & BODY_CHUNKS:
+            return "expected nothing of the preamble after motion, placement or audio"
         if type_ == "LAYR" and "IDEN" not in self._seen:
             return "expected IDEN before LAYR"
         if {type_, *self._seen} >= {"IDEN", "IREF"}:

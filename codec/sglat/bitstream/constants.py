@@ -33,7 +33,7 @@ class ChunkRule:
     is_single: bool = True
     """May occur once."""
     is_preamble: bool = False
-    """Must stand before the first motion group."""
+    """Must stand before all motion, placement and audio packets."""
 
 
 CHUNKS: Final[dict[str, ChunkRule]] = {
@@ -43,7 +43,7 @@ CHUNKS: Final[dict[str, ChunkRule]] = {
     "IREF": ChunkRule(flags=0, max_bytes=1 << 10, is_preamble=True),
     "MOTN": ChunkRule(flags=0, max_bytes=1 << 20, is_single=False),
     "PLAC": ChunkRule(flags=ANCILLARY, max_bytes=1 << 18, is_single=False),
-    "AHDR": ChunkRule(flags=ANCILLARY, max_bytes=1 << 17),
+    "AHDR": ChunkRule(flags=ANCILLARY, max_bytes=1 << 17, is_preamble=True),
     "APKT": ChunkRule(flags=ANCILLARY, max_bytes=1 << 22, is_single=False),
     "PLAT": ChunkRule(flags=ANCILLARY, max_bytes=1 << 23, is_preamble=True),
     "THMB": ChunkRule(flags=ANCILLARY, max_bytes=1 << 20, is_preamble=True),

@@ -1,0 +1,266 @@
+"""Edits without a network: chunks are copied, motion bytes verbatim (SPEC.md section 13)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO
+
+from sglat.bitstream import extras
+from sglat.bitstream.chunks import BODY_CHUNKS, ByteSource, Chunk, read_chunks
+from sglat.bitstream.constants import BOUND
+from sglat.bitstream.group import GroupHead, unpack_motion, unpack_placement
+from sglat.bitstream.header import unpack_header
+from sglat.bitstream.identity import NEUTRAL_BYTES, identity_hash, pack_reference
+from sglat.bitstream.muxer import Muxer
+from sglat.bitstream.records import AudioFormat, AudioPacket, Header, IdentityReference, Provenance
+from sglat.bitstream.tracker import Tracker
+from sglat.errors import BundleMismatchError, FormatError, SglatError, UsageError
+
+IDENTITY_CHUNKS = ("IDEN", "LAYR", "IREF")
+LOOK_CHUNKS = (*IDENTITY_CHUNKS, "PLAT", "THMB", "PROV")
+"""What `swap` takes from the identity file."""
+
+
+@dataclass
+class Source:
+    """A file opened for an edit: its preamble in memory, its body chunk by chunk."""
+
+    header: Header
+    preamble: list[Chunk]
+    """Chunks between HEAD and the first MOTN, PLAC or APKT; unknown bound ones left out."""
+    tracker: Tracker
+    end: extras.End | None = None
+    _chunks: Iterator[Chunk] = field(default_factory=lambda: iter(()))
+    _ahead: Chunk | None = None
+
+    def payload(self, type_: str) -> bytes | None:
+        """Return the payload of the first chunk of a type."""
+        return next((chunk.payload for chunk in self.preamble if chunk.type == type_), None)
+
+    def identity_payloads(self) -> list[bytes]:
+        """Return the payloads of IDEN and LAYR."""
+        return [chunk.payload for chunk in self.preamble if chunk.type in ("IDEN", "LAYR")]
+
+    def identity_sha256(self) -> bytes | None:
+        """Return the identity hash, stored or referenced."""
+        reference = self.payload("IREF")
+        if reference is not None:
+            return reference[:32]
+        payloads = self.identity_payloads()
+        return identity_hash(payloads) if payloads else None
+
+    def audio(self) -> AudioFormat | None:
+        payload = self.payload("AHDR")
+        return None if payload is None else extras.unpack_audio_format(payload)
+
+    def body(self) -> Iterator[tuple[Chunk, GroupHead | None]]:
+        """Yield the rest of the chunks, checked, without INDX; sets `end` at ENDS."""
+        while self._ahead is not None:
+            chunk = self._ahead
+            head = None
+            if chunk.type == "MOTN":
+                head = self.tracker.group(chunk)
+            elif chunk.type == "PLAC":
+                placement = unpack_placement(chunk.payload, self.header, offset=chunk.offset)
+                self.tracker.placement(placement, chunk)
+            elif chunk.type == "APKT":
+                packets = extras.unpack_audio_packets(chunk.payload, offset=chunk.offset)
+                self.tracker.audio.append((chunk.offset, packets[0].dts))
+            elif chunk.type == "INDX":
+                self.tracker.index(chunk)
+            elif chunk.type == "ENDS":
+                self.end = self.tracker.end(chunk)
+            if chunk.type not in ("INDX", "ENDS") and is_copied(chunk):
+                yield chunk, head
+            self._ahead = next(self._chunks, None)
+
+
+def is_copied(chunk: Chunk) -> bool:
+    """Return whether an edit copies this chunk."""
+    return chunk.is_known or not chunk.flags & BOUND
+
+
+def open_source(file: BinaryIO) -> Source:
+    """Read header and preamble.
+
+    Raises:
+        FormatError: any code of SPEC.md section 14.
+    """
+    chunks = read_chunks(ByteSource(file))
+    first = next(chunks)
+    header = unpack_header(first.payload, offset=first.payload_offset)
+    preamble: list[Chunk] = []
+    ahead = next(chunks, None)
+    while ahead is not None and ahead.type not in (*BODY_CHUNKS, "INDX", "ENDS"):
+        if is_copied(ahead):
+            preamble.append(ahead)
+        ahead = next(chunks, None)
+    source = Source(header=header, preamble=preamble, tracker=Tracker(header))
+    source._chunks, source._ahead = chunks, ahead
+    return source
+
+
+def _put(muxer: Muxer, chunks: Iterable[Chunk]) -> None:
+    for chunk in chunks:
+        muxer.put(chunk.type, chunk.payload, flags=chunk.flags)
+
+
+def _copy_body(source: Source, muxer: Muxer) -> None:
+    """Copy everything after the preamble verbatim and end the file with the source's hash."""
+    for chunk, head in source.body():
+        if head is not None:
+            muxer.put_group(chunk.payload, head)
+        else:
+            _put(muxer, [chunk])
+    assert source.end is not None  # read_chunks ends with ENDS or raises
+    muxer.finish(source.end.motion_sha256)
+
+
+def check_same_decoder(one: Header, other: Header) -> None:
+    """Refuse to combine files that were made for different decoders.
+
+    Raises:
+        BundleMismatchError: `decoder-mismatch`.
+    """
+    if one.decoder_id != other.decoder_id:
+        raise BundleMismatchError(
+            "decoder-mismatch",
+            f"expected decoder {one.decoder_id.hex()[:16]} (bundle {one.bundle}), "
+            f"found {other.decoder_id.hex()[:16]} (bundle {other.bundle})",
+        )
+    sizes = [(h.resolution, h.num_ws, h.w_dim) for h in (one, other)]
+    if sizes[0] != sizes[1]:
+        raise BundleMismatchError("decoder-mismatch", f"expected {sizes[0]}, found {sizes[1]}")
+
+
+def swap(motion: BinaryIO, identity: BinaryIO, out: BinaryIO) -> None:
+    """Write one file's motion with another file's identity; motion bytes are copied verbatim.
+
+    Raises:
+        BundleMismatchError: the files were made for different decoders.
+        FormatError: any code of SPEC.md section 14.
+    """
+    body, look = open_source(motion), open_source(identity)
+    check_same_decoder(body.header, look.header)
+    if not any(chunk.type in IDENTITY_CHUNKS for chunk in look.preamble):
+        raise FormatError("no-identity", "expected IDEN or IREF in the identity file")
+    muxer = Muxer(out, body.header)
+    _put(muxer, [chunk for chunk in look.preamble if chunk.type in LOOK_CHUNKS])
+    if look.payload("PROV") is None and (mark := body.payload("PROV")) is not None:
+        # The mark of synthetic media stays; the other person's consent does not carry over.
+        author = extras.unpack_provenance(mark).generated_by
+        muxer.put("PROV", extras.pack_provenance(Provenance(generated_by=author)))
+    neutral = body.payload("NEUT") or (body.payload("IDEN") or b"")[:NEUTRAL_BYTES]
+    if neutral:
+        muxer.put("NEUT", neutral)
+    _put(muxer, [c for c in body.preamble if c.type not in (*LOOK_CHUNKS, "NEUT")])
+    _copy_body(body, muxer)
+
+
+def drop_layers(file: BinaryIO, out: BinaryIO, *, keep: int) -> None:
+    """Write a file with only the first `keep` identity layers.
+
+    Raises:
+        UsageError: `keep` is less than one.
+        FormatError: any code of SPEC.md section 14.
+    """
+    if keep < 1:
+        raise UsageError("bad-layers", f"expected at least 1 layer to keep, found {keep}")
+    source = open_source(file)
+    muxer = Muxer(out, source.header)
+    layers = 0
+    for chunk in source.preamble:
+        layers += chunk.type in ("IDEN", "LAYR")
+        if chunk.type != "LAYR" or layers <= keep:
+            _put(muxer, [chunk])
+    _copy_body(source, muxer)
+
+
+def strip(file: BinaryIO, out: BinaryIO) -> None:
+    """Write a file without META, THMB and settings; provenance and consent stay.
+
+    Raises:
+        FormatError: any code of SPEC.md section 14.
+    """
+    source = open_source(file)
+    muxer = Muxer(out, replace(source.header, settings={}))
+    _put(muxer, [chunk for chunk in source.preamble if chunk.type not in ("META", "THMB")])
+    _copy_body(source, muxer)
+
+
+def detach(file: BinaryIO, out: BinaryIO, identity_out: BinaryIO, *, hint: str = "") -> bytes:
+    """Write the identity to a file of its own and a reference in its place; return its hash.
+
+    Raises:
+        FormatError: `no-identity` if it is detached already; any other code.
+    """
+    source = open_source(file)
+    payloads = source.identity_payloads()
+    if not payloads:
+        raise FormatError("no-identity", "expected an identity to detach, found none")
+    sha256 = identity_hash(payloads)
+    alone = Muxer(identity_out, replace(source.header, frame_count=None, settings={}))
+    _put(alone, [chunk for chunk in source.preamble if chunk.type in LOOK_CHUNKS])
+    alone.finish(hashlib.sha256().digest())
+    muxer = Muxer(out, source.header)
+    muxer.put("IREF", pack_reference(IdentityReference(sha256=sha256, hint=hint)))
+    _put(muxer, [chunk for chunk in source.preamble if chunk.type not in IDENTITY_CHUNKS])
+    _copy_body(source, muxer)
+    return sha256
+
+
+def attach(file: BinaryIO, identity: BinaryIO, out: BinaryIO) -> None:
+    """Write a file with the detached identity that it refers to.
+
+    Raises:
+        FormatError: `identity-mismatch` if it is another one; any other code.
+    """
+    source, look = open_source(file), open_source(identity)
+    check_same_decoder(source.header, look.header)
+    expected, found = source.identity_sha256() or b"", look.identity_sha256() or b""
+    if expected != found:
+        raise FormatError("identity-mismatch", f"expected {expected.hex()}, found {found.hex()}")
+    muxer = Muxer(out, source.header)
+    _put(muxer, [chunk for chunk in look.preamble if chunk.type in ("IDEN", "LAYR")])
+    _put(muxer, [chunk for chunk in source.preamble if chunk.type != "IREF"])
+    _copy_body(source, muxer)
+
+
+def salvage(file: BinaryIO, out: BinaryIO) -> SglatError | None:
+    """Write everything before the damage as a whole file; return what was wrong.
+
+    Raises:
+        FormatError: the damage comes before identity and header are complete.
+    """
+    source = open_source(file)
+    muxer = Muxer(out, replace(source.header, frame_count=None))
+    _put(muxer, source.preamble)
+    digest = hashlib.sha256()
+    damage: SglatError | None = None
+    waiting: list[Chunk] = []  # placement goes out only with its group
+    try:
+        for chunk, head in source.body():
+            if head is None:
+                if chunk.type == "PLAC":
+                    waiting = [chunk]
+                else:
+                    _put(muxer, [chunk])
+                continue
+            values = unpack_motion(head, source.header).values
+            _put(muxer, waiting)
+            muxer.put_group(chunk.payload, head)
+            digest.update(values.astype("<i4").tobytes())
+            waiting = []
+    except FormatError as error:
+        damage = error
+    if damage is None and source.end is not None and source.end.motion_sha256 != digest.digest():
+        damage = FormatError("motion-hash", "expected the motion that was written, found another")
+    muxer.finish(digest.digest())
+    return damage
+
+
+def shifted(packets: Sequence[AudioPacket], ticks: int) -> list[AudioPacket]:
+    """Return packets some ticks later or earlier."""
+    return [replace(p, pts=p.pts + ticks, dts=p.dts + ticks) for p in packets]
