@@ -16,6 +16,7 @@ from sglat.bundles.manifest import (
     Manifest,
     PartRecord,
     check_file,
+    hash_tensors,
     read_manifest,
     read_tensors,
 )
@@ -163,9 +164,17 @@ class Bundle:
             )
 
     def verify(self) -> None:
-        """Check every file's size and sha256; raises BundleError for the first that is damaged."""
+        """Check every file and every part's tensors; raises BundleError at the first difference."""
         for part in self.manifest.parts.values():
-            check_file(self.folder, part)
+            if not part.tensors_sha256:
+                check_file(self.folder, part)
+                continue
+            found = hash_tensors(read_tensors(self.folder, part))
+            if found != part.tensors_sha256:
+                raise BundleError(
+                    "damaged-weights",
+                    f"{part.file}: expected tensors_sha256 {part.tensors_sha256}, found {found}",
+                )
 
 
 def load_bundle(name_or_path: str | Path = EMBEDDED, device: torch.device | str = "cpu") -> Bundle:

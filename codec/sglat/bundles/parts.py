@@ -34,6 +34,12 @@ KINDS: Final[dict[str, Kind]] = {
     "embedded_pose_flow": Kind(
         module="sglat.networks.pose_flow", network="PoseFlow", config="PoseFlowConfig"
     ),
+    "e4e": Kind(module="sglat.networks.e4e", network="Encoder4Editing", config="E4EConfig"),
+    "styleflow": Kind(
+        module="sglat.networks.styleflow", network="StyleFlow", config="StyleFlowConfig"
+    ),
+    "arcface": Kind(module="sglat.networks.arcface", network="ArcFace"),
+    "bisenet": Kind(module="sglat.networks.bisenet", network="BiSeNet"),
     "motion_estimator": Kind(module="sglat.networks.motion_estimator", network="MotionEstimator"),
     "embedded_detector": Kind(module="sglat.networks.embedded_detector", network="DetectorNetwork"),
     "embedded_landmarks": Kind(
@@ -45,6 +51,9 @@ KINDS: Final[dict[str, Kind]] = {
         module="sglat.networks.embedded_perceptual", network="PerceptualNetwork"
     ),
 }
+
+
+_COUNTER: Final = "num_batches_tracked"  # of batch normalisation; matters in training only
 
 
 def build_network(kind: str, config: Mapping[str, Any]) -> nn.Module:
@@ -90,9 +99,15 @@ def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], *, place: st
     Raises:
         BundleError: a missing or surplus tensor or a wrong shape; names the first of each.
     """
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    expected = {
+        name: tuple(value.shape)
+        for name, value in network.state_dict().items()
+        if not name.endswith(_COUNTER)
+    }
     missing = sorted(set(expected) - set(tensors))
-    surplus = sorted(set(tensors) - set(expected))
+    surplus = sorted(
+        name for name in tensors if name not in expected and not name.endswith(_COUNTER)
+    )
     if missing:
         raise BundleError(
             "missing-tensors", f"{place}: expected {missing[0]!r} ({len(missing)} missing)"
@@ -107,7 +122,7 @@ def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], *, place: st
                 "wrong-shape",
                 f"{place}: {name}: expected {list(shape)}, found {list(tensors[name].shape)}",
             )
-    network.load_state_dict(dict(tensors), strict=True)
+    network.load_state_dict(dict(tensors), strict=False)  # compared by name and shape above
     return network.eval().requires_grad_(False)
 
 

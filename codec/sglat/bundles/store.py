@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +35,7 @@ from sglat.bundles.download import (
     download,
     hash_download,
 )
-from sglat.bundles.manifest import MANIFEST_NAME, Manifest, PartRecord, read_manifest
+from sglat.bundles.manifest import MANIFEST_NAME, Manifest, read_manifest
 from sglat.errors import BundleError, DownloadError, UsageError
 from sglat.networks.stylespace import GeneratorConfig
 
@@ -50,7 +50,7 @@ class FetchConfig:
     """All licences of the bundle are accepted herewith."""
     keep_downloads: bool = False
     """Keep the original files after their conversion."""
-    download: DownloadConfig = DownloadConfig()
+    download: DownloadConfig = field(default_factory=DownloadConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +101,15 @@ def missing_licences(bundle: CatalogueBundle) -> list[str]:
     return sorted({file.licence for file in bundle.files} - accepted)
 
 
+def check_licences(bundle: CatalogueBundle, *, is_accepted: bool) -> None:
+    """Remember that the bundle's licences are accepted; raises DownloadError if they are not."""
+    missing = missing_licences(bundle)
+    if missing and not is_accepted:
+        names = "; ".join(f"{LICENCES[name].name} ({LICENCES[name].url})" for name in missing)
+        raise DownloadError("licence", f"not accepted yet: {names}; see --accept-licence")
+    accept_licences(missing)
+
+
 def accept_licences(names: list[str]) -> None:
     """Remember that licences were accepted."""
     path = _licence_file()
@@ -132,10 +141,7 @@ def fetch_bundle(
     """
     config = config or FetchConfig()
     bundle = catalogue_bundle(name)
-    missing = missing_licences(bundle)
-    if missing and not config.licence_accepted:
-        raise DownloadError("licence", f"accept the licences {missing} first (--accept-licence)")
-    accept_licences(missing)
+    check_licences(bundle, is_accepted=config.licence_accepted)
     failures: list[DownloadError] = []
     manifest = bundle_state(name).manifest
     for file in bundle.files:
@@ -145,30 +151,63 @@ def fetch_bundle(
             _fetch_file(bundle, file, config, progress, say)
         except DownloadError as error:
             failures.append(_with_remedy(file, error))
-            say(str(failures[-1]))
-    if failures:
+    if len(failures) == 1:
         raise failures[0]
+    if failures:
+        for failure in failures:
+            say(str(failure))
+        raise DownloadError(
+            "incomplete", f"{name}: {len(failures)} of {len(bundle.files)} files are missing"
+        )
     return bundle_state(name)
 
 
-def import_file(
-    path: Path, *, name: str | None = None, has_paper_controls: bool = False
-) -> BundleState:
-    """Check a file brought by hand, convert it and put it into a bundle.
+def import_published(path: Path, *, licence_accepted: bool = False) -> BundleState:
+    """Check a file of the catalogue that was brought by hand, convert it, put it into its bundle.
+
+    Raises:
+        BundleError: unreadable, or no file of the catalogue.
+        DownloadError: a catalogue file's name with other content, or a licence not accepted.
+    """
+    bundle, file = identify_file(path)
+    check_licences(bundle, is_accepted=licence_accepted)
+    _add_file(bundle, file, path)
+    return bundle_state(bundle.name)
+
+
+def identify_file(path: Path) -> tuple[CatalogueBundle, CatalogueFile]:
+    """Find a file in the catalogue by its hash; raises BundleError, DownloadError."""
+    if not path.is_file():
+        raise BundleError("unreadable", f"{path}: no such file")
+    sha256, blob = hash_download(path)
+    found = find_file(sha256, blob)
+    if found is not None:
+        return found
+    for bundle in BUNDLES.values():
+        for file in bundle.files:
+            if file.name == path.name:
+                check_download(path, expected_of(file), name=path.name)
+    raise BundleError(
+        "unknown-file",
+        f"{path.name}: sha256 {sha256} is no file of the catalogue; "
+        "give a checkpoint of your own a --name",
+    )
+
+
+def import_own(path: Path, name: str, *, has_paper_controls: bool = False) -> BundleState:
+    """Convert a checkpoint and put it into a bundle of one's own.
 
     Args:
-        path: a file of the catalogue, or any checkpoint `convert_checkpoint` knows.
-        name: the own bundle it belongs to; None: the file must be one of the catalogue.
+        path: any checkpoint that `convert_checkpoint` knows; several files may go into one bundle.
+        name: the bundle's name.
         has_paper_controls: give the bundle the 32 channels of the paper's table 1.
 
     Raises:
-        BundleError: unreadable, unknown, or unfitting file.
-        UsageError: a name that belongs to a published bundle, or none where one is needed.
+        BundleError: unreadable, unknown or unfitting file.
+        UsageError: a name that belongs to a published bundle.
     """
     if not path.is_file():
         raise BundleError("unreadable", f"{path}: no such file")
-    if name is None:
-        return _import_published(path)
     if not _NAME.fullmatch(name):
         raise UsageError("bad-name", f"expected a name like my-bundle, got {name!r:.80}")
     if name == EMBEDDED or name in BUNDLES:
@@ -185,7 +224,7 @@ def import_file(
 
 
 def remove_bundle(name: str) -> Path:
-    """Delete a bundle's folder and what was downloaded for it; raises BundleError, UsageError."""
+    """Delete a bundle's folder and return its path; raises BundleError, UsageError."""
     if name == EMBEDDED:
         raise UsageError("embedded", f"{EMBEDDED!r} is part of the program and cannot be removed")
     folder = bundles_folder() / name
@@ -239,25 +278,6 @@ def _add_file(bundle: CatalogueBundle, file: CatalogueFile, path: Path) -> None:
         add_parts(folder, parts, name=bundle.name, licence=licence, source=source)
 
 
-def _import_published(path: Path) -> BundleState:
-    sha256, blob = hash_download(path)
-    found = find_file(sha256, blob)
-    if found is None:
-        for bundle in BUNDLES.values():
-            for file in bundle.files:
-                if file.name == path.name:
-                    check_download(path, expected_of(file), name=path.name)
-        raise BundleError(
-            "unknown-file",
-            f"{path.name}: sha256 {sha256} is no file of the catalogue; "
-            "for a checkpoint of your own give it a --name",
-        )
-    bundle, file = found
-    accept_licences([])
-    _add_file(bundle, file, path)
-    return bundle_state(bundle.name)
-
-
 def _with_remedy(file: CatalogueFile, error: DownloadError) -> DownloadError:
     """Add what a person can do in a browser."""
     if not file.by_hand or error.code in ("offline", "no-space", "locked"):
@@ -272,11 +292,7 @@ def _with_remedy(file: CatalogueFile, error: DownloadError) -> DownloadError:
 
 def _is_here(file: CatalogueFile, manifest: Manifest | None) -> bool:
     source = _source_of(file)
-    return manifest is not None and any(part.source == source for part in _parts(manifest))
-
-
-def _parts(manifest: Manifest) -> list[PartRecord]:
-    return list(manifest.parts.values())
+    return manifest is not None and any(p.source == source for p in manifest.parts.values())
 
 
 def _source_of(file: CatalogueFile) -> str:
