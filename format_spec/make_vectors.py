@@ -1,12 +1,12 @@
 """Makes the test vectors and their manifest, and never changes a released one.
 
-    python format_spec/make_vectors.py            make new and unreleased vectors
-    python format_spec/make_vectors.py --check    compare everything with what is there, write nothing
+    python format_spec/make_vectors.py            make new and unreleased vectors python
+    format_spec/make_vectors.py --check    compare everything with what is there, write nothing
     python format_spec/make_vectors.py --release  make, then mark every vector as released
 
-A released vector is a promise: files like it exist. If this script would make other bytes for one, or no longer
-makes it, it stops with exit status 1 and writes nothing. There is no switch to override that; a changed format gets
-new vectors and a new version.
+A released vector is a promise: files like it exist. If this script would make other bytes for one,
+or no longer makes it, it stops with exit status 1 and writes nothing. There is no switch to
+override that; a changed format gets new vectors and a new version.
 """
 
 from __future__ import annotations
@@ -110,13 +110,20 @@ def stored_differences(root: Path, entries: dict[str, dict[str, Any]]) -> list[s
         elif sha256(file.read_bytes()) != entry["sha256"]:
             wrong.append(f"{path}: other bytes on disk")
     known = {root / path for path in entries}
-    wrong += [f"{f.relative_to(root)}: not in the manifest" for f in root.rglob("*.sglat") if f not in known]
+    wrong += [
+        f"{f.relative_to(root)}: not in the manifest"
+        for f in root.rglob("*.sglat")
+        if f not in known
+    ]
     return wrong
 
 
 def manifest_text(entries: dict[str, dict[str, Any]]) -> str:
     """Return the manifest: one vector a line, sorted, so that a change shows as one line."""
-    lines = [f"  {json.dumps(path)}: {json.dumps(entries[path], sort_keys=True)}" for path in sorted(entries)]
+    lines = [
+        f"  {json.dumps(path)}: {json.dumps(entries[path], sort_keys=True)}"
+        for path in sorted(entries)
+    ]
     return '{\n "format": "sglat 1.0",\n "vectors": {\n' + ",\n".join(lines) + "\n }\n}\n"
 
 

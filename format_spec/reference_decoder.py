@@ -87,7 +87,7 @@ class Fields:
 
     def take(self, size: int) -> bytes:
         if size > len(self.data) - self.at:
-            raise SglatError("bad-field", f"payload ends inside a field of {size} bytes")
+            raise SglatError(self.code, f"payload ends inside a field of {size} bytes")
         self.at += size
         return self.data[self.at - size : self.at]
 
@@ -117,10 +117,11 @@ class Fields:
         z = self.varint()
         return (z >> 1) ^ -(z & 1)
 
-    def text(self, least: int, most: int, code: str) -> str:
+    def text(self, least: int, most: int, code: str | None = None) -> str:
         size = self.varint()
         if not least <= size <= most:
-            raise SglatError(code, f"text of {size} bytes, expected {least} to {most}")
+            message = f"text of {size} bytes, expected {least} to {most}"
+            raise SglatError(code or self.code, message)
         return decode_text(self.take(size))
 
     def step(self) -> np.float32:
@@ -128,7 +129,7 @@ class Fields:
 
     def end(self) -> None:
         if self.at != len(self.data):
-            raise SglatError("bad-field", f"{len(self.data) - self.at} bytes left over in payload")
+            raise SglatError(self.code, f"{len(self.data) - self.at} bytes left over in payload")
 
 
 def decode_text(raw: bytes) -> str:
@@ -161,9 +162,11 @@ def half_floats(raw: bytes) -> np.ndarray:
 # ---------------------------------------------------------------------------- canonical msgpack (1)
 
 
-def unpack_canonical(data: bytes) -> Any:
-    """Return the value of canonical msgpack bytes."""
+def unpack_canonical(data: bytes) -> dict[str, Any]:
+    """Return the map in canonical msgpack bytes."""
     value, end = _unpack(data, 0, 1)
+    if not isinstance(value, dict):
+        raise SglatError("bad-encoding", "the msgpack value is not a map")
     if end != len(data):
         raise SglatError("bad-encoding", "bytes after the msgpack value")
     if _pack(value) != data:
@@ -275,6 +278,7 @@ LEAST = 1 << 24
 K = 20
 N = 16 * (K + 1)
 SCALES = 36
+PLAIN_BASE = 81920
 THETA = (
     181476666, 250725673, 313605438, 369532315, 441428461, 518858980, 580285511, 629906582,
     688462200, 746405110, 789352154, 822409291, 859785240, 895235379, 920630448, 939710196,
@@ -403,7 +407,7 @@ def plain_integers(data: bytes, count: int, lanes_log2: int, spread: int) -> lis
             position = lane * width + i
             if position >= count:
                 break
-            m = (16384 + 40 * fast[lane] + 208 * slow[lane]) >> 8
+            m = (PLAIN_BASE + 40 * fast[lane] + 208 * slow[lane]) >> 8
             v = stream.integer(scale_of(m), lane=lane)
             out[position] = v
             a = min(16 * abs(v), 4095) << 8
@@ -453,12 +457,12 @@ def decode_frames(data: bytes, count: int, model: list[ChannelModel]) -> np.ndar
     stream = Stream(data)
     frames = run_frames(stream, count, model)
     stream.end()
-    return frames
+    if np.abs(frames).max() > MAX_INTEGER:
+        raise SglatError("bad-value", "a frame leaves the range")
+    return frames.astype(np.int32)
 
 
-def run_frames(
-    stream: Stream, count: int, model: list[ChannelModel], *, check: bool = True
-) -> np.ndarray:
+def run_frames(stream: Stream, count: int, model: list[ChannelModel]) -> np.ndarray:
     """Run the procedure of section 7.3 over anything that answers `binary` and `integer`."""
     channels = range(len(model))
     fast = [middle(one.spread) for one in model]
@@ -466,7 +470,7 @@ def run_frames(
     x = [one.start for one in model]
     recent, moved, was_still = 256, 0, 0
     still = [1024, 24576]
-    out = np.zeros((count, len(model)), np.int32)
+    out = np.zeros((count, len(model)), np.int64)
     for t in range(count):
         if t == 0:
             for c in channels:
@@ -481,9 +485,7 @@ def run_frames(
             if not is_still:
                 recent = _moving_frame(stream, model, x, fast, slow, recent, moved)
                 moved += 1
-        if check and max(abs(value) for value in x) > MAX_INTEGER:
-            raise SglatError("bad-value", f"frame {t} of the group leaves the range")
-        out[t] = np.clip(x, -MAX_INTEGER - 1, MAX_INTEGER + 1)
+        out[t] = x
     return out
 
 
@@ -537,7 +539,7 @@ class Group:
 
 def read_group(payload: bytes, offset: int, head: Header) -> Group:
     """Return the group of a MOTN payload (7.1)."""
-    fields = Fields(payload)
+    fields = Fields(payload, "bad-group")
     first, count = fields.varint(), fields.varint()
     if not 1 <= count <= 1024 or first + count > 1 << 24:
         raise SglatError("bad-frames", f"a group of {count} frames from frame {first}", offset)
@@ -547,8 +549,8 @@ def read_group(payload: bytes, offset: int, head: Header) -> Group:
     flags = [0] * count
     if form & 2:
         runs, at = fields.varint(), 0
-        if runs < 1:
-            raise SglatError("bad-group", "no runs of frame flags", offset)
+        if not 1 <= runs <= count:
+            raise SglatError("bad-group", f"{runs} runs of frame flags", offset)
         for _ in range(runs):
             skip, length, value = fields.varint(), fields.varint(), fields.u8()
             at += skip
@@ -557,6 +559,9 @@ def read_group(payload: bytes, offset: int, head: Header) -> Group:
             flags[at : at + length] = [value] * length
             at += length
     times = _read_times(fields, count) if form & 1 else None
+    last = head.start_ticks + (first + count - 1) * head.frame_ticks
+    if times is None and last > MAX_TIME:
+        raise SglatError("bad-time", "a time stamp beyond 2^53", offset)
     return Group(offset, first, decode_frames(fields.rest(), count, head.model), flags, times)
 
 
@@ -665,9 +670,9 @@ def _read_entry(fields: Fields, head: Header) -> Entry:
 
 def _read_sparse(fields: Fields, name: str, shape: tuple[int, ...], size: int) -> Entry:
     n = fields.varint()
-    if not 1 <= n <= size:
-        raise SglatError("bad-layer", f"{n} values in a sparse entry of {size}")
     step = fields.step()
+    if not 1 <= n <= min(size, len(fields.data) - fields.at):
+        raise SglatError("bad-layer", f"{n} values in a sparse entry of {size}")
     indices, at = [], -1
     for _ in range(n):
         at += 1 + fields.varint()
@@ -723,7 +728,6 @@ def read_head(payload: bytes) -> Header:
             "unsupported-version", f"the file needs a reader of version {read_version}"
         )
     table = unpack_canonical(fields.rest())
-    require(isinstance(table, dict), "the header is not a map")
     for key in ("bundle", "decoder", "rate", "size", "steps"):
         require(key in table, f"the header has no {key}")
     for key, check in HEAD_CHECKS.items():
@@ -810,14 +814,13 @@ def read_audio_header(payload: bytes) -> dict[str, Any]:
         "channels": lambda v: is_int(v, 1, 255),
         "codec": lambda v: is_str(v, 1, 32),
         "extra": lambda v: isinstance(v, bytes) and len(v) <= 1 << 16,
-        "frame": lambda v: is_int(v, 0, 1 << 63),
+        "frame": lambda v: is_int(v, 0, 2**31 - 1),
         "layout": lambda v: is_str(v, 0, 64),
         "rate": lambda v: is_int(v, 1, 2**31 - 1),
         "tb": lambda v: (
             isinstance(v, list) and len(v) == 2 and all(is_int(x, 1, 2**32 - 1) for x in v)
         ),
     }
-    require(isinstance(table, dict), "the audio header is not a map", "bad-audio")
     for key, check in bounds.items():
         require(key in table and check(table[key]), f"audio header: {key}", "bad-audio")
     return table
@@ -825,7 +828,7 @@ def read_audio_header(payload: bytes) -> dict[str, Any]:
 
 def read_packets(payload: bytes, offset: int) -> Packets:
     """Return the packets of an APKT chunk (9)."""
-    fields = Fields(payload)
+    fields = Fields(payload, "bad-audio")
     count = fields.varint()
     require(1 <= count <= 4096, f"{count} packets", "bad-audio")
     dts = fields.svarint()
@@ -837,11 +840,14 @@ def read_packets(payload: bytes, offset: int) -> Packets:
 
     sizes, durations, steps, shifts, keys = (column() for _ in range(5))
     require(min(sizes) >= 0 and min(durations) >= 0, "a negative size or duration", "bad-audio")
+    large = max(map(abs, (*durations, *steps, *shifts)))
+    require(large <= MAX_TIME, "a time beyond 2^53", "bad-audio")
     require(set(keys) <= {0, 1}, "a key frame flag", "bad-audio")
     require(sum(sizes) == len(payload) - fields.at, "packet sizes do not add up", "bad-audio")
     all_dts = [dts]
     for step in steps[1:]:
         all_dts.append(all_dts[-1] + step)
+    require(max(map(abs, all_dts)) <= MAX_TIME, "a dts beyond 2^53", "bad-audio")
     pts = [d + s for d, s in zip(all_dts, shifts, strict=True)]
     return Packets(offset, all_dts, pts, durations, keys, [fields.take(size) for size in sizes])
 
@@ -849,7 +855,7 @@ def read_packets(payload: bytes, offset: int) -> Packets:
 def read_provenance(payload: bytes) -> dict[str, Any]:
     """Return the PROV map (10)."""
     table = unpack_canonical(payload)
-    require(isinstance(table, dict) and isinstance(table.get("by"), str), "provenance without by")
+    require(isinstance(table.get("by"), str), "provenance without by")
     for key in ("consent", "note"):
         require(isinstance(table.get(key, ""), str), f"provenance: {key}")
     require("source" not in table or is_bin(table["source"], 32), "provenance: source")
@@ -859,19 +865,15 @@ def read_provenance(payload: bytes) -> dict[str, Any]:
 def read_meta(payload: bytes) -> dict[str, str]:
     """Return the META map (10)."""
     table = unpack_canonical(payload)
-    require(
-        isinstance(table, dict)
-        and len(table) <= 256
-        and all(isinstance(v, str) for v in table.values()),
-        "META is not a map of str to str",
-    )
+    is_text = all(isinstance(value, str) for value in table.values())
+    require(len(table) <= 256 and is_text, "META is not a map of at most 256 str")
     return table
 
 
 def read_picture(payload: bytes) -> tuple[str, bytes]:
     """Return media type and bytes of PLAT or THMB (10)."""
-    fields = Fields(payload)
-    media_type = fields.text(1, 64, "bad-picture")
+    fields = Fields(payload, "bad-picture")
+    media_type = fields.text(1, 64)
     require(fields.at < len(payload), "a picture without bytes", "bad-picture")
     return media_type, fields.rest()
 
@@ -890,6 +892,7 @@ class Decoded:
     reference: tuple[bytes, str] | None = None
     groups: list[Group] = field(default_factory=list)
     placements: dict[int, np.ndarray] = field(default_factory=dict)  # by group number
+    waiting: tuple[int, int] | None = None  # first frame and count of a PLAC before its MOTN
     audio: dict[str, Any] | None = None
     packets: list[Packets] = field(default_factory=list)
     pictures: dict[str, tuple[str, bytes]] = field(default_factory=dict)
@@ -997,7 +1000,6 @@ def check_order(file: Decoded, kind: bytes, at: int) -> None:
     wrong |= kind in BEFORE_MOTION and has_motion
     wrong |= kind in (b"IDEN", b"IREF") and (has_motion or b"IDEN" in seen or b"IREF" in seen)
     wrong |= kind == b"LAYR" and (has_motion or b"IDEN" not in seen)
-    wrong |= kind == b"PLAC" and not has_motion
     wrong |= kind == b"APKT" and b"AHDR" not in seen
     if wrong:
         raise SglatError("bad-order", f"{kind!r} must not stand here", at)
@@ -1020,12 +1022,12 @@ def take_chunk(file: Decoded, kind: bytes, payload: bytes, at: int) -> None:
         require(number <= 63, "more than 63 layers", "bad-layer")
         file.layers.append(read_layer(fields, file.head))
     elif kind == b"IREF":
-        file.reference = fields.take(32), fields.text(0, 256, "bad-field")
+        file.reference = fields.take(32), fields.text(0, 256)
         fields.end()
     elif kind == b"MOTN":
         take_group(file, read_group(payload, at, file.head))
     elif kind == b"PLAC":
-        take_placement(file, fields)
+        take_placement(file, payload)
     elif kind == b"AHDR":
         file.audio = read_audio_header(payload)
     elif kind == b"APKT":
@@ -1040,7 +1042,7 @@ def take_chunk(file: Decoded, kind: bytes, payload: bytes, at: int) -> None:
         file.source_neutral = half_floats(payload)
     elif kind == b"INDX":
         file.index = at, payload
-        check_index(file, fields)
+        check_index(file, Fields(payload, "bad-index"))
     else:
         file.unknown.append(kind)
 
@@ -1048,25 +1050,31 @@ def take_chunk(file: Decoded, kind: bytes, payload: bytes, at: int) -> None:
 def take_group(file: Decoded, group: Group) -> None:
     """Append a group that starts where the one before ended."""
     require(group.first == file.frames, f"a group starts at frame {group.first}", "bad-frames")
+    agrees = file.waiting in (None, (group.first, len(group.values)))
+    require(agrees, f"placement {file.waiting} before another group", "bad-placement")
+    file.waiting = None
     if group.times and file.groups and file.groups[-1].times:
         require(group.times[0] > file.groups[-1].times[-1], "time does not rise", "bad-time")
     file.groups.append(group)
 
 
-def take_placement(file: Decoded, fields: Fields) -> None:
-    """Decode the placement of the last group (8)."""
-    head, number = file.head, len(file.groups) - 1
-    require(number not in file.placements, "a second placement of one group", "duplicate-chunk")
+def take_placement(file: Decoded, payload: bytes) -> None:
+    """Decode the placement of the group that follows (8)."""
+    head = file.head
     has_meaning = head.placement_steps is not None and "source" in head.fields
     require(has_meaning, "the header has no placement steps or source size", "bad-placement")
-    first, count, group = fields.varint(), fields.varint(), file.groups[-1]
-    agrees = (first, count) == (group.first, len(group.values))
-    require(agrees, f"placement of {count} frames from frame {first}", "bad-placement")
-    file.placements[number] = decode_frames(fields.rest(), count, [ChannelModel()] * 4)
+    fields = Fields(payload, "bad-placement")
+    first, count = fields.varint(), fields.varint()
+    require(1 <= count <= 1024 and first + count <= 1 << 24, "frames of a placement", "bad-frames")
+    values = decode_frames(fields.rest(), count, [ChannelModel()] * 4)
+    require(file.waiting is None, "two placements before one group", "bad-placement")
+    file.waiting = first, count
+    file.placements[len(file.groups)] = values
 
 
 def check_index(file: Decoded, fields: Fields) -> None:
     """Compare INDX with the file (11)."""
+    require(file.waiting is None, "a placement without its group", "bad-placement")
     require(fields.varint() == len(file.groups), "number of groups", "bad-index")
     offset = time = 0
     for group in file.groups:
@@ -1080,11 +1088,13 @@ def check_index(file: Decoded, fields: Fields) -> None:
     for packets in file.packets:
         offset, dts = offset + fields.varint(), dts + fields.svarint()
         require((offset, dts) == (packets.offset, packets.dts[0]), "an APKT chunk", "bad-index")
-    require(fields.at == len(fields.data), "bytes left over", "bad-index")
+    fields.end()
 
 
 def check_end(file: Decoded, payload: bytes, at: int) -> None:
     """Compare ENDS with the file (11)."""
+    if file.waiting is not None:
+        raise SglatError("bad-placement", "a placement without its group", at)
     index, frames = struct.unpack("<QQ", payload[:16])
     if frames != file.frames or file.head.fields.get("frames", frames) != frames:
         raise SglatError("bad-frames", f"{frames} frames announced, {file.frames} found", at)

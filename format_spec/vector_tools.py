@@ -1,7 +1,8 @@
-"""Writes the bytes of test vectors, legal and illegal ones, from SPEC.md and the reference decoder's tables.
+"""Writes the bytes of test vectors, legal and illegal, with the reference decoder's tables.
 
-It is the mirror of `reference_decoder.py` and, like it, shares no code with the codec. Nothing is checked here: a
-vector that must be refused is made with the same functions as one that must be read.
+It is the mirror of `reference_decoder.py` and, like it, shares no code with the codec. Nothing is
+checked here: a vector that must be refused is made with the same functions as one that must be
+read.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,13 +52,22 @@ def f16(*values: float) -> bytes:
 
 def canonical(value: Any) -> bytes:
     """Return canonical msgpack; maps are sorted here."""
+    return reference._pack(_sorted(value))
+
+
+def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
-        value = {key: value[key] for key in sorted(value, key=str.encode)}
-    return reference._pack(value)
+        return {key: _sorted(value[key]) for key in sorted(value, key=str.encode)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
 def chunk(
-    kind: str, payload: bytes, *, flags: int | None = None, crc: int | None = None, length: int | None = None
+    kind: str,
+    payload: bytes,
+    *,
+    flags: int | None = None,
+    crc: int | None = None,
+    length: int | None = None,
 ) -> bytes:
     """Return one chunk; flags, crc and length can be forged."""
     known = reference.CHUNKS.get(kind.encode())
@@ -115,7 +126,7 @@ def integers_stream(values: list[int], lanes_log2: int = 0, spread: int = 16) ->
             position = lane * width + i
             if position >= len(values):
                 break
-            m = (16384 + 40 * fast[lane] + 208 * slow[lane]) >> 8
+            m = (reference.PLAIN_BASE + 40 * fast[lane] + 208 * slow[lane]) >> 8
             writer.integer(values[position], reference.scale_of(m), lane=lane)
             a = min(16 * abs(values[position]), 4095) << 8
             fast[lane] += (a - fast[lane]) >> 3
@@ -124,9 +135,10 @@ def integers_stream(values: list[int], lanes_log2: int = 0, spread: int = 16) ->
 
 
 class _Recorder:
-    """Stands in for a stream: the decoder's own frame procedure runs over it and so drives the writer.
+    """Stands in for a stream: the decoder's own frame procedure runs over it and drives the writer.
 
-    The procedure of 7.3 is stated once, in the reference decoder; a slip there shows against the codec, not here.
+    The procedure of 7.3 is stated once, in the reference decoder; a slip there shows against the
+    codec, not here.
     """
 
     def __init__(self, values: np.ndarray, model: list[reference.ChannelModel]) -> None:
@@ -157,7 +169,7 @@ def frames_stream(values: np.ndarray, model: list[reference.ChannelModel] | None
     values = np.asarray(values)
     model = model or [reference.ChannelModel()] * values.shape[1]
     recorder = _Recorder(values, model)
-    reference.run_frames(recorder, len(values), model, check=False)
+    reference.run_frames(recorder, len(values), model)
     return recorder.writer.bytes()
 
 
@@ -202,7 +214,9 @@ def latent_residuals(rows: np.ndarray, weights: bytes) -> list[int]:
     return [int(v) for v in left.ravel()]
 
 
-def latent_layer(rows: Any, weights: bytes | None = None, step: float = 0.125, **coding: int) -> bytes:
+def latent_layer(
+    rows: Any, weights: bytes | None = None, step: float = 0.125, **coding: int
+) -> bytes:
     """Return the body of a latent layer."""
     rows = np.asarray(rows)
     weights = bytes([0] + [16] * (len(rows) - 1)) if weights is None else weights
@@ -214,7 +228,9 @@ def shape(*axes: int) -> bytes:
     return bytes([len(axes)]) + b"".join(varint(axis) for axis in axes)
 
 
-def low_rank(name: str, axes: tuple[int, ...], rank: int, left: float = 0.5, right: float = 0.5) -> bytes:
+def low_rank(
+    name: str, axes: tuple[int, ...], rank: int, left: float = 0.5, right: float = 0.5
+) -> bytes:
     """Return the fields of a low-rank entry."""
     return b"\1" + text(name) + shape(*axes) + varint(rank) + f32(left, right)
 
@@ -296,7 +312,7 @@ def apkt(
         return b"\1" + b"".join(svarint(v) for v in values)
 
     sizes = [len(packet) for packet in packets]
-    steps = [0, *(b - a for a, b in zip(dts, dts[1:], strict=False))]
+    steps = [0, *(b - a for a, b in pairwise(dts))]
     steps = [steps[1], *steps[1:]] if len(set(steps[1:])) == 1 else steps
     out = varint(len(packets) if count is None else count) + svarint(dts[0])
     out += column(sizes) + column(durations) + column(steps) + column(shifts) + column(keys)
