@@ -35,12 +35,12 @@ FLAC_STREAMINFO: Final = 34  # bytes; Matroska wants the marker and block header
 UNKNOWN_SIZE: Final = b"\x01\xff\xff\xff\xff\xff\xff\xff"
 
 
-def open_template(audio: AudioFormat, first: AudioPacket) -> Any:
+def open_template(audio: AudioFormat, first: AudioPacket | None) -> Any:
     """Return an open input container whose only stream carries the parameters of `audio`.
 
     Args:
         audio: what the file stores about the stream.
-        first: its first packet, from which the library learns the frame size.
+        first: its first packet, from which the library learns the frame size; None if unknown.
 
     Raises:
         MediaError: a codec that cannot be put in a container this way.
@@ -56,7 +56,7 @@ def open_template(audio: AudioFormat, first: AudioPacket) -> Any:
         ) from error
 
 
-def _matroska(audio: AudioFormat, first: AudioPacket) -> bytes:
+def _matroska(audio: AudioFormat, first: AudioPacket | None) -> bytes:
     ebml = _element(0x1A45DFA3, _element(0x4282, b"matroska"))
     info = _element(0x1549A966, _unsigned(0x2AD7B1, 1_000_000))  # one tick is a millisecond
     sound = _element(0xB5, struct.pack(">d", audio.sample_rate)) + _unsigned(0x9F, audio.channels)
@@ -73,9 +73,11 @@ def _matroska(audio: AudioFormat, first: AudioPacket) -> bytes:
     if private:
         entry += _element(0x63A2, private)
     tracks = _element(0x1654AE6B, _element(0xAE, entry))
+    start = ebml + _identifier(0x18538067) + UNKNOWN_SIZE + info + tracks
+    if first is None:
+        return start
     block = _element(0xA3, b"\x81" + struct.pack(">hB", 0, 0x80) + first.data)
-    cluster = _element(0x1F43B675, _unsigned(0xE7, 0) + block)
-    return ebml + _identifier(0x18538067) + UNKNOWN_SIZE + info + tracks + cluster
+    return start + _element(0x1F43B675, _unsigned(0xE7, 0) + block)
 
 
 def _codec_private(audio: AudioFormat) -> bytes:

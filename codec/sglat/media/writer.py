@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
@@ -75,7 +76,8 @@ class VideoWriter:
         size: width and height in pixels.
         time_base: seconds per unit of the time stamps given to `write`; kept exactly.
         frame_rate: nominal rate, for the header; defaults to one frame per unit.
-        audio: format and packets of a stream to copy; packets in decoding order.
+        audio: format of a stream to copy and its first packets, in decoding order; packets that
+            become known later go to `add_audio`.
         metadata: container tags, written as they are.
         encoder: FFmpeg encoder name, or "auto": hardware when there is one, else libx264.
         force: replace an existing file.
@@ -111,8 +113,9 @@ class VideoWriter:
             self._video = self._add_video(frame_rate or 1 / time_base, threads)
             self._audio: Any = None
             self._packets: Iterator[AudioPacket] = iter(())
+            self._later: deque[AudioPacket] = deque()
             if audio is not None:
-                self._add_audio(*audio)
+                self._open_audio(*audio)
             self._pending = next(self._packets, None)
             self._container.start_encoding()
         except BaseException as error:
@@ -145,6 +148,11 @@ class VideoWriter:
         if duration:
             frame.duration = duration
         self._mux_video(self._video.encode(frame))
+
+    def add_audio(self, packets: Iterable[AudioPacket]) -> None:
+        """Hand over more packets of the audio stream; they are written when their time comes."""
+        if self._audio is not None:
+            self._later.extend(packets)
 
     def close(self) -> None:
         """Finish the file and give it its name."""
@@ -201,16 +209,14 @@ class VideoWriter:
             context.thread_count = threads
         return stream
 
-    def _add_audio(self, audio: AudioFormat, packets: Iterable[AudioPacket]) -> None:
+    def _open_audio(self, audio: AudioFormat, packets: Iterable[AudioPacket]) -> None:
         iterator = iter(packets)
         first = next(iterator, None)
-        if first is None:
-            return
         self._audio_codec = audio.codec
         self._template = open_template(audio, first)
         self._audio = self._container.add_stream_from_template(self._template.streams.audio[0])
         self._audio.time_base = self._audio_time_base = audio.time_base
-        self._packets = chain([first], iterator)
+        self._packets = iterator if first is None else chain([first], iterator)
 
     def _explain(self, error: Exception) -> str:
         if self._audio is not None:
@@ -224,7 +230,11 @@ class VideoWriter:
             self._container.mux(packet)
 
     def _mux_audio_until(self, seconds: Fraction | None) -> None:
-        while self._pending is not None:
+        while True:
+            if self._pending is None:
+                self._pending = self._later.popleft() if self._later else None
+            if self._pending is None:
+                return
             if seconds is not None and self._pending.dts * self._audio_time_base > seconds:
                 return
             packet = av.Packet(self._pending.data)

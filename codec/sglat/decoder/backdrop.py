@@ -1,0 +1,99 @@
+"""What a face is pasted into: the file's own plate, a picture, or another video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sglat.bitstream.records import Picture
+from sglat.decoder.placement import CENTRE_X, CENTRE_Y, SIZE
+from sglat.media.pictures import STILL_SUFFIXES, decode_picture, read_still
+from sglat.media.reader import Frame, VideoReader
+
+
+class Backdrop(Protocol):
+    """Full frames by time, asked for in order."""
+
+    has_face: bool
+    """The frames show a face that is to be covered: only the face is pasted then."""
+    size: tuple[int, int]
+    """Width and height in pixels."""
+
+    def frame(self, seconds: Fraction) -> NDArray[np.uint8]:
+        """Return the frame on screen at a time, `[H, W, 3]` RGB; not to be changed."""
+
+
+class StillBackdrop:
+    """One picture for all frames."""
+
+    def __init__(self, picture: NDArray[np.uint8], *, has_face: bool) -> None:
+        self.picture = picture
+        self.has_face = has_face
+        self.size = (picture.shape[1], picture.shape[0])
+
+    def frame(self, seconds: Fraction) -> NDArray[np.uint8]:
+        """Return the picture."""
+        return self.picture
+
+
+class VideoBackdrop:
+    """Another video, read along; its last frame stays when it is shorter."""
+
+    has_face = True
+
+    def __init__(self, path: Path) -> None:
+        self._reader = VideoReader(path)
+        self.size = (self._reader.info.width, self._reader.info.height)
+        self._frames: Iterator[Frame] = iter(self._reader)
+        self._shown = next(self._frames)
+        self._next = next(self._frames, None)
+
+    def frame(self, seconds: Fraction) -> NDArray[np.uint8]:
+        """Return the latest frame that has begun."""
+        base = self._reader.time_base
+        while self._next is not None and self._next.pts * base <= seconds:
+            self._shown, self._next = self._next, next(self._frames, None)
+        return self._shown.picture
+
+    def close(self) -> None:
+        """Release the file."""
+        self._reader.close()
+
+
+def open_backdrop(path: Path) -> StillBackdrop | VideoBackdrop:
+    """Open a picture or a video; raises MediaError."""
+    if path.suffix.lower() in STILL_SUFFIXES:
+        return StillBackdrop(read_still(path), has_face=True)
+    return VideoBackdrop(path)
+
+
+def plate_backdrop(plate: Picture) -> StillBackdrop:
+    """Open the plate of a file; the whole crop covers it."""
+    return StillBackdrop(decode_picture(plate.data, what="background plate"), has_face=False)
+
+
+def fit_placement(
+    placement: NDArray[np.floating],
+    source_size: tuple[int, int] | None,
+    size: tuple[int, int],
+) -> NDArray[np.float64]:
+    """Return a placement `[4]` for frames of another size than the source's.
+
+    Args:
+        placement: centre x, centre y, size (pixels of the source), roll (degrees).
+        source_size: width and height of the source; None: the same as `size`.
+        size: width and height of the frames at hand.
+    """
+    fitted = np.asarray(placement, dtype=np.float64).copy()
+    if source_size is None:
+        return fitted
+    across, down = size[0] / source_size[0], size[1] / source_size[1]
+    fitted[CENTRE_X] *= across
+    fitted[CENTRE_Y] *= down
+    fitted[SIZE] *= (across * down) ** 0.5
+    return fitted

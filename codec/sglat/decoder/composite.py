@@ -1,0 +1,190 @@
+"""The generated crop back in a full frame: placement, feathered mask, colour match."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from sglat.decoder.placement import SIZE, crop_to_frame, frame_to_crop, transform_points
+from sglat.networks.faces import PARSING_CLASSES
+
+Parse = Callable[[Tensor], Tensor]
+"""Aligned crops `[N, 3, H, W]` to class probabilities `[N, 19, H, W]`."""
+
+FACE_CLASSES: Final = tuple(
+    PARSING_CLASSES.index(name)
+    for name in (
+        "skin", "left_brow", "right_brow", "left_eye", "right_eye", "eye_glasses", "nose", "mouth",
+        "upper_lip", "lower_lip",
+    )
+)  # fmt: skip
+MATCH_SIDE: Final = 48  # pixels; colour statistics need no more
+UNIT_SQUARE: Final = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompositeConfig:
+    """How soft the seam is and how far colours may move."""
+
+    edge: float = 0.14
+    """Width of the fade along the crop's border, as a share of its side."""
+    feather: float = 0.05
+    """Width of the fade around the parsed face, as a share of the crop's side."""
+    max_gain: float = 1.25
+    """Largest change of contrast by the colour match; also its inverse."""
+    inertia: float = 0.9
+    """Share of the last frame's colour match that stays, so that it does not flicker."""
+
+
+class Compositor:
+    """Pastes crops into frames, one after the other.
+
+    Args:
+        parse: the bundle's face parsing: only the face is pasted. None pastes the whole crop, faded
+            at its border, for a background plate.
+        config: seam and colours.
+    """
+
+    def __init__(self, parse: Parse | None = None, config: CompositeConfig | None = None) -> None:
+        self.parse = parse
+        self.config = config or CompositeConfig()
+        self._match: tuple[Tensor, Tensor] | None = None
+
+    def masks(self, crops: Tensor) -> Tensor:
+        """Return how much of each crop is pasted, `[N, 1, R, R]` in [0, 1]."""
+        side = crops.shape[-1]
+        edge = edge_mask(side, self.config.edge).to(crops)
+        if self.parse is None:
+            return edge.expand(len(crops), 1, side, side)
+        face = self.parse(crops)[:, FACE_CLASSES].sum(dim=1, keepdim=True)
+        return feather(face, self.config.feather) * edge
+
+    def paste(
+        self,
+        frame: NDArray[np.uint8],
+        crop: Tensor,
+        mask: Tensor,
+        placement: NDArray[np.floating],
+    ) -> NDArray[np.uint8]:
+        """Return a frame with the crop in its place.
+
+        Args:
+            frame: `[H, W, 3]` RGB; not changed.
+            crop: `[3, R, R]` in [-1, 1].
+            mask: `[1, R, R]` from `masks`.
+            placement: centre x, centre y, size (pixels of the frame), roll (degrees), `[4]`.
+        """
+        box = covered_box(placement, frame.shape[1], frame.shape[0])
+        if box is None:
+            return frame
+        left, top, right, bottom = box
+        source = torch.from_numpy(frame[top:bottom, left:right].copy()).to(crop.device)
+        ground = source.permute(2, 0, 1).float().div(127.5).sub(1)
+        size = float(placement[SIZE])
+        grid = _grid(placement, box).to(crop)
+        layers = _shrink(torch.cat([crop, mask])[None], size)
+        sampled = functional.grid_sample(
+            layers, grid, mode="bilinear", padding_mode="border", align_corners=False
+        )[0]
+        inside = ((grid.abs() <= 1).all(dim=-1)).to(crop)
+        alpha = (sampled[3:] * inside).clamp(0, 1)
+        face = self._matched(sampled[:3], ground, alpha)
+        mixed = ground + alpha * (face - ground)
+        pasted = frame.copy()
+        levels = mixed.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+        pasted[top:bottom, left:right] = levels.permute(1, 2, 0).cpu().numpy()
+        return pasted
+
+    def _matched(self, face: Tensor, ground: Tensor, alpha: Tensor) -> Tensor:
+        """Return the face with mean and contrast of what it covers, `[3, H, W]`.
+
+        Behind a plate only the fading border is comparable; inside a real frame the face is.
+        """
+        weight = alpha * (1 - alpha) if self.parse is None else alpha
+        small = functional.adaptive_avg_pool2d(torch.cat([face, ground, weight]), MATCH_SIDE)
+        weight = small[6:].flatten(1)
+        total = weight.sum()
+        if float(total) < 1e-3:
+            return face
+        share = weight / total
+        mean_face, spread_face = _moments(small[:3].flatten(1), share)
+        mean_ground, spread_ground = _moments(small[3:6].flatten(1), share)
+        limit = self.config.max_gain
+        gain = (spread_ground / spread_face.clamp_min(1e-3)).clamp(1 / limit, limit)
+        if self.parse is None:
+            gain = torch.ones_like(gain)
+        offset = mean_ground - gain * mean_face
+        if self._match is not None:
+            keep = self.config.inertia
+            gain = keep * self._match[0] + (1 - keep) * gain
+            offset = keep * self._match[1] + (1 - keep) * offset
+        self._match = (gain, offset)
+        return face * gain[:, None, None] + offset[:, None, None]
+
+
+def covered_box(
+    placement: NDArray[np.floating], width: int, height: int
+) -> tuple[int, int, int, int] | None:
+    """Return left, top, right, bottom of the pixels under the crop; None when it lies outside."""
+    corners = transform_points(crop_to_frame(placement), UNIT_SQUARE)
+    left, top = np.floor(corners.min(axis=0)).astype(int)
+    right, bottom = np.ceil(corners.max(axis=0)).astype(int)
+    left, top = max(int(left), 0), max(int(top), 0)
+    right, bottom = min(int(right), width), min(int(bottom), height)
+    return (left, top, right, bottom) if right > left and bottom > top else None
+
+
+def edge_mask(side: int, width: float) -> Tensor:
+    """Return `[1, 1, side, side]`: 1 inside, falling smoothly to 0 at the border."""
+    place = (torch.arange(side) + 0.5) / side
+    ramp = (torch.minimum(place, 1 - place) / max(width, 1e-6)).clamp(0, 1)
+    smooth = ramp * ramp * (3 - 2 * ramp)
+    return torch.outer(smooth, smooth)[None, None]
+
+
+def feather(mask: Tensor, width: float) -> Tensor:
+    """Return masks `[N, 1, R, R]` with holes closed and a border as soft as `width` of the side."""
+    reach = max(1, round(width * mask.shape[-1] / 2))
+    grown = functional.max_pool2d(mask, 2 * reach + 1, stride=1, padding=reach)
+    kernel = 2 * reach + 1
+    for _ in range(2):  # two boxes make a triangle: no visible corner in the fade
+        grown = functional.avg_pool2d(
+            grown, kernel, stride=1, padding=reach, count_include_pad=False
+        )
+    return grown
+
+
+def _grid(placement: NDArray[np.floating], box: tuple[int, int, int, int]) -> Tensor:
+    """Return where each pixel of the box lies in the crop, `[1, h, w, 2]` in [-1, 1]."""
+    left, top, right, bottom = box
+    matrix = frame_to_crop(placement)
+    x = np.arange(left, right) + 0.5
+    y = np.arange(top, bottom) + 0.5
+    u = matrix[0, 0] * x[None] + matrix[0, 1] * y[:, None] + matrix[0, 2]
+    v = matrix[1, 0] * x[None] + matrix[1, 1] * y[:, None] + matrix[1, 2]
+    return torch.from_numpy(np.stack([u, v], axis=-1)[None] * 2 - 1)
+
+
+def _shrink(layers: Tensor, size: float) -> Tensor:
+    """Return crop layers no finer than the frame shows them, so that nothing aliases."""
+    side = max(2, math.ceil(size))
+    if side >= layers.shape[-1]:
+        return layers
+    return functional.interpolate(
+        layers, (side, side), mode="bilinear", antialias=True, align_corners=False
+    )
+
+
+def _moments(values: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weighted mean and standard deviation of `[3, P]` with weights `[1, P]`."""
+    mean = (values * share).sum(dim=1)
+    variance = ((values - mean[:, None]).square() * share).sum(dim=1)
+    return mean, variance.sqrt()

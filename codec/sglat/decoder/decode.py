@@ -1,0 +1,350 @@
+"""The decoding pipeline: file → motion → styles → pictures, streamed in batches."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sglat.bitstream.reader import Group, Reader, check_identity_file, open_reader
+from sglat.bitstream.records import FRAME_HELD, AudioPacket, Header, Identity
+from sglat.bundles.bundle import Bundle, load_bundle
+from sglat.decoder.animate import Transfer, person_of, retarget
+from sglat.decoder.backdrop import Backdrop, fit_placement
+from sglat.decoder.composite import Compositor, Parse
+from sglat.decoder.render import Renderer, choose_device, resize, to_pixels, tuned_generator
+from sglat.errors import BundleError, UsageError
+
+T = TypeVar("T")
+QUEUE_BATCHES: Final = 2  # rendered ahead of the writer; bounds memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeConfig:
+    """How a file is decoded; nothing here changes what its bytes mean."""
+
+    device: str = "auto"
+    batch: int = 8
+    """Frames rendered together."""
+    layers: int | None = None
+    """Identity layers to use; None: all."""
+    transfer: Transfer = "relative"
+    """How a swapped file's motion is carried over to the other person."""
+    size: int | None = None
+    """Side of the pictures in pixels; None: the bundle's resolution."""
+    start_seconds: float = 0.0
+    end_seconds: float | None = None
+    half: bool | None = None
+    """float16 features; None: on CUDA only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedFrame:
+    """One frame as shown."""
+
+    index: int
+    """Number in the file."""
+    pts: int
+    """In ticks of the file's time base."""
+    picture: NDArray[np.uint8]
+    """`[H, W, 3]` RGB: the aligned crop, or the full frame with a backdrop."""
+    is_held: bool
+    """The source had no face here; the frame repeats an earlier one."""
+
+
+class Decoder:
+    """Decodes one open file.
+
+    Args:
+        file: open for reading in binary mode; a pipe will do.
+        bundle: loaded weights; None loads the bundle that the file names.
+        config: device, batch and range.
+        identity_file: where the identity lies if the file only refers to one.
+
+    Raises:
+        FormatError: the bytes break the specification.
+        BundleMismatchError: the file was made for other weights.
+        UsageError: the identity lies elsewhere and no file was given; an empty range.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        *,
+        bundle: Bundle | None = None,
+        config: DecodeConfig | None = None,
+        identity_file: Path | None = None,
+    ) -> None:
+        self.config = config or DecodeConfig()
+        self.reader = Reader(file, max_layers=self.config.layers)
+        self.header: Header = self.reader.header
+        device = bundle.device if bundle else choose_device(self.config.device)
+        self.bundle = bundle or load_bundle(self.header.bundle, device)
+        self.bundle.check_decoder_id(self.header.decoder_id, wanted_bundle=self.header.bundle)
+        self.identity = self._find_identity(identity_file)
+        self._range = self._tick_range()
+        self._renderer: Renderer | None = None
+        self._audio: deque[AudioPacket] = deque()
+
+    @property
+    def side(self) -> int:
+        """Side of the aligned pictures in pixels."""
+        return self.config.size or self.header.resolution
+
+    @property
+    def frame_rate(self) -> Fraction | None:
+        """Frames per second where constant."""
+        ticks = self.header.frame_ticks
+        return None if ticks is None else 1 / (ticks * self.header.time_base)
+
+    def take_audio(self) -> list[AudioPacket]:
+        """Return the audio packets that were read since the last call; safe from another thread."""
+        taken = []
+        while self._audio:
+            taken.append(self._audio.popleft())
+        return taken
+
+    def frames(self, backdrop: Backdrop | None = None) -> Iterator[DecodedFrame]:
+        """Yield the frames in order, rendering in batches.
+
+        Args:
+            backdrop: full frames to paste the face into; None yields the aligned pictures.
+
+        Raises:
+            FormatError: damage further on in the file.
+            UsageError: a backdrop was given, and the file has no placement.
+        """
+        if backdrop is not None and self.header.placement_steps is None:
+            raise UsageError("no-placement", "the file does not say where the face belongs")
+        painter = (
+            None if backdrop is None else _Painter(backdrop, self.header, self._parse(backdrop))
+        )
+        for rows in self._batches():
+            with torch.inference_mode():
+                pictures = self._render(rows.motion)
+                if painter is not None:
+                    shown = painter.paint(pictures, rows)
+                else:
+                    shown = list(to_pixels(resize(pictures, self.side)))
+            for at, picture in enumerate(shown):
+                yield DecodedFrame(
+                    index=rows.index + at,
+                    pts=int(rows.pts[at]),
+                    picture=picture,
+                    is_held=bool(rows.flags[at] & FRAME_HELD),
+                )
+
+    def _find_identity(self, identity_file: Path | None) -> Identity:
+        if self.reader.identity is not None:
+            return self.reader.identity
+        reference = self.reader.identity_reference
+        if identity_file is None:
+            hint = f" ({reference.hint})" if reference and reference.hint else ""
+            raise UsageError(
+                "no-identity", f"the identity lies in another file{hint}; use --identity-file"
+            )
+        with open_reader(identity_file, max_layers=self.config.layers) as other:
+            if other.identity is None or other.identity_sha256 is None:
+                raise UsageError("no-identity", f"expected an identity in {identity_file}")
+            check_identity_file(self.reader, other.identity_sha256)
+            return other.identity
+
+    def _tick_range(self) -> tuple[int, int | None]:
+        base, config = self.header.time_base, self.config
+        start = int(Fraction(config.start_seconds) / base) if config.start_seconds > 0 else None
+        end = None if config.end_seconds is None else int(Fraction(config.end_seconds) / base)
+        if end is not None and end <= (start or 0):
+            raise UsageError(
+                "empty-range",
+                f"expected an end after {config.start_seconds} s, got {config.end_seconds} s",
+            )
+        return (-(1 << 62) if start is None else start), end
+
+    def _render(self, motion: NDArray[np.float32]) -> Tensor:
+        if self._renderer is None:
+            generator = tuned_generator(self.bundle.generator, self.identity.weight_deltas())
+            half = self.config.half
+            self._renderer = Renderer(
+                person_of(self.identity, generator),
+                generator,
+                pose_flow=self.bundle.pose_flow,
+                controls=self.bundle.controls,
+                half=self.bundle.device.type == "cuda" if half is None else half,
+            )
+        person = self._renderer.person
+        driver = self.reader.motion_neutral
+        wanted = retarget(
+            torch.from_numpy(motion).to(person.ws),
+            puppet=person.neutral,
+            driver=None if driver is None else torch.from_numpy(driver.copy()).to(person.ws),
+            transfer=self.config.transfer,
+        )
+        return self._renderer.render(wanted)
+
+    def _parse(self, backdrop: Backdrop) -> Parse | None:
+        if not backdrop.has_face:
+            return None
+        try:
+            return self.bundle.faces.parse
+        except BundleError:  # a bundle without face networks pastes the whole crop
+            return None
+
+    def _batches(self) -> Iterator[_Rows]:
+        """Yield wanted frames, at most `batch` at a time, never across motion groups."""
+        start, end = self._range
+        for group in self.reader.groups():
+            self._audio.extend(group.packets)
+            rows = _rows_of(group, self.header)
+            first = int(np.searchsorted(rows.pts, start))
+            last = len(rows.pts) if end is None else int(np.searchsorted(rows.pts, end))
+            for at in range(first, last, self.config.batch):
+                yield rows.cut(at, min(at + self.config.batch, last))
+            if last < len(rows.pts):
+                break
+        self._read_audio_until(end)
+
+    def _read_audio_until(self, end: int | None) -> None:
+        """Read on for the sound that belongs to frames already shown."""
+        sound = self.reader.audio_format
+        for group in self.reader.groups():
+            self._audio.extend(group.packets)
+            if sound is None or end is None or not group.packets:
+                continue
+            if group.packets[-1].dts * sound.time_base >= end * self.header.time_base:
+                return
+        self._audio.extend(self.reader.trailing_packets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Consecutive frames, dequantized."""
+
+    index: int
+    pts: NDArray[np.int64]
+    motion: NDArray[np.float32]
+    placement: NDArray[np.float32] | None
+    flags: NDArray[np.uint8]
+
+    def cut(self, start: int, stop: int) -> _Rows:
+        """Return frames `start` to `stop`."""
+        return _Rows(
+            index=self.index + start,
+            pts=self.pts[start:stop],
+            motion=self.motion[start:stop],
+            placement=None if self.placement is None else self.placement[start:stop],
+            flags=self.flags[start:stop],
+        )
+
+
+def _rows_of(group: Group, header: Header) -> _Rows:
+    motion = group.motion
+    count, first = len(motion.values), motion.first_frame
+    if motion.pts is not None:
+        pts = motion.pts
+    else:
+        numbers = np.arange(first, first + count, dtype=np.int64)
+        pts = header.start_ticks + numbers * np.int64(header.frame_ticks or 1)
+    return _Rows(
+        index=first,
+        pts=pts,
+        motion=motion.dequantize(),
+        placement=None if group.placement is None else group.placement.dequantize(),
+        flags=motion.flags if motion.flags is not None else np.zeros(count, np.uint8),
+    )
+
+
+class _Painter:
+    """Pastes rendered crops into the backdrop's frames."""
+
+    def __init__(self, backdrop: Backdrop, header: Header, parse: Parse | None) -> None:
+        self.backdrop = backdrop
+        self.header = header
+        self.compositor = Compositor(parse)
+
+    def paint(self, pictures: Tensor, rows: _Rows) -> list[NDArray[np.uint8]]:
+        """Return full frames for pictures `[N, 3, R, R]`."""
+        masks = self.compositor.masks(pictures)
+        shown = []
+        for at, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
+            frame = self.backdrop.frame(int(rows.pts[at]) * self.header.time_base)
+            if rows.placement is not None:
+                size = (frame.shape[1], frame.shape[0])
+                placement = fit_placement(rows.placement[at], self.header.source_size, size)
+                frame = self.compositor.paste(frame, picture, mask, placement)
+            shown.append(frame)
+        return shown
+
+
+def decode(
+    path: Path | str, *, bundle: Bundle | None = None, config: DecodeConfig | None = None
+) -> Iterator[DecodedFrame]:
+    """Yield the frames of a file as aligned pictures.
+
+    Args:
+        path: the `.sglat` file.
+        bundle: loaded weights; None loads the bundle that the file names.
+        config: device, batch and range.
+
+    Raises:
+        FormatError, BundleMismatchError, UsageError: as `Decoder`.
+    """
+    with Path(path).open("rb") as file:
+        yield from Decoder(file, bundle=bundle, config=config).frames()
+
+
+def prefetch(items: Iterator[T], depth: int) -> Iterator[T]:
+    """Run an iterator in a thread of its own, at most `depth` items ahead.
+
+    Rendering and video encoding then share the processor's cores; an error in the thread is raised
+    here.
+    """
+    ready: queue.Queue[Callable[[], T]] = queue.Queue(maxsize=depth)
+    is_stopped = threading.Event()
+
+    def put(action: Callable[[], T]) -> None:
+        while not is_stopped.is_set():
+            try:
+                ready.put(action, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def run() -> None:
+        try:
+            for item in items:
+                put(lambda item=item: item)  # type: ignore[misc]
+                if is_stopped.is_set():
+                    return
+            put(_raise(StopIteration()))
+        except BaseException as error:
+            put(_raise(error))
+
+    worker = threading.Thread(target=run, daemon=True)
+    worker.start()
+    try:
+        while True:
+            try:
+                item = ready.get()()
+            except StopIteration:
+                return
+            yield item
+    finally:
+        is_stopped.set()
+        worker.join()
+
+
+def _raise(error: BaseException) -> Callable[[], Any]:
+    def action() -> Any:
+        raise error
+
+    return action
