@@ -159,6 +159,14 @@ def swap(motion: BinaryIO, identity: BinaryIO, out: BinaryIO) -> None:
     _copy_body(body, muxer)
 
 
+def rewrite(file: BinaryIO, out: BinaryIO) -> None:
+    """Write the same file again, with a new index; unknown bound chunks fall away."""
+    source = open_source(file)
+    muxer = Muxer(out, source.header)
+    _put(muxer, source.preamble)
+    _copy_body(source, muxer)
+
+
 def drop_layers(file: BinaryIO, out: BinaryIO, *, keep: int) -> None:
     """Write a file with only the first `keep` identity layers.
 

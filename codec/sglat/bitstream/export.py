@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, BinaryIO, Final, TextIO
 
 import numpy as np
 
-from sglat.bitstream.fit import quantize
+from sglat.bitstream.edits import LOOK_CHUNKS, open_source
+from sglat.bitstream.fit import fit_model, quantize
+from sglat.bitstream.group import join_motion
+from sglat.bitstream.muxer import atomic_file
+from sglat.bitstream.reader import Reader
 from sglat.bitstream.records import (
     MOTION_CHANNELS,
     PLACEMENT_CHANNELS,
@@ -22,6 +26,7 @@ from sglat.bitstream.records import (
     Placement,
     UInt8,
 )
+from sglat.bitstream.writer import Writer
 from sglat.errors import FormatError, MissingExtraError, UsageError
 
 CONTROL_NAMES: Final = tuple(f"control_{n:02d}" for n in range(MOTION_CHANNELS - 2))
@@ -66,8 +71,6 @@ def save_table(table: MotionTable, path: Path, *, is_forced: bool = False) -> No
         UsageError: another ending, or the file exists.
         MissingExtraError: h5py is needed.
     """
-    from sglat.bitstream.muxer import atomic_file
-
     suffix = path.suffix.lower()
     if suffix == ".csv":
         text = io.StringIO(newline="")
@@ -95,6 +98,53 @@ def load_table(path: Path) -> MotionTable:
     if suffix in (".h5", ".hdf5"):
         return _read_hdf5(path)
     raise UsageError("bad-suffix", f"expected a name ending in .csv or .h5, found {path.name}")
+
+
+def read_table(file: BinaryIO) -> MotionTable:
+    """Return the whole track of an `.sglat` file.
+
+    Raises:
+        FormatError: any code of SPEC.md section 14.
+        UsageError: the file has no motion.
+    """
+    reader = Reader(file)
+    groups = reader.read_all()
+    if not groups:
+        raise UsageError("no-motion", "expected motion to export, found none")
+    tracks = [group.placement for group in groups if group.placement is not None]
+    placement = None
+    if len(tracks) == len(groups):  # a track with holes would not fit the table
+        values = np.concatenate([track.values for track in tracks])
+        placement = replace(tracks[0], values=values)
+    motion = join_motion([group.motion for group in groups], reader.header)
+    return MotionTable.of(reader.header, motion, placement)
+
+
+def file_of_table(table: MotionTable, template: BinaryIO, out: BinaryIO) -> None:
+    """Write an `.sglat` file with the motion of a table and the look of a template file.
+
+    Raises:
+        FormatError: any code of SPEC.md section 14.
+    """
+    source = open_source(template)
+    size = source.header.source_size
+    placement = table.placement if size is not None else None
+    header = replace(
+        source.header,
+        motion_steps=table.motion.steps,
+        time_base=table.time_base,
+        frame_ticks=table.frame_ticks,
+        start_ticks=table.start_ticks,
+        frame_count=len(table.motion.values),
+        placement_steps=None if placement is None else placement.steps,
+        model=fit_model(table.motion.values),
+    )
+    writer = Writer(out, header)
+    for chunk in source.preamble:
+        if chunk.type in (*LOOK_CHUNKS, "META"):
+            writer.put_chunk(chunk)
+    writer.put_motion(table.motion, placement)
+    writer.close()
 
 
 def write_csv(table: MotionTable, file: TextIO) -> None:

@@ -284,18 +284,22 @@ def _check_counts(entries: Sequence[_Entry], stream_bytes: int, cursor: Cursor) 
     return count
 
 
+def _read_entries(cursor: Cursor, latent_shape: tuple[int, int]) -> list[_Entry]:
+    number = cursor.varint()
+    if not 1 <= number <= k.MAX_LAYER_ENTRIES:
+        raise cursor.error(
+            "bad-layer", f"expected 1 to {k.MAX_LAYER_ENTRIES} entries, found {number}"
+        )
+    return [_read_entry(cursor, latent_shape) for _ in range(number)]
+
+
 def unpack_layer_body(cursor: Cursor, latent_shape: tuple[int, int]) -> LatentLayer | DeltaLayer:
     """Read a layer; the stream ends with the payload.
 
     Raises:
         FormatError: `bad-layer`, `bad-varint`, `bad-step`, `bad-stream`, `bad-value`, `bad-field`.
     """
-    number = cursor.varint()
-    if not 1 <= number <= k.MAX_LAYER_ENTRIES:
-        raise cursor.error(
-            "bad-layer", f"expected 1 to {k.MAX_LAYER_ENTRIES} entries, found {number}"
-        )
-    entries = [_read_entry(cursor, latent_shape) for _ in range(number)]
+    entries = _read_entries(cursor, latent_shape)
     lane_bits, spread = cursor.u8(), cursor.u8()
     if lane_bits > 8 or spread >= k.SCALES:
         raise cursor.error(
@@ -367,6 +371,20 @@ def unpack_layer(
     if number >= k.MAX_LAYERS:
         raise cursor.error("bad-layer", f"expected at most {k.MAX_LAYERS} layers, found more")
     return unpack_layer_body(cursor, latent_shape)
+
+
+def describe_layer(
+    payload: bytes, number: int, latent_shape: tuple[int, int], *, offset: int | None = None
+) -> dict[str, object]:
+    """Return kind, entries and integers of an IDEN (number 0) or LAYR payload, not decoded."""
+    cursor = Cursor(payload, offset=offset)
+    if number == 0:
+        cursor.take(NEUTRAL_BYTES)
+    cursor.varint()
+    entries = _read_entries(cursor, latent_shape)
+    kind = "latent" if entries[0].kind == LATENT else "weights"
+    count = sum(entry.count for entry in entries)
+    return {"kind": kind, "entries": len(entries), "integers": count}
 
 
 def pack_reference(reference: IdentityReference) -> bytes:

@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 import numpy as np
 
 from sglat.bitstream import extras
+from sglat.bitstream.chunks import Chunk
 from sglat.bitstream.constants import MAX_GROUP_FRAMES, MAX_PACKETS
 from sglat.bitstream.group import join_motion, pack_motion, pack_placement, unpack_group_head
 from sglat.bitstream.identity import pack_identity, pack_neutral, pack_reference
@@ -61,6 +62,10 @@ class Writer:
     def header(self) -> Header:
         """The header as readers will see it."""
         return self._muxer.header
+
+    def put_chunk(self, chunk: Chunk) -> None:
+        """Copy a chunk of another file, anything but motion."""
+        self._muxer.put(chunk.type, chunk.payload, flags=chunk.flags)
 
     def put_identity(self, identity: Identity) -> None:
         """Write IDEN and LAYR."""

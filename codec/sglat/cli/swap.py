@@ -1,0 +1,161 @@
+"""`sgl-swap`: recombine files without decoding a picture: swap, join, trim, drop, strip, detach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Annotated, BinaryIO
+
+import typer
+
+from sglat.cli.common import run, say
+
+app = typer.Typer(
+    help="Recombine .sglat files without decoding a picture.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Edit = Callable[[BinaryIO, BinaryIO], object]
+
+
+@app.command()
+def swap(
+    out: Annotated[Path, typer.Argument(help="The new file.")],
+    motion: Annotated[
+        list[Path],
+        typer.Option(help="Whose motion: .sglat, or .csv or .h5 of sgl-info; several are joined."),
+    ],
+    identity: Annotated[Path | None, typer.Option(help="Whose look; default: unchanged.")] = None,
+    span: Annotated[
+        str | None,
+        typer.Option("--trim", metavar="A:B", help="Keep the groups between seconds A and B."),
+    ] = None,
+    layers: Annotated[int | None, typer.Option(help="Keep this many identity layers.")] = None,
+    is_stripped: Annotated[
+        bool, typer.Option("--strip", help="Remove metadata, thumbnail and settings.")
+    ] = False,
+    identity_file: Annotated[
+        Path | None, typer.Option(help="Move the identity into a file of its own.")
+    ] = None,
+    is_attached: Annotated[
+        bool, typer.Option("--attach", help="Put the identity in that the file refers to.")
+    ] = False,
+    is_forced: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+) -> None:
+    """Write a file with the motion of one and the look of another.
+
+    Steps run in the order join, trim, swap or attach, layers, strip, identity file.
+    """
+    from sglat.bitstream import edits, timeline
+    from sglat.bitstream.muxer import atomic_file
+    from sglat.errors import UsageError
+
+    if is_attached and identity is None:
+        raise UsageError("no-identity-file", "--attach needs --identity")
+    with ExitStack() as stack:
+        files = [_motion_file(path, identity, stack) for path in motion]
+        stages: list[Edit] = []
+        if span is not None:
+            first, last = _span(span)
+            stages.append(lambda a, b: timeline.trim(a, b, start_seconds=first, end_seconds=last))
+        if identity is not None:
+            look = stack.enter_context(_opened(identity))
+            put = edits.attach if is_attached else edits.swap
+            stages.append(lambda a, b: put(a, look, b))
+        if layers is not None:
+            stages.append(lambda a, b: edits.drop_layers(a, b, keep=layers))
+        if is_stripped:
+            stages.append(edits.strip)
+        target = stack.enter_context(atomic_file(out, is_forced=is_forced))
+        if identity_file is not None:
+            alone = stack.enter_context(atomic_file(identity_file, is_forced=is_forced))
+            hint = identity_file.name
+            stages.append(lambda a, b: edits.detach(a, b, alone, hint=hint))
+        if len(files) > 1:
+            joined = stack.enter_context(TemporaryFile())
+            timeline.concat(files, joined)
+            files = [joined]
+        _run_stages(files[0], stages, target, stack)
+    _report(out)
+
+
+def _motion_file(path: Path, identity: Path | None, stack: ExitStack) -> BinaryIO:
+    """Open a motion file; a table is first turned into one."""
+    from sglat.bitstream.export import file_of_table, load_table
+    from sglat.errors import UsageError
+
+    if path.suffix.lower() not in (".csv", ".h5", ".hdf5"):
+        return stack.enter_context(_opened(path))
+    if identity is None:
+        raise UsageError("no-identity-file", f"{path.name} has no look of its own: add --identity")
+    if not path.is_file():
+        raise UsageError("no-file", f"{path}: no such file")
+    built: BinaryIO = stack.enter_context(TemporaryFile())  # noqa: SIM115
+    with _opened(identity) as look:
+        file_of_table(load_table(path), look, built)
+    built.seek(0)
+    return built
+
+
+def _opened(file: Path) -> BinaryIO:
+    from sglat.errors import UsageError
+
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise UsageError("no-file", f"{file}: {error.strerror}") from error
+
+
+def _span(text: str) -> tuple[Fraction, Fraction]:
+    from sglat.errors import UsageError
+
+    first, _, last = text.partition(":")
+    try:
+        span = Fraction(first or "0"), Fraction(last or str(1 << 40))
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError("bad-span", f"expected A:B in seconds, found {text!r}") from error
+    if not span[0] < span[1]:
+        raise UsageError("bad-span", f"expected A before B, found {text!r}")
+    return span
+
+
+def _run_stages(file: BinaryIO, stages: list[Edit], out: BinaryIO, stack: ExitStack) -> None:
+    """Run edits one after the other through temporary files; with none, rewrite the file."""
+    from sglat.bitstream.edits import rewrite
+
+    for stage in stages[:-1]:
+        file.seek(0)
+        between: BinaryIO = stack.enter_context(TemporaryFile())  # noqa: SIM115
+        stage(file, between)
+        file = between
+    file.seek(0)
+    last = stages[-1] if stages else rewrite
+    last(file, out)
+
+
+def _report(out: Path) -> None:
+    from sglat.bitstream.summary import describe
+    from sglat.cli.info import printable
+
+    with out.open("rb") as file:
+        record = describe(file)
+    motion = record["motion"]
+    frames = motion["frames"] if motion else 0
+    say(f"{out}: {frames} frames, {record['file_bytes']} bytes")
+    provenance = record["provenance"]
+    if provenance:
+        say(f"consent: {printable(provenance['consent'] or 'no statement')}")
+
+
+def main() -> None:
+    """Run `sgl-swap`."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()
