@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-
-import typer
+from collections.abc import Callable
 
 from sglat.errors import SglatError, UsageError
 
@@ -13,7 +12,7 @@ _BAR_WIDTH = 30
 _SECONDS_BETWEEN = 0.1  # between two drawings
 
 
-def run(app: typer.Typer) -> None:
+def run(app: Callable[[], object]) -> None:
     """Run a command; our errors become one line on stderr and status 1, wrong usage status 2."""
     try:
         app()
