@@ -22,6 +22,8 @@ from sglat.bundles.manifest import (
 )
 from sglat.bundles.parts import load_network
 from sglat.errors import BundleError, BundleMismatchError
+from sglat.networks.faces import FaceAnalysis
+from sglat.networks.perceptual import PerceptualDistance
 from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylespace import GeneratorConfig
 
@@ -112,6 +114,28 @@ class Bundle:
                 f"found {controls.style_widths}",
             )
         return controls.to(self.device)
+
+    @cached_property
+    def faces(self) -> FaceAnalysis:
+        """Detection, landmarks, parsing and identity; the embedded networks where it has none.
+
+        Raises:
+            BundleError: a face network is missing or damaged.
+        """
+        from sglat.bundles.eyes import face_analysis
+
+        return face_analysis(self, self._embedded)
+
+    @cached_property
+    def perceptual(self) -> PerceptualDistance:
+        """How different two batches of pictures look; the embedded network where it has none."""
+        owner = self if self.has("faces_perceptual") else self._embedded
+        return cast(PerceptualDistance, owner.module("faces_perceptual"))
+
+    @cached_property
+    def _embedded(self) -> Bundle:
+        is_embedded = self.folder.resolve() == EMBEDDED_FOLDER.resolve()
+        return self if is_embedded else Bundle(EMBEDDED_FOLDER, self.device)
 
     def has(self, role: str) -> bool:
         """Tell whether the bundle has a part."""

@@ -22,6 +22,8 @@ class Kind:
     network: str
     config: str = ""
     """Name of the config class beside it; empty where the network takes none."""
+    takes_tensors: bool = False
+    """The network is built from its stored tensors, given as `backbone`."""
 
 
 KINDS: Final[dict[str, Kind]] = {
@@ -40,6 +42,7 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "arcface": Kind(module="sglat.networks.arcface", network="ArcFace"),
     "bisenet": Kind(module="sglat.networks.bisenet", network="BiSeNet"),
+    "lpips_alex": Kind(module="sglat.networks.perceptual", network="Lpips", takes_tensors=True),
     "motion_estimator": Kind(module="sglat.networks.motion_estimator", network="MotionEstimator"),
     "embedded_detector": Kind(module="sglat.networks.embedded_detector", network="DetectorNetwork"),
     "embedded_landmarks": Kind(
@@ -127,7 +130,11 @@ def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], *, place: st
 
 
 def load_network(part: PartRecord, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Build a part's network and fill it; raises BundleError."""
+    """Build a part's network and fill it; raises BundleError, MissingExtraError."""
+    entry = KINDS.get(part.kind)
+    if entry is not None and entry.takes_tensors:
+        network: nn.Module = getattr(import_module(entry.module), entry.network)(backbone=tensors)
+        return network.eval().requires_grad_(False)
     return fill_network(build_network(part.kind, part.config), tensors, place=part.file)
 
 

@@ -5,9 +5,9 @@ Source of the scheme: Zhang et al. 2018, https://arxiv.org/abs/1801.03924, secti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -80,14 +80,18 @@ class Lpips(nn.Module):
     """LPIPS v0.1 through the `lpips` package, whose weights decide what the numbers mean."""
 
     def __init__(
-        self, *, net: Literal["alex", "vgg", "squeeze"] = "alex", backbone: Path | None = None
+        self,
+        *,
+        net: Literal["alex", "vgg", "squeeze"] = "alex",
+        backbone: Path | Mapping[str, Tensor] | None = None,
     ) -> None:
         """Load the network.
 
         Args:
             net: backbone of the metric.
-            backbone: the backbone's state dict as torchvision publishes it; without it torchvision
-                looks into its own cache, and never downloads: absent weights are an error.
+            backbone: the backbone's state dict as torchvision publishes it, or its file; without
+                it torchvision's own cache is searched, and nothing is downloaded: absent weights
+                are an error.
 
         Raises:
             MissingExtraError: `lpips` or torchvision is not installed.
@@ -99,9 +103,13 @@ class Lpips(nn.Module):
             import torchvision.models as models
         except ImportError as error:
             raise MissingExtraError("lpips", extra="lpips") from error
-        path = backbone or _cached_backbone(models, net)
+        if not isinstance(backbone, Mapping):
+            path = backbone or _cached_backbone(models, net)
+            backbone = cast(
+                Mapping[str, Tensor], torch.load(path, map_location="cpu", weights_only=True)
+            )
         metric = lpips.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False)
-        _load_backbone(metric.net, net, path)
+        _load_backbone(metric.net, net, backbone)
         self.metric = metric.eval().requires_grad_(False)
 
     def features(self, x: Tensor) -> list[Tensor]:
@@ -134,12 +142,11 @@ def _cached_backbone(models: object, net: str) -> Path:
     return path
 
 
-def _load_backbone(network: nn.Module, net: str, path: Path) -> None:
+def _load_backbone(network: nn.Module, net: str, state: Mapping[str, Tensor]) -> None:
     """Copy torchvision's `features.N.*` into the package's `sliceK.N.*`."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
     own = network.state_dict()
     renamed = {name: state.get("features." + name.split(".", 1)[1]) for name in own}
     wrong = [n for n, t in renamed.items() if t is None or t.shape != own[n].shape]
     if wrong:
-        raise BundleError("missing-tensors", f"{path.name}: no weights for {net} {wrong[0]}")
+        raise BundleError("missing-tensors", f"no weights for {net} {wrong[0]}")
     network.load_state_dict({n: t for n, t in renamed.items() if t is not None})
