@@ -447,7 +447,9 @@ def with_chunk(kind: str, payload: bytes, code: str, what: str, **forged: int) -
     """Put one chunk after the identity."""
     maker = begin()
     at = len(maker.data)
-    return refused(code, maker.add(kind, payload, **forged).group(wave(1)).end(), what, at)
+    is_frame_fault = code in ("bad-chunk", "bad-flags", "unknown-critical", "bad-length", "bad-crc")
+    data = maker.add(kind, payload, **forged).group(wave(1)).end()
+    return refused(code, data, what, at if is_frame_fault else None)
 
 
 def with_head(

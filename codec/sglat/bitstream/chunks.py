@@ -97,7 +97,7 @@ def read_signature(source: ByteSource) -> None:
     found = source.read_some(len(SIGNATURE))
     if found == SIGNATURE:
         return
-    if found and found == SIGNATURE[: len(found)]:
+    if found == SIGNATURE[: len(found)]:
         raise FormatError(
             "truncated", f"expected a signature, found {len(found)} bytes", offset=len(found)
         )
