@@ -1075,20 +1075,32 @@ def take_placement(file: Decoded, payload: bytes) -> None:
 def check_index(file: Decoded, fields: Fields) -> None:
     """Compare INDX with the file (11)."""
     require(file.waiting is None, "a placement without its group", "bad-placement")
-    require(fields.varint() == len(file.groups), "number of groups", "bad-index")
-    offset = time = 0
-    for group in file.groups:
-        count, offset = fields.varint(), offset + fields.varint()
-        require((count, offset) == (len(group.values), group.offset), "a group", "bad-index")
-        if file.head.frame_ticks == 0:
-            time += fields.svarint()
-            require(group.times is not None and time == group.times[0], "a time stamp", "bad-index")
-    require(fields.varint() == len(file.packets), "number of APKT chunks", "bad-index")
-    offset = dts = 0
-    for packets in file.packets:
-        offset, dts = offset + fields.varint(), dts + fields.svarint()
-        require((offset, dts) == (packets.offset, packets.dts[0]), "an APKT chunk", "bad-index")
+    has_times = file.head.frame_ticks == 0
+    groups, offset, time = [], 0, 0
+    for _ in range(index_count(fields)):
+        count, gap = fields.varint(), fields.varint()
+        offset, time = offset + gap, time + (fields.svarint() if has_times else 0)
+        require(count >= 1 and gap >= 1, "groups do not rise", "bad-index")
+        groups.append((count, offset, time))
+    audio, offset, dts = [], 0, 0
+    for _ in range(index_count(fields)):
+        gap = fields.varint()
+        offset, dts = offset + gap, dts + fields.svarint()
+        require(gap >= 1, "audio chunks do not rise", "bad-index")
+        audio.append((offset, dts))
     fields.end()
+    found = [(len(g.values), g.offset, g.times[0] if g.times else 0) for g in file.groups]
+    require(groups == found, f"groups {groups}, found {found}", "bad-index")
+    chunks = [(packets.offset, packets.dts[0]) for packets in file.packets]
+    require(audio == chunks, f"APKT chunks {audio}, found {chunks}", "bad-index")
+
+
+def index_count(fields: Fields) -> int:
+    """Return a number of items, each of which takes at least a byte."""
+    count = fields.varint()
+    left = len(fields.data) - fields.at
+    require(count <= left, f"{count} items in {left} bytes", "bad-index")
+    return count
 
 
 def check_end(file: Decoded, payload: bytes, at: int) -> None:
