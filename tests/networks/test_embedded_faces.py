@@ -22,6 +22,7 @@ from sglat.networks.embedded_identity import IdentityNetwork
 from sglat.networks.embedded_landmarks import LandmarkNetwork
 from sglat.networks.embedded_parsing import ParsingNetwork
 from sglat.networks.embedded_perceptual import PerceptualNetwork
+from sglat.networks.embedded_tracking import steadied
 from sglat.networks.embedded_views import (
     View,
     checked_picture,
@@ -31,7 +32,7 @@ from sglat.networks.embedded_views import (
     view_of_box,
     view_of_points,
 )
-from sglat.networks.faces import FaceBox
+from sglat.networks.faces import FaceBox, FaceLandmarks
 from tests.support.tolerances import FOLDED_NORM_ATOL, VIEW_POINT_ATOL_PIXELS
 
 BOX = FaceBox(left=40, top=30, right=110, bottom=120, score=1)
@@ -219,10 +220,33 @@ def test_perceptual_distance_is_zero_to_itself_symmetric_and_differentiable() ->
     first.requires_grad_()
     distance = network(first, second)
     distance.sum().backward()
-    assert float(network(second, second)) == 0
+    assert float(network(second, second).detach()) == 0
     assert torch.allclose(distance, network(second, first))
     assert first.grad is not None and bool(torch.isfinite(first.grad).all())
-    assert float(distance) > 0
+    assert float(distance.detach()) > 0
+
+
+def landmarks_at(points: np.ndarray, openness: float = 0.3) -> FaceLandmarks:
+    return FaceLandmarks(
+        points=points.astype(np.float32), yaw_degrees=0.0, pitch_degrees=0.0, roll_degrees=0.0,
+        eye_openness=(openness, openness), blendshapes=np.zeros(52, np.float32), score=1.0,
+    )  # fmt: skip
+
+
+def test_noise_of_a_still_face_is_damped_and_motion_is_kept() -> None:
+    face = np.random.default_rng(1).uniform(0, 100, (478, 2))
+    face[[362, 385, 387, 263, 373, 380]], face[[33, 160, 158, 133, 153, 144]] = (80, 40), (30, 40)
+    still = landmarks_at(face)
+    trembling = steadied(landmarks_at(face + 0.1), still).points - still.points
+    moving = steadied(landmarks_at(face + 10), still).points - still.points
+    assert float(np.abs(trembling).max()) < 0.05
+    assert np.allclose(moving, 10, atol=1e-4)
+
+
+def test_a_blink_is_not_smoothed_away() -> None:
+    face = np.random.default_rng(1).uniform(0, 100, (478, 2))
+    shut = steadied(landmarks_at(face, openness=0.05), landmarks_at(face, openness=0.3))
+    assert shut.eye_openness == pytest.approx((0.05, 0.05))
 
 
 def test_a_missing_network_is_named() -> None:

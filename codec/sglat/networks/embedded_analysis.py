@@ -19,6 +19,7 @@ from sglat.networks.embedded_identity import IdentityNetwork
 from sglat.networks.embedded_landmarks import LandmarkNetwork, LandmarkOutput
 from sglat.networks.embedded_parsing import ParsingNetwork
 from sglat.networks.embedded_perceptual import PerceptualNetwork
+from sglat.networks.embedded_tracking import steadied
 from sglat.networks.embedded_views import (
     View,
     checked_picture,
@@ -38,6 +39,7 @@ KINDS: Final[dict[str, type[nn.Module]]] = {
     "perceptual": PerceptualNetwork,
 }
 ROLES: Final = tuple(KINDS)
+TRACKED_SCORE: Final = 0.5  # below, the face is no longer where it was
 MIN_SIDE: Final = 16  # pixels; a smaller picture holds no face that could be found
 
 
@@ -49,9 +51,9 @@ class AnalysisConfig:
     """Longest side at which a picture is searched first."""
     detect_side_fine: int = 640
     """Longest side of the second search, for pictures in which the first finds nothing."""
-    detect_score: float = 0.4
+    detect_score: float = 0.5
     """Faces scored below are not reported."""
-    face_score: float = 0.5
+    face_score: float = 0.95
     """A found face is dropped where the landmark network scores it below."""
 
 
@@ -170,19 +172,22 @@ class EmbeddedAnalysis:
         """Return the landmarks of the face in a box.
 
         Without `previous` the network looks twice: at the box, then at the face it found there,
-        turned upright. With the landmarks of the frame before it looks once, where they were.
-        A box without a face gives a low score, not an error.
+        turned upright. With the landmarks of the frame before it looks once, where they were, and
+        steadies what it finds; where the face has gone from there it goes back to the box. A box
+        without a face gives a low score, not an error.
 
         Raises:
             FaceError: not a picture, or a box that is empty or not finite.
         """
         picture = checked_picture(picture)
-        if previous is None:
-            rough_view = view_of_box(box)
-            rough = self._run_landmarks(picture, rough_view)
-            view = view_of_points(to_picture(rough.points[0].cpu().numpy(), rough_view))
-        else:
+        if previous is not None:
             view = view_of_points(previous.points)
+            found = _to_record(self._run_landmarks(picture, view), view)
+            if found.score >= TRACKED_SCORE:
+                return steadied(found, previous)
+        rough_view = view_of_box(box)
+        rough = self._run_landmarks(picture, rough_view)
+        view = view_of_points(to_picture(rough.points[0].cpu().numpy(), rough_view))
         return _to_record(self._run_landmarks(picture, view), view)
 
     @torch.inference_mode()

@@ -83,7 +83,7 @@ def view_of_points(points: NDArray[np.float32]) -> View:
     return View(
         x=float(centre[0]),
         y=float(centre[1]),
-        side=CROP_SCALE * float((high - low).max()),
+        side=max(CROP_SCALE * float((high - low).max()), 1.0),
         roll_degrees=math.degrees(angle),
     )
 

@@ -117,6 +117,9 @@ def scenery(size: int, generator: np.random.Generator) -> Picture:
     picture = np.array(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
     for _ in range(int(generator.integers(0, 9))):
         _draw(picture, generator)
+    if generator.random() < 0.6:  # few real scenes are as gaudy
+        grey = picture.mean(axis=2, keepdims=True)
+        picture = (grey + generator.uniform(0, 0.6) * (picture - grey)).astype(np.uint8)
     if generator.random() < 0.5:
         picture = np.array(cv2.GaussianBlur(picture, (0, 0), generator.uniform(0.5, 3)), np.uint8)
     return picture
@@ -125,7 +128,7 @@ def scenery(size: int, generator: np.random.Generator) -> Picture:
 def _draw(picture: Picture, generator: np.random.Generator) -> None:
     size = picture.shape[0]
     colour = tuple(int(value) for value in generator.integers(0, 256, 3))
-    kind = int(generator.integers(4))
+    kind = int(generator.integers(6))
     if kind == 0:
         corners = generator.uniform(-0.2, 1.2, (int(generator.integers(3, 6)), 2)) * size
         cv2.fillPoly(picture, [corners.astype(np.int32)], colour)
@@ -145,7 +148,42 @@ def _draw(picture: Picture, generator: np.random.Generator) -> None:
             colour,
             int(generator.integers(1, 9)),
         )
-    else:
+    elif kind == 3:
         left, top = (generator.uniform(-0.2, 0.9, 2) * size).astype(int)
         width, height = (generator.uniform(0.05, 0.7, 2) * size).astype(int)
         cv2.rectangle(picture, (int(left), int(top), int(width), int(height)), colour, -1)
+    elif kind == 4:
+        _draw_ball(picture, generator)
+    else:
+        _draw_writing(picture, generator)
+
+
+def _draw_ball(picture: Picture, generator: np.random.Generator) -> None:
+    """Draw a shaded, grained ellipse: a coin, a fruit, a cup; the size of a face, but none."""
+    size = picture.shape[0]
+    axes = generator.uniform(0.03, 0.4) * size * np.exp(generator.normal(0, 0.15, 2))
+    centre = generator.uniform(0, 1, 2) * size
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    across, down = (x - centre[0]) / axes[0], (y - centre[1]) / axes[1]
+    inside = np.clip((1 - np.hypot(across, down)) * axes.min() / 1.5, 0, 1)[..., None]
+    slope = generator.normal(0, 0.4, 2)
+    waves = np.cos(generator.uniform(1, 6) * across + generator.uniform(0, 6))
+    waves = waves * np.cos(generator.uniform(1, 6) * down + generator.uniform(0, 6))
+    light = 1 + slope[0] * across + slope[1] * down + generator.uniform(0, 0.5) * waves
+    top, left = generator.integers(0, 1024 - size, 2)
+    grain = _noise_bank()[top : top + size, left : left + size, :1]
+    colour = generator.uniform(30, 240, 3)
+    ball = colour * light[..., None] + generator.uniform(0, 15) * grain
+    picture[:] = np.clip(inside * ball + (1 - inside) * picture, 0, 255).astype(np.uint8)
+
+
+def _draw_writing(picture: Picture, generator: np.random.Generator) -> None:
+    size = picture.shape[0]
+    colour = tuple(int(value) for value in generator.integers(0, 256, 3))
+    scale, top = generator.uniform(0.3, 2.5), int(generator.uniform(0, 1) * size)
+    for line in range(int(generator.integers(1, 6))):
+        letters = "".join(chr(int(code)) for code in generator.integers(33, 123, 24))
+        place = (int(generator.uniform(-0.3, 0.5) * size), top + int(30 * scale) * line)
+        cv2.putText(
+            picture, letters, place, int(generator.integers(8)), scale, colour, 1 + (scale > 1)
+        )

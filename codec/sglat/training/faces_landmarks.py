@@ -30,7 +30,7 @@ RIGHT_EYE = (33, 160, 158, 133, 153, 144)
 
 
 class LandmarkTask:
-    """Random crops of aligned faces with their labels, and one crop in twelve without a face."""
+    """Random crops of aligned faces with their labels, and one crop in eight without a face."""
 
     name = "landmarks"
 
@@ -62,7 +62,8 @@ class LandmarkTask:
         shut = self.eyes[rows].min(1) < 0.12
         turned = (np.abs(self.pose[rows, 0]) > 18) | (np.abs(self.pose[rows, 1]) > 14)
         open_mouth = self.blendshapes[rows, 25] > 0.25
-        weights = 1.0 + 2.0 * shut + 1.0 * turned + 1.0 * open_mouth
+        glance = self.blendshapes[rows, 13:17].max(1) > 0.45  # eyeLookIn, eyeLookOut
+        weights = 1.0 + 2.0 * shut + 1.0 * turned + 1.0 * open_mouth + 1.5 * glance
         return np.asarray(weights / weights.sum())
 
     def build(self) -> nn.Module:
@@ -89,7 +90,7 @@ class LandmarkTask:
             points = points[self.mirror] * (-1, 1) + (1, 0)
             pose, eyes = pose * (-1, 1, -1), eyes[::-1]
             blendshapes = blendshapes[self.mirror_blendshapes]
-        is_face = generator.random() > 0.08
+        is_face = generator.random() > 0.12
         wide = generator.random() < 0.5
         view = random_view(points, generator, wide) if is_face else None
         if view is None:
@@ -118,14 +119,24 @@ class LandmarkTask:
         distance = torch.linalg.vector_norm(out.points - batch["points"], dim=-1) / unit
         emphasis = self.emphasis.to(distance.device)
         point = ((distance * emphasis).mean(1) * face).sum() / count
+        gaze = (distance[:, 468:].mean(1) * face).sum() / count
         gap_out, gap = _gaps(out.points) / unit, _gaps(batch["points"]) / unit
         lids = ((gap_out - gap).abs().mean(1) * face).sum() / count
         eyes = ((out.eye_openness - batch["eyes"]).abs().mean(1) * face).sum() / count
         pose = ((out.pose - batch["pose"]).abs().mean(1) * face).sum() / count
         shapes = ((out.blendshapes - batch["blendshapes"]).abs().mean(1) * face).sum() / count
         score = functional.binary_cross_entropy_with_logits(out.score_logit, face)
-        loss = point + 2 * lids + 0.5 * eyes + 0.01 * pose + 0.5 * shapes + 0.05 * score
-        parts = {"loss": loss, "point": point, "eyes": eyes, "pose": pose, "shapes": shapes}
+        loss = (
+            point + 0.4 * gaze + 2 * lids + 0.5 * eyes + 0.01 * pose + 0.5 * shapes + 0.05 * score
+        )
+        parts = {
+            "loss": loss,
+            "point": point,
+            "gaze": gaze,
+            "eyes": eyes,
+            "pose": pose,
+            "shapes": shapes,
+        }
         return loss, {key: float(value.detach()) for key, value in parts.items()}
 
     @torch.inference_mode()
@@ -177,7 +188,7 @@ def faceless(
 ) -> NDArray[np.uint8]:
     """Return a crop without a whole face: tiles, scenery, or a piece beside or inside a face."""
     kind = generator.random()
-    if kind < 0.4:
+    if kind < 0.3:
         return shuffled(picture, generator)
     if kind < 0.7:
         return scenery(INPUT_SIZE, generator)
