@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 PROTOTYPE_ATOL = 1e-5
 """The same operations on pictures of size 1: measured 0; room for another order of summation."""
 
@@ -16,3 +18,38 @@ FOLDED_NORM_ATOL = 1e-5
 """Folding moves float32 roundings through up to fifteen layers; measured at most 1.4e-7."""
 VIEW_POINT_ATOL_PIXELS = 0.15
 """Bilinear sampling of a dot 3 px wide, quantised to 8 bits; measured at most 0.036 px."""
+
+# --- alignment ---
+# Bilinear sampling of a ramp, rounded to whole levels: at most half a level and a little.
+CROP_ROUND_TRIP_PIXELS = 1.0
+# Registration of a drawn 64 px face after known affine motions, worst of three points of which two
+# lie outside the mask: 0.20 to 0.23 measured.
+REGISTRATION_PIXELS = 0.35
+# Second differences of the joined placement against those of landmarks that tremble by a pixel:
+# 0.02 measured on a drawn face.
+STEADIER_THAN_LANDMARKS = 0.1
+
+SYNTHESIS_ATOL = 1e-4
+"""Fast against plain synthesis, float32 on CPU: another order of sums on pictures up to about 15;
+measured 5e-5 at 1024 px with config f, 7e-6 with the embedded generator."""
+
+WINOGRAD_ATOL = 1e-4
+"""Winograd's F(4, 3) in float32 on values of deviation 1; measured 2e-5, direct sums 1e-5."""
+
+FLOW_ROUND_TRIP_ATOL = 1e-4
+"""Flow forward and back in float64, solver tolerance 1e-8 or 32 fixed steps; see the measurement
+in the test of fixed steps: their error falls with the fourth power."""
+
+FLOW_GRADIENT_RTOL = 1e-4
+"""Central differences with a step of 1e-4 degrees in float64 against the solver's own gradient."""
+
+HALF_PICTURE_ATOL = {torch.float16: 0.05, torch.bfloat16: 0.4}
+"""Half-precision features, pictures of about 10: 10 and 7 bits of mantissa, eight layers."""
+
+# --- decoder ---
+# Pose flow there and back, and float32 sums in another order, on the random 16 px bundle.
+GENERATOR_ATOL = 1e-3
+# Style on the activations or in the filters: another order of float32 operations.
+FAST_RENDER_ATOL = 1e-4
+# Cut out bilinearly, pasted back bilinearly, rounded twice, on a linear ramp.
+PASTE_BACK_LEVELS = 3

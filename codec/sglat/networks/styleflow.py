@@ -183,17 +183,21 @@ class StyleFlow(nn.Module):
             start, end = end, start
         if self.config.solver == "rk4":
             return self._runge_kutta(x, conditions, start, end)
-        from torchdiffeq import odeint  # slow to import, and fixed steps do without
+        # The package makes its coefficients when imported; as inference tensors they would spoil
+        # every later gradient.
+        with_gradient = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.set_grad_enabled(with_gradient):
+            from torchdiffeq import odeint  # slow to import, and fixed steps do without
 
-        states: Tensor = odeint(
-            lambda time, state: self.velocity(time, state, conditions),
-            x,
-            torch.stack([start, end]),
-            rtol=self.config.tolerance,
-            atol=self.config.tolerance,
-            method="dopri5",
-        )
-        return states[-1]
+            states: Tensor = odeint(
+                lambda time, state: self.velocity(time, state, conditions),
+                x,
+                torch.stack([start, end]),
+                rtol=self.config.tolerance,
+                atol=self.config.tolerance,
+                method="dopri5",
+            )
+            return states[-1]
 
     def _runge_kutta(self, x: Tensor, conditions: Tensor, start: Tensor, end: Tensor) -> Tensor:
         step = (end - start) / self.config.steps

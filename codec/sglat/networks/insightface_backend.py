@@ -1,0 +1,182 @@
+"""insightface as the eyes of the encoder: its detector and identity network, where at hand.
+
+The model pack knows 106 landmarks, the codec needs 478 and blendshapes; these, and face parsing,
+stay with the bundle's own networks, which look where insightface found the face. The pack is never
+downloaded from here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sglat.errors import BundleError, MissingExtraError, UsageError
+from sglat.networks.faces import FaceAnalysis, FaceBox, FaceLandmarks
+
+PACK: Final = "buffalo_l"
+DETECTOR_FILE: Final = "det_10g.onnx"
+IDENTITY_FILE: Final = "w600k_r50.onnx"
+Choice = Literal["auto", "embedded", "insightface"]
+
+_DETECTOR_SIZE: Final = (640, 640)  # pixels; the pack's own default
+_TEMPLATE_SIZE: Final = 112
+# Eyes and mouth corners in the identity network's 112 px template, x and y (published with it)
+_TEMPLATE: Final = (
+    (38.2946, 51.6963),
+    (73.5318, 51.5014),
+    (41.5493, 92.3655),
+    (70.7299, 92.2041),
+)
+# The same points in an FFHQ crop of side 1. The crop's rule puts the eye line 0.1 of the distance
+# v between eyes and mouth above the middle; with a side of 4 eye distances u and 2 u = 1.8 v, the
+# eyes lie 0.25 apart and the mouth 0.278 below them. Mouth corners: 0.18 apart.
+_CROP: Final = ((0.375, 0.472), (0.625, 0.472), (0.41, 0.75), (0.59, 0.75))
+
+
+def pack_folder(root: Path | None = None) -> Path:
+    """Return where insightface keeps the model pack.
+
+    Args:
+        root: insightface's home; `INSIGHTFACE_HOME`, else `~/.insightface`.
+    """
+    home = root or Path(os.environ.get("INSIGHTFACE_HOME", "~/.insightface")).expanduser()
+    return home / "models" / PACK
+
+
+def is_available(root: Path | None = None) -> bool:
+    """Tell whether the package is installed and its model pack is present."""
+    folder = pack_folder(root)
+    has_pack = all((folder / name).is_file() for name in (DETECTOR_FILE, IDENTITY_FILE))
+    return has_pack and importlib.util.find_spec("insightface") is not None
+
+
+def choose_face_analysis(
+    embedded: FaceAnalysis, *, choice: Choice = "auto", root: Path | None = None
+) -> FaceAnalysis:
+    """Return insightface's analysis if wanted and possible, else the embedded one.
+
+    Args:
+        embedded: the bundle's own networks.
+        choice: `auto` takes insightface exactly when its model pack is present.
+        root: insightface's home folder; found by itself if None.
+
+    Raises:
+        MissingExtraError: insightface was asked for but is not installed.
+        BundleError: it was asked for but its model pack is absent.
+    """
+    if choice == "embedded" or (choice == "auto" and not is_available(root)):
+        return embedded
+    return InsightFaceAnalysis(embedded, root=root)
+
+
+class InsightFaceAnalysis:
+    """insightface behind the interface of `FaceAnalysis`."""
+
+    def __init__(self, base: FaceAnalysis, *, root: Path | None = None) -> None:
+        """Load the pack's detector and identity network.
+
+        Args:
+            base: does landmarks and parsing.
+            root: insightface's home folder; found by itself if None.
+
+        Raises:
+            MissingExtraError: the package is not installed.
+            BundleError: the model pack is absent.
+        """
+        self.base = base
+        folder = pack_folder(root)
+        try:
+            module = importlib.import_module("insightface.app")
+        except ImportError as error:
+            raise MissingExtraError("insightface", extra="insightface") from error
+        for name in (DETECTOR_FILE, IDENTITY_FILE):
+            if not (folder / name).is_file():
+                raise BundleError("missing-weights", f"expected {name} in {folder}, found nothing")
+        app: Any = module.FaceAnalysis(
+            name=PACK,
+            root=str(folder.parent.parent),
+            allowed_modules=["detection", "recognition"],
+            providers=["CPUExecutionProvider"],
+        )
+        app.prepare(ctx_id=-1, det_size=_DETECTOR_SIZE)
+        self._detector = app.models["detection"]
+        self._identity = app.models["recognition"]
+
+    def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
+        """Return all faces of a picture `[H, W, 3]`, largest first."""
+        rows, _ = self._detector.detect(_blue_first(picture), max_num=0, metric="default")
+        boxes = [
+            FaceBox(left=left, top=top, right=right, bottom=bottom, score=score)
+            for left, top, right, bottom, score in np.asarray(rows, dtype=float).tolist()
+        ]
+        return sorted(boxes, key=lambda box: (box.left - box.right) * (box.bottom - box.top))
+
+    def landmarks(
+        self, picture: NDArray[np.uint8], box: FaceBox, *, previous: FaceLandmarks | None = None
+    ) -> FaceLandmarks:
+        """Return the base networks' landmarks of the face in a box."""
+        return self.base.landmarks(picture, box, previous=previous)
+
+    def parse(self, crops: Tensor) -> Tensor:
+        """Return the base networks' class probabilities `[N, 19, H, W]`."""
+        return self.base.parse(crops)
+
+    def embed(self, crops: Tensor) -> Tensor:
+        """Return unit identity vectors `[N, 512]` of FFHQ-aligned crops `[N, 3, H, W]`.
+
+        Raises:
+            UsageError: a gradient is wanted; this network runs outside torch.
+        """
+        if crops.requires_grad:
+            raise UsageError(
+                "no-gradient", "insightface's identity network has no gradient; use a bundle's own"
+            )
+        faces = template_faces(crops.detach().float().cpu())
+        levels = ((faces + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        pictures = [_blue_first(face) for face in levels.permute(0, 2, 3, 1).numpy()]
+        features = torch.from_numpy(np.asarray(self._identity.get_feat(pictures), np.float32))
+        return F.normalize(features, dim=1).to(crops.device)
+
+
+def template_faces(crops: Tensor) -> Tensor:
+    """Bring FFHQ-aligned crops `[N, 3, H, W]` to the 112 px template of insightface's networks."""
+    a, b, x, y = _similarity()
+    size = _TEMPLATE_SIZE
+    steps = torch.arange(size, dtype=crops.dtype, device=crops.device)
+    columns, rows = steps[None, :], steps[:, None]
+    grid = torch.stack(  # crop coordinates of each template pixel, from 0..1 to -1..1
+        [a * columns - b * rows + x, b * columns + a * rows + y], dim=-1
+    )
+    coarse = crops.shape[-1] // (2 * size)
+    if coarse > 1:  # bilinear sampling alone would skip pixels
+        crops = F.avg_pool2d(crops, coarse)
+    grid = (grid * 2 - 1).expand(len(crops), -1, -1, -1)
+    return F.grid_sample(crops, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _similarity() -> tuple[float, float, float, float]:
+    """Return a, b, x, y of the least-squares map from template pixels to the crop of side 1."""
+    template, crop = np.array(_TEMPLATE), np.array(_CROP)
+    ones, zeros = np.ones(len(crop)), np.zeros(len(crop))
+    system = np.concatenate(
+        [
+            np.stack([template[:, 0], -template[:, 1], ones, zeros], axis=1),
+            np.stack([template[:, 1], template[:, 0], zeros, ones], axis=1),
+        ]
+    )
+    solution = np.linalg.lstsq(system, np.concatenate([crop[:, 0], crop[:, 1]]), rcond=None)[0]
+    a, b, x, y = solution.tolist()
+    return a, b, x, y
+
+
+def _blue_first(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(picture[:, :, ::-1])

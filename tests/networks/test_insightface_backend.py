@@ -1,0 +1,189 @@
+"""insightface is chosen exactly when its package and model pack are present."""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sglat.errors import BundleError, MissingExtraError, UsageError
+from sglat.networks import insightface_backend as backend
+from sglat.networks.faces import FaceBox, FaceLandmarks
+from sglat.networks.insightface_backend import InsightFaceAnalysis, choose_face_analysis
+
+PICTURE = np.zeros((40, 60, 3), np.uint8)
+
+
+class Embedded:
+    """The bundle's own analysis, reduced to what the back-end passes on."""
+
+    def __init__(self) -> None:
+        self.boxes: list[FaceBox] = []
+
+    def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
+        raise AssertionError("insightface detects")
+
+    def landmarks(
+        self, picture: NDArray[np.uint8], box: FaceBox, *, previous: FaceLandmarks | None = None
+    ) -> FaceLandmarks:
+        self.boxes.append(box)
+        return "landmarks"  # type: ignore[return-value]
+
+    def parse(self, crops: Tensor) -> Tensor:
+        return crops + 1
+
+    def embed(self, crops: Tensor) -> Tensor:
+        raise AssertionError("insightface embeds")
+
+
+class FakeApp:
+    """Stands in for `insightface.app.FaceAnalysis`."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.seen: list[NDArray[np.uint8]] = []
+        self.models = {
+            "detection": SimpleNamespace(detect=self.find),
+            "recognition": SimpleNamespace(get_feat=self.features),
+        }
+        FakeApp.latest = self
+
+    latest: FakeApp
+
+    def prepare(self, **options: Any) -> None:
+        self.prepared = options
+
+    def find(self, picture: NDArray[np.uint8], **options: Any) -> tuple[Any, Any]:
+        self.seen.append(picture)
+        return np.array([[1, 2, 5, 8, 0.9], [0, 0, 30, 20, 0.8]], np.float32), None
+
+    def features(self, pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        self.seen += pictures
+        return np.array([[3.0, 4.0]] * len(pictures), np.float32)
+
+
+@pytest.fixture
+def package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a fake insightface."""
+    package, app = ModuleType("insightface"), ModuleType("insightface.app")
+    package.__spec__ = ModuleSpec("insightface", None)
+    app.FaceAnalysis = FakeApp  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "insightface", package)
+    monkeypatch.setitem(sys.modules, "insightface.app", app)
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    """Make a home folder with a model pack."""
+    folder = tmp_path / "models" / backend.PACK
+    folder.mkdir(parents=True)
+    for name in (backend.DETECTOR_FILE, backend.IDENTITY_FILE):
+        (folder / name).touch()
+    return tmp_path
+
+
+def test_auto_takes_insightface_where_the_pack_is_present(package: None, pack: Path) -> None:
+    chosen = choose_face_analysis(Embedded(), root=pack)
+    assert isinstance(chosen, InsightFaceAnalysis)
+    assert FakeApp.latest.options["root"] == str(pack)
+
+
+def test_auto_takes_the_embedded_analysis_without_the_pack(package: None, tmp_path: Path) -> None:
+    embedded = Embedded()
+    assert choose_face_analysis(embedded, root=tmp_path) is embedded
+
+
+def test_auto_takes_the_embedded_analysis_with_half_a_pack(package: None, pack: Path) -> None:
+    (pack / "models" / backend.PACK / backend.IDENTITY_FILE).unlink()
+    embedded = Embedded()
+    assert choose_face_analysis(embedded, root=pack) is embedded
+
+
+def test_auto_takes_the_embedded_analysis_without_the_package(
+    monkeypatch: pytest.MonkeyPatch, pack: Path
+) -> None:
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    embedded = Embedded()
+    assert choose_face_analysis(embedded, root=pack) is embedded
+
+
+def test_embedded_can_be_asked_for(package: None, pack: Path) -> None:
+    embedded = Embedded()
+    assert choose_face_analysis(embedded, choice="embedded", root=pack) is embedded
+
+
+def test_home_folder_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("INSIGHTFACE_HOME", str(tmp_path))
+    assert backend.pack_folder() == tmp_path / "models" / "buffalo_l"
+
+
+def test_asking_for_an_absent_package_explains_itself(
+    monkeypatch: pytest.MonkeyPatch, pack: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "insightface", None)
+    with pytest.raises(MissingExtraError, match=r"pip install sglat\[insightface\]"):
+        choose_face_analysis(Embedded(), choice="insightface", root=pack)
+
+
+def test_asking_for_an_absent_pack_names_the_file(package: None, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"missing-weights: expected det_10g\.onnx in"):
+        choose_face_analysis(Embedded(), choice="insightface", root=tmp_path)
+
+
+def test_detection_sorts_by_area_and_speaks_blue_first(package: None, pack: Path) -> None:
+    analysis = InsightFaceAnalysis(Embedded(), root=pack)
+    picture = PICTURE.copy()
+    picture[..., 0] = 200
+    boxes = analysis.detect(picture)
+    assert [box.right for box in boxes] == [30.0, 5.0]
+    assert FakeApp.latest.seen[0][0, 0].tolist() == [0, 0, 200]
+
+
+def test_landmarks_and_parsing_stay_with_the_bundle(package: None, pack: Path) -> None:
+    base = Embedded()
+    analysis = InsightFaceAnalysis(base, root=pack)
+    box = analysis.detect(PICTURE)[0]
+    assert analysis.landmarks(PICTURE, box) == "landmarks" and base.boxes == [box]
+    assert float(analysis.parse(torch.zeros(1)).item()) == 1
+
+
+def test_embedding_is_a_unit_vector_of_the_template_face(package: None, pack: Path) -> None:
+    vectors = InsightFaceAnalysis(Embedded(), root=pack).embed(torch.zeros(2, 3, 128, 128))
+    torch.testing.assert_close(vectors, torch.tensor([[0.6, 0.8]] * 2))
+    assert [picture.shape for picture in FakeApp.latest.seen] == [(112, 112, 3)] * 2
+
+
+def test_embedding_refuses_to_pretend_a_gradient(package: None, pack: Path) -> None:
+    analysis = InsightFaceAnalysis(Embedded(), root=pack)
+    with pytest.raises(UsageError, match="no-gradient"):
+        analysis.embed(torch.zeros(1, 3, 128, 128, requires_grad=True))
+
+
+@pytest.mark.parametrize("size", [128, 256, 1024])
+def test_eyes_and_mouth_of_an_aligned_crop_land_on_the_template(size: int) -> None:
+    """A spot at each of the crop's standard points is found at its template point."""
+    ends = zip(backend._CROP, backend._TEMPLATE, strict=True)
+    for (x, y), (template_x, template_y) in ends:
+        steps = (torch.arange(size) + 0.5) / size
+        spot = torch.exp(-((steps[None] - x) ** 2 + (steps[:, None] - y) ** 2) / (2 * 0.02**2))
+        face = backend.template_faces(spot.expand(1, 3, size, size))[0, 0]
+        weights = face / face.sum()
+        columns = float((weights.sum(dim=0) * torch.arange(112)).sum())
+        rows = float((weights.sum(dim=1) * torch.arange(112)).sum())
+        assert abs(columns - template_x) < 3 and abs(rows - template_y) < 3  # pixels of 112
+
+
+def test_real_pack_finds_what_it_should() -> None:
+    if not backend.is_available():
+        pytest.skip("needs insightface and its buffalo_l model pack")
+    analysis = InsightFaceAnalysis(Embedded())
+    assert analysis.detect(np.zeros((256, 256, 3), np.uint8)) == []
+    assert analysis.embed(torch.zeros(1, 3, 256, 256)).shape == (1, 512)

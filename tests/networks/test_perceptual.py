@@ -1,0 +1,94 @@
+"""The perceptual interface: what every network behind it must do, and LPIPS where it is at hand."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sglat.errors import BundleError, MissingExtraError
+from sglat.networks.perceptual import Lpips, unit_features, weighted_feature_distance
+
+
+def features(seed: int) -> list[Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    return [unit_features(torch.randn(2, c, s, s, generator=random)) for c, s in ((4, 8), (6, 4))]
+
+
+HEADS = [torch.linspace(0, 1, 4), torch.linspace(1, 2, 6)]
+
+
+def test_equal_features_have_no_distance() -> None:
+    assert weighted_feature_distance(features(1), features(1), HEADS).tolist() == [0.0, 0.0]
+
+
+def test_distance_is_the_weighted_sum_over_channels_averaged_over_positions() -> None:
+    expected = 0.0
+    for a, b, head in zip(features(1), features(2), HEADS, strict=True):
+        expected += float(((a[0] - b[0]) ** 2 * head[:, None, None]).sum() / a[0, 0].numel())
+    found = weighted_feature_distance(features(1), features(2), HEADS)
+    assert float(found[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_full_mask_changes_nothing_and_empty_mask_gives_zero() -> None:
+    plain = weighted_feature_distance(features(1), features(2), HEADS)
+    full = weighted_feature_distance(features(1), features(2), HEADS, torch.ones(2, 1, 16, 16))
+    empty = weighted_feature_distance(features(1), features(2), HEADS, torch.zeros(2, 1, 16, 16))
+    torch.testing.assert_close(full, plain)
+    assert empty.tolist() == [0.0, 0.0]
+
+
+def test_a_difference_outside_the_mask_does_not_count() -> None:
+    a, b = features(1), features(1)
+    for level in b:
+        level[:, :, :, level.shape[3] // 2 :] *= -1
+    mask = torch.zeros(2, 1, 16, 16)
+    mask[:, :, :, :8] = 1
+    assert weighted_feature_distance(a, b, HEADS, mask).tolist() == [0.0, 0.0]
+    assert float(weighted_feature_distance(a, b, HEADS, 1 - mask).min()) > 0.1
+
+
+def test_features_have_unit_length() -> None:
+    lengths = features(3)[0].square().sum(dim=1)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths))
+
+
+def test_lpips_without_its_package_explains_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(MissingExtraError, match=r"pip install sglat\[lpips\]"):
+        Lpips()
+
+
+def lpips_or_skip() -> Lpips:
+    if find_spec("lpips") is None or find_spec("torchvision") is None:
+        pytest.skip("needs the packages lpips and torchvision")
+    try:
+        return Lpips()
+    except BundleError as error:
+        pytest.skip(f"needs the weights of LPIPS's backbone: {error}")
+
+
+def test_lpips_equals_its_package() -> None:
+    ours = lpips_or_skip()
+    random = torch.Generator().manual_seed(1)
+    a, b = (torch.rand(2, 3, 64, 64, generator=random) * 2 - 1 for _ in range(2))
+    expected = ours.metric(a, b).flatten()
+    torch.testing.assert_close(ours(a, b), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_lpips_arithmetic_with_a_random_backbone_equals_its_package(tmp_path: Path) -> None:
+    if find_spec("lpips") is None or find_spec("torchvision") is None:
+        pytest.skip("needs the packages lpips and torchvision")
+    from torchvision.models import alexnet
+
+    torch.save(alexnet(weights=None).state_dict(), tmp_path / "alexnet.pth")
+    ours = Lpips(backbone=tmp_path / "alexnet.pth")
+    random = torch.Generator().manual_seed(1)
+    a, b = (torch.rand(2, 3, 64, 64, generator=random) * 2 - 1 for _ in range(2))
+    expected = ours.metric(a, b).flatten()
+    assert float(expected.min()) > 0
+    torch.testing.assert_close(ours(a, b), expected, rtol=1e-5, atol=1e-6)
