@@ -94,9 +94,7 @@ def sample_motion(rng: np.random.Generator, header: Header, frames: int) -> Moti
     """Return motion with flags, and with time stamps if the header wants them."""
     pts = np.cumsum(rng.integers(900, 1100, frames)) if header.frame_ticks is None else None
     flags = (rng.random(frames) < 0.05).astype(np.uint8) * 2
-    return Motion(
-        values=walk(rng, frames), steps=header.motion_steps, pts=pts, flags=flags
-    )
+    return Motion(values=walk(rng, frames), steps=header.motion_steps, pts=pts, flags=flags)
 
 
 def sample_placement(rng: np.random.Generator, header: Header, frames: int) -> Placement:

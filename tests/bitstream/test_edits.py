@@ -1,0 +1,256 @@
+"""Edits: what they keep, what they drop, what they refuse."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from sglat.bitstream import edits, timeline
+from sglat.bitstream.chunks import ByteSource, Chunk, pack_chunk, read_chunks
+from sglat.bitstream.header import pack_header, unpack_header
+from sglat.bitstream.reader import Reader
+from sglat.bitstream.seek import SeekableFile
+from sglat.errors import BundleMismatchError, FormatError, UsageError
+from tests.bitstream.samples import sample_file
+
+
+def chunks_of(data: bytes, type_: str) -> list[bytes]:
+    return [c.payload for c in all_chunks(data) if c.type == type_]
+
+
+def all_chunks(data: bytes) -> list[Chunk]:
+    return list(read_chunks(ByteSource(io.BytesIO(data))))
+
+
+def motion_of(data: bytes) -> np.ndarray:
+    return Reader(io.BytesIO(data)).read_motion().values
+
+
+@pytest.fixture(scope="module")
+def one() -> bytes:
+    return sample_file(seed=1)
+
+
+@pytest.fixture(scope="module")
+def other() -> bytes:
+    return sample_file(seed=2, frames=20)
+
+
+@pytest.fixture(scope="module")
+def swapped(one: bytes, other: bytes) -> bytes:
+    out = io.BytesIO()
+    edits.swap(io.BytesIO(one), io.BytesIO(other), out)
+    return out.getvalue()
+
+
+def test_swap_copies_motion_bytes_verbatim(one: bytes, swapped: bytes) -> None:
+    assert chunks_of(swapped, "MOTN") == chunks_of(one, "MOTN")
+
+
+def test_swap_keeps_the_motion_hash(one: bytes, swapped: bytes) -> None:
+    ends = [Reader(io.BytesIO(data)) for data in (one, swapped)]
+    for reader in ends:
+        list(reader.groups())
+    assert ends[0].end is not None
+    assert ends[1].end is not None
+    assert ends[0].end.motion_sha256 == ends[1].end.motion_sha256
+
+
+def test_swap_takes_the_look_of_the_identity_file(other: bytes, swapped: bytes) -> None:
+    for type_ in ("IDEN", "LAYR", "PLAT", "THMB", "PROV"):
+        assert chunks_of(swapped, type_) == chunks_of(other, type_)
+
+
+def test_swap_remembers_the_neutral_of_the_motion(one: bytes, swapped: bytes) -> None:
+    assert chunks_of(swapped, "NEUT") == chunks_of(one, "NEUT")
+
+
+def test_swap_without_a_stored_neutral_takes_it_from_the_identity(one: bytes, other: bytes) -> None:
+    plain = without(one, "NEUT")
+    out = io.BytesIO()
+    edits.swap(io.BytesIO(plain), io.BytesIO(other), out)
+    assert chunks_of(out.getvalue(), "NEUT") == [chunks_of(one, "IDEN")[0][:68]]
+
+
+def without(data: bytes, type_: str) -> bytes:
+    """Return the file without chunks of a type, its end made right again."""
+    source = edits.open_source(io.BytesIO(data))
+    source.preamble = [chunk for chunk in source.preamble if chunk.type != type_]
+    out = io.BytesIO()
+    from sglat.bitstream.muxer import Muxer
+
+    muxer = Muxer(out, source.header)
+    edits._put(muxer, source.preamble)
+    edits._copy_body(source, muxer)
+    return out.getvalue()
+
+
+def test_consent_does_not_pass_to_a_person_who_gave_none(one: bytes, other: bytes) -> None:
+    out = io.BytesIO()
+    edits.swap(io.BytesIO(one), io.BytesIO(without(other, "PROV")), out)
+    provenance = Reader(io.BytesIO(out.getvalue())).provenance
+    assert provenance is not None
+    assert (provenance.generated_by, provenance.consent) == ("sglat test", "")
+
+
+def with_header(data: bytes, **changes: object) -> bytes:
+    """Return the file with another header, its end made right again."""
+    chunks = all_chunks(data)
+    header = replace(unpack_header(chunks[0].payload), **changes)  # type: ignore[arg-type]
+    rest = data[chunks[1].offset :]
+    first = data[:8] + pack_chunk("HEAD", pack_header(header))
+    shift = len(first) - chunks[1].offset
+    if not shift:
+        return first + rest
+    raise AssertionError("a header of another length moves the index")
+
+
+def test_swap_refuses_another_decoder_and_says_so(one: bytes, other: bytes) -> None:
+    foreign = with_header(other, decoder_id=bytes(32))
+    with pytest.raises(BundleMismatchError, match="decoder-mismatch"):
+        edits.swap(io.BytesIO(one), io.BytesIO(foreign), io.BytesIO())
+
+
+def test_swap_refuses_another_latent_size(one: bytes, other: bytes) -> None:
+    foreign = with_header(other, num_ws=5)
+    with pytest.raises((BundleMismatchError, FormatError)):
+        edits.swap(io.BytesIO(one), io.BytesIO(foreign), io.BytesIO())
+
+
+def test_trim_keeps_whole_groups_and_their_time(one: bytes) -> None:
+    out = io.BytesIO()
+    span = (Fraction(3, 5), Fraction(1))  # frames 18 to 30: the second group of 16
+    timeline.trim(io.BytesIO(one), out, start_seconds=span[0], end_seconds=span[1])
+    data = out.getvalue()
+    assert np.array_equal(motion_of(data), motion_of(one)[16:32])
+    assert SeekableFile(io.BytesIO(data)).index[0].first_pts == 16 * 1001
+    assert Reader(io.BytesIO(data)).header.frame_count == 16
+
+
+def test_trim_keeps_placement_with_its_frames(one: bytes) -> None:
+    out = io.BytesIO()
+    timeline.trim(io.BytesIO(one), out, start_seconds=Fraction(3, 5), end_seconds=Fraction(1))
+    before = [g.placement for g in Reader(io.BytesIO(one)).groups()]
+    after = [g.placement for g in Reader(io.BytesIO(out.getvalue())).groups()]
+    assert before[1] is not None
+    assert after[0] is not None
+    assert np.array_equal(before[1].values, after[0].values)
+    assert after[0].first_frame == 0
+
+
+def test_trim_to_nothing_is_refused(one: bytes) -> None:
+    with pytest.raises(UsageError, match="empty-trim"):
+        timeline.trim(
+            io.BytesIO(one), io.BytesIO(), start_seconds=Fraction(-9), end_seconds=Fraction(-8)
+        )
+
+
+@pytest.mark.parametrize("is_variable", [False, True])
+def test_concat_puts_one_after_the_other(is_variable: bool) -> None:
+    data = sample_file(is_variable=is_variable)
+    out = io.BytesIO()
+    timeline.concat([io.BytesIO(data), io.BytesIO(data)], out)
+    joined = Reader(io.BytesIO(out.getvalue())).read_motion()
+    assert np.array_equal(joined.values, np.concatenate([motion_of(data)] * 2))
+    assert joined.pts is None or (np.diff(joined.pts) > 0).all()
+
+
+def test_concat_of_the_parts_is_the_whole(one: bytes) -> None:
+    parts = []
+    for span in ((Fraction(0), Fraction(1, 2)), (Fraction(3, 5), Fraction(9))):
+        out = io.BytesIO()
+        timeline.trim(io.BytesIO(one), out, start_seconds=span[0], end_seconds=span[1])
+        parts.append(io.BytesIO(out.getvalue()))
+    out = io.BytesIO()
+    timeline.concat(parts, out)
+    assert np.array_equal(motion_of(out.getvalue()), motion_of(one))
+
+
+def test_concat_refuses_two_persons(one: bytes, other: bytes) -> None:
+    with pytest.raises(UsageError, match="cannot-concat"):
+        timeline.concat([io.BytesIO(one), io.BytesIO(other)], io.BytesIO())
+
+
+def test_dropped_layers_are_gone_and_the_rest_decodes(one: bytes) -> None:
+    out = io.BytesIO()
+    edits.drop_layers(io.BytesIO(one), out, keep=2)
+    identity = Reader(io.BytesIO(out.getvalue())).identity
+    assert identity is not None
+    assert len(identity.layers) == 2
+
+
+def test_layer_zero_cannot_be_dropped(one: bytes) -> None:
+    with pytest.raises(UsageError, match="bad-layers"):
+        edits.drop_layers(io.BytesIO(one), io.BytesIO(), keep=0)
+
+
+def test_strip_removes_metadata_and_keeps_consent(one: bytes) -> None:
+    out = io.BytesIO()
+    edits.strip(io.BytesIO(one), out)
+    reader = Reader(io.BytesIO(out.getvalue()))
+    assert reader.metadata == {}
+    assert reader.thumbnail is None
+    assert reader.header.settings == {}
+    assert reader.provenance is not None
+    assert reader.provenance.consent
+
+
+@pytest.fixture
+def detached(one: bytes) -> tuple[bytes, bytes]:
+    out, alone = io.BytesIO(), io.BytesIO()
+    edits.detach(io.BytesIO(one), out, alone, hint="person.sglat")
+    return out.getvalue(), alone.getvalue()
+
+
+def test_a_detached_identity_is_a_file_of_its_own(detached: tuple[bytes, bytes]) -> None:
+    motion, alone = (Reader(io.BytesIO(data)) for data in detached)
+    assert motion.identity is None
+    assert motion.identity_reference is not None
+    assert motion.identity_reference.sha256 == alone.identity_sha256
+
+
+def test_attach_undoes_detach(one: bytes, detached: tuple[bytes, bytes]) -> None:
+    out = io.BytesIO()
+    edits.attach(io.BytesIO(detached[0]), io.BytesIO(detached[1]), out)
+    assert all_chunks(out.getvalue())[1:4] == all_chunks(one)[1:4]
+
+
+def test_attach_refuses_another_person(detached: tuple[bytes, bytes], other: bytes) -> None:
+    with pytest.raises(FormatError, match="identity-mismatch"):
+        edits.attach(io.BytesIO(detached[0]), io.BytesIO(other), io.BytesIO())
+
+
+def inserted(data: bytes, chunk: bytes) -> bytes:
+    """Return the file rewritten with one more chunk after HEAD, and no index."""
+    chunks = all_chunks(data)
+    at = chunks[1].offset
+    index = next(c for c in chunks if c.type == "INDX")
+    end = bytearray(chunks[-1].payload)
+    end[:8] = bytes(8)
+    return data[:at] + chunk + data[at : index.offset] + pack_chunk("ENDS", bytes(end))
+
+
+def test_an_unknown_chunk_is_copied_through_edits(one: bytes, other: bytes) -> None:
+    strange = inserted(one, pack_chunk("ZZZZ", b"hello", flags=1))
+    for edit in (
+        edits.strip,
+        edits.rewrite,
+        lambda a, b: edits.swap(a, io.BytesIO(other), b),
+        lambda a, b: edits.drop_layers(a, b, keep=1),
+        lambda a, b: timeline.trim(a, b, start_seconds=Fraction(0), end_seconds=Fraction(1)),
+        lambda a, b: timeline.concat([a], b),
+    ):
+        out = io.BytesIO()
+        edit(io.BytesIO(strange), out)
+        assert chunks_of(out.getvalue(), "ZZZZ") == [b"hello"]
+
+
+def test_an_unknown_bound_chunk_is_dropped_by_edits(one: bytes) -> None:
+    strange = inserted(one, pack_chunk("ZZZZ", b"hello", flags=3))
+    out = io.BytesIO()
+    edits.rewrite(io.BytesIO(strange), out)
+    assert chunks_of(out.getvalue(), "ZZZZ") == []

@@ -1,0 +1,172 @@
+"""Identity layers: round trips, budgets, hostile descriptions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from sglat.bitstream.identity import (
+    identity_hash,
+    pack_identity,
+    pack_layer_body,
+    unpack_base,
+    unpack_layer,
+    unpack_layer_body,
+)
+from sglat.bitstream.latent import choose_weights, fit_latent, predict_rows, residual_rows
+from sglat.bitstream.records import (
+    DeltaLayer,
+    DenseDelta,
+    Identity,
+    LatentLayer,
+    LowRankDelta,
+    QuantizedTensor,
+    SparseDelta,
+)
+from sglat.bitstream.values import Cursor
+from sglat.errors import FormatError
+from tests.bitstream.samples import NUM_WS, W_DIM, sample_identity, tensor
+
+SHAPE = (NUM_WS, W_DIM)
+
+
+def decoded(identity: Identity) -> Identity:
+    chunks = pack_identity(identity)
+    neutral, frame, base = unpack_base(chunks[0][1], SHAPE)
+    rest = [unpack_layer(p, n, SHAPE) for n, (_, p) in enumerate(chunks[1:], start=1)]
+    return Identity(layers=(base, *rest), neutral=neutral, id_frame=frame)
+
+
+def test_the_latent_comes_back() -> None:
+    identity = sample_identity(np.random.default_rng(0))
+    assert np.array_equal(decoded(identity).latent_offset(), identity.latent_offset())
+
+
+def test_neutral_and_frame_number_come_back() -> None:
+    identity = sample_identity(np.random.default_rng(0))
+    found = decoded(identity)
+    assert (found.neutral.tolist(), found.id_frame) == (identity.neutral.tolist(), 17)
+
+
+def test_weight_deltas_come_back() -> None:
+    identity = sample_identity(np.random.default_rng(0))
+    pairs = zip(identity.weight_deltas(), decoded(identity).weight_deltas(), strict=True)
+    for expected, found in pairs:
+        assert type(found) is type(expected)
+        for name in ("left", "right", "gains", "values"):
+            if hasattr(expected, name):
+                one, other = getattr(expected, name), getattr(found, name)
+                assert np.array_equal(one.values, other.values)
+                assert one.step == other.step
+
+
+def test_sparse_indices_come_back() -> None:
+    sparse = decoded(sample_identity(np.random.default_rng(0))).weight_deltas()[3]
+    assert isinstance(sparse, SparseDelta)
+    assert sparse.indices.tolist() == [0, 7, 199]
+
+
+@given(hnp.arrays(np.int64, (3, 5), elements=st.integers(-500, 500)))
+@settings(max_examples=50, deadline=None)
+def test_predicted_rows_come_back(rows: np.ndarray) -> None:
+    weights = choose_weights(rows)
+    assert np.array_equal(predict_rows(residual_rows(rows, weights), weights), rows)
+
+
+def test_equal_rows_cost_almost_nothing() -> None:
+    row = np.random.default_rng(0).integers(-3, 4, (1, 512)).astype(np.int32)
+    one = len(pack_layer_body(layer_of(row)))
+    many = len(pack_layer_body(layer_of(np.repeat(row, 18, axis=0))))
+    assert 8 * (many - one) < 0.12 * 17 * 512  # bits a repeated integer
+
+
+def layer_of(values: np.ndarray) -> LatentLayer:
+    return LatentLayer(latent=QuantizedTensor(values=values, step=0.5))
+
+
+def test_a_large_latent_fits_two_kilobytes() -> None:
+    rng = np.random.default_rng(0)
+    offset = rng.normal(0, 0.3, (1, 512)) + rng.normal(0, 0.2, (18, 512))
+    latent = fit_latent(offset.astype(np.float32), 1900)
+    assert len(pack_layer_body(LatentLayer(latent=latent))) <= 1900
+    error = latent.dequantize() - offset
+    assert float(np.square(error).mean()) < 0.5 * float(np.square(offset).mean())
+
+
+def test_a_budget_that_nothing_fits_is_refused() -> None:
+    with pytest.raises(FormatError, match="bad-layer"):
+        fit_latent(np.ones((18, 512), dtype=np.float32), 10)
+
+
+def test_the_hash_covers_every_layer() -> None:
+    payloads = [payload for _, payload in pack_identity(sample_identity(np.random.default_rng(0)))]
+    assert identity_hash(payloads) != identity_hash(payloads[:-1])
+
+
+def test_weight_deltas_cannot_be_layer_zero() -> None:
+    delta = DeltaLayer(deltas=(DenseDelta(name="b", values=tensor(np.random.default_rng(0), 3)),))
+    with pytest.raises(FormatError, match="bad-layer"):
+        pack_identity(Identity(layers=(delta,), neutral=np.zeros(34, dtype=np.float32)))
+
+
+def test_a_low_rank_delta_of_the_wrong_shape_is_not_written() -> None:
+    rng = np.random.default_rng(0)
+    left, right = tensor(rng, 6, 2), tensor(rng, 2, 5)
+    delta = LowRankDelta(name="w", shape=(6, 4), left=left, right=right)
+    with pytest.raises(FormatError, match="bad-layer"):
+        pack_layer_body(DeltaLayer(deltas=(delta,)))
+
+
+def test_indices_that_do_not_rise_are_not_written() -> None:
+    values = tensor(np.random.default_rng(0), 2)
+    delta = SparseDelta(name="w", shape=(9,), indices=np.array([4, 4]), values=values)
+    with pytest.raises(FormatError, match="bad-layer"):
+        pack_layer_body(DeltaLayer(deltas=(delta,)))
+
+
+STEP = b"\0\0\0\x3f"
+
+
+@pytest.mark.parametrize(
+    ("code", "body"),
+    [
+        ("bad-layer", b"\0"),
+        ("bad-layer", b"\x02" + 2 * (b"\0" + STEP + bytes(4)) + bytes(10)),
+        ("bad-layer", b"\x01\x05"),
+        ("bad-layer", b"\x01\0" + STEP + b"\x01\0\0\0\0\x10"),
+        ("bad-layer", b"\x01\0" + STEP + b"\0\x11\0\0\0\x10"),
+        ("bad-layer", b"\x01\x03\0"),
+        ("bad-layer", b"\x01\x03\x01a\0"),
+        ("bad-layer", b"\x01\x03\x01a\x05"),
+        ("bad-layer", b"\x01\x03\x01a\x01\0"),
+        ("bad-layer", b"\x01\x03\x01a\x02\x80\x80\x80\x10\x02" + STEP + b"\0\x10" + bytes(5)),
+        ("bad-layer", b"\x01\x03\x01a\x01\x80\x80\x80\x04" + STEP + b"\0\x10" + bytes(5)),
+        ("bad-layer", b"\x01\x01\x01a\x02\x04\x04\x05" + STEP + STEP),
+        ("bad-layer", b"\x01\x01\x01a\x02\x04\x04\0" + STEP + STEP),
+        ("bad-layer", b"\x01\x04\x01a\x01\x04\0" + STEP),
+        ("bad-layer", b"\x01\x04\x01a\x01\x04\x01" + STEP + b"\x04" + bytes(7)),
+        ("bad-layer", b"\x01\0" + STEP + b"\0\0\0\0\x09\x10"),
+        ("bad-layer", b"\x01\0" + STEP + b"\0\0\0\0\0\x24"),
+        ("bad-step", b"\x01\0\0\0\x80\xbf"),
+        ("bad-step", b"\x01\0\0\0\x80\x7f"),
+        ("bad-encoding", b"\x01\x03\x01\xff"),
+        ("bad-encoding", b"\x01\x03\x01\0"),
+        ("bad-varint", b"\x81\0"),
+        ("bad-varint", b"\xff" * 10),
+        ("bad-field", b"\x01\0\0"),
+        ("bad-stream", b"\x01\0" + STEP + b"\0\0\0\0\0\x10" + bytes(5)),
+    ],
+)
+def test_each_breach_of_a_layer_has_its_code(code: str, body: bytes) -> None:
+    with pytest.raises(FormatError) as caught:
+        unpack_layer_body(Cursor(body), SHAPE)
+    assert caught.value.code == code
+
+
+def test_a_layer_out_of_sequence_is_refused() -> None:
+    payload = pack_identity(sample_identity(np.random.default_rng(0)))[1][1]
+    with pytest.raises(FormatError, match="bad-order"):
+        unpack_layer(payload, 2, SHAPE)
