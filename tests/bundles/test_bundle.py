@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,21 @@ def test_the_whole_chain_renders(folder: Path) -> None:
     turned = bundle.pose_flow.turn(ws, torch.zeros(2, 2), torch.tensor([[10.0, 0], [0, -5]]))
     styles = bundle.controls.apply(bundle.generator.styles(turned), torch.randn(2, 32))
     assert bundle.generator.synthesize(styles).shape == (2, 3, 16, 16)
+
+
+def test_decoding_parts_need_no_optional_package(folder: Path) -> None:
+    """A fresh interpreter that opens all of a decoder loads none of the encoder's packages."""
+    program = (
+        "import sys; from pathlib import Path; from sglat.bundles.bundle import load_bundle\n"
+        "bundle = load_bundle(Path(sys.argv[1])); bundle.generator, bundle.pose_flow\n"
+        "bundle.controls, bundle.decoder_id\n"
+        "forbidden = {'cv2', 'insightface', 'lpips', 'torchvision', 'sglat.encoder'}\n"
+        "print(sorted(forbidden & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_networks_are_ready_for_inference_and_built_once(folder: Path) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 import torch
 
 from sglat.bundles.bundle import load_bundle
 from sglat.bundles.catalogue import BUNDLES, CatalogueFile
+from sglat.bundles.store import FetchConfig, fetch_bundle
 from sglat.cli import bundles
 from tests.bundles.tiny import make_tiny_bundle
 from tests.bundles.toys import (
@@ -51,7 +55,13 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Iterator[tuple[CatalogueFile, CatalogueFile]]:
+def requests() -> list[str]:
+    """What the server was asked for."""
+    return []
+
+
+@pytest.fixture
+def files(tmp_path: Path, requests: list[str]) -> Iterator[tuple[CatalogueFile, CatalogueFile]]:
     """Two published files on a server, and the bundle `toy` made of them."""
     offered = tmp_path / "offered"
     offered.mkdir()
@@ -63,7 +73,7 @@ def files(tmp_path: Path) -> Iterator[tuple[CatalogueFile, CatalogueFile]]:
             super().__init__(*args, directory=str(offered))  # type: ignore[arg-type]
 
         def log_message(self, *_: object) -> None:
-            pass
+            requests.append(self.path)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     Thread(target=server.serve_forever, daemon=True).start()
@@ -127,6 +137,26 @@ def test_offline_says_what_is_missing_and_uses_what_is_here(call: Call, home: Pa
     assert "generator.pt is not here; it would be at http://" in err
     call("fetch", "toy")
     assert call("fetch", "toy", "--offline")[0] == 0
+
+
+def _fetch_in_process(queue: Any) -> None:
+    state = fetch_bundle("toy", FetchConfig(licence_accepted=True))
+    queue.put((os.getpid(), state.missing_files))
+
+
+@pytest.mark.usefixtures("toy")
+def test_two_processes_fetch_a_bundle_once(requests: list[str]) -> None:
+    context = multiprocessing.get_context("fork")
+    queue: Any = context.Queue()
+    workers = [context.Process(target=_fetch_in_process, args=(queue,)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    results = [queue.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join(60)
+    assert [missing for _, missing in results] == [(), ()]
+    assert sorted(requests) == ["/flow.pt", "/generator.pt"]
+    load_bundle("toy").verify()
 
 
 def test_one_bad_file_does_not_stop_the_others(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from filelock import FileLock, Timeout
 
 from sglat.bundles.bundle import EMBEDDED, EMBEDDED_FOLDER, bundles_folder, home_folder
 from sglat.bundles.catalogue import (
@@ -142,15 +145,8 @@ def fetch_bundle(
     config = config or FetchConfig()
     bundle = catalogue_bundle(name)
     check_licences(bundle, is_accepted=config.licence_accepted)
-    failures: list[DownloadError] = []
-    manifest = bundle_state(name).manifest
-    for file in bundle.files:
-        if _is_here(file, manifest):
-            continue
-        try:
-            _fetch_file(bundle, file, config, progress, say)
-        except DownloadError as error:
-            failures.append(_with_remedy(file, error))
+    with _locked(name, config.download.lock_seconds):
+        failures = _fetch_missing(bundle, config, progress, say)
     if len(failures) == 1:
         raise failures[0]
     if failures:
@@ -171,7 +167,8 @@ def import_published(path: Path, *, licence_accepted: bool = False) -> BundleSta
     """
     bundle, file = identify_file(path)
     check_licences(bundle, is_accepted=licence_accepted)
-    _add_file(bundle, file, path)
+    with _locked(bundle.name):
+        _add_file(bundle, file, path)
     return bundle_state(bundle.name)
 
 
@@ -219,7 +216,9 @@ def import_own(path: Path, name: str, *, has_paper_controls: bool = False) -> Bu
         parts.append(paper_controls(_generator_config(parts, path)))
     sha256, _ = hash_download(path)
     source = f"{path.name}, sha256 {sha256}"
-    add_parts(bundles_folder() / name, parts, name=name, licence="as the file's", source=source)
+    folder = bundles_folder() / name
+    with _locked(name):
+        add_parts(folder, parts, name=name, licence="as the file's", source=source)
     return bundle_state(name)
 
 
@@ -230,7 +229,8 @@ def remove_bundle(name: str) -> Path:
     folder = bundles_folder() / name
     if not _NAME.fullmatch(name) or not (folder / MANIFEST_NAME).is_file():
         raise BundleError("unknown-bundle", f"no bundle {name!r:.80} in {bundles_folder()}")
-    shutil.rmtree(folder)
+    with _locked(name):
+        shutil.rmtree(folder)
     return folder
 
 
@@ -239,6 +239,39 @@ def expected_of(file: CatalogueFile) -> Expected:
     return Expected(
         size_bytes=file.size_bytes, sha256=file.sha256, git_blob_sha1=file.git_blob_sha1
     )
+
+
+def _fetch_missing(
+    bundle: CatalogueBundle,
+    config: FetchConfig,
+    progress: Callable[[str], Progress] | None,
+    say: Callable[[str], None],
+) -> list[DownloadError]:
+    """Fetch what is not here; one file's failure does not keep the others away."""
+    failures = []
+    manifest = bundle_state(bundle.name).manifest
+    for file in bundle.files:
+        if _is_here(file, manifest):
+            continue
+        try:
+            _fetch_file(bundle, file, config, progress, say)
+        except DownloadError as error:
+            failures.append(_with_remedy(file, error))
+    return failures
+
+
+@contextmanager
+def _locked(name: str, seconds: float = 3600.0) -> Iterator[None]:
+    """Keep other processes from changing the same bundle."""
+    path = bundles_folder() / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=seconds):
+            yield
+    except Timeout as error:
+        raise DownloadError(
+            "locked", f"bundle {name}: another process has held it for {seconds:.0f} s"
+        ) from error
 
 
 def _fetch_file(
