@@ -105,14 +105,14 @@ def cut_view(picture: NDArray[np.uint8], view: View, size: int) -> Tensor:
     top = min(max(0, math.floor(view.y - reach)), height - 1)
     right = max(min(width, math.ceil(view.x + reach)), left + 1)
     bottom = max(min(height, math.ceil(view.y + reach)), top + 1)
-    region = torch.from_numpy(picture[top:bottom, left:right].copy())
-    region = region.permute(2, 0, 1)[None].float() / 127.5 - 1
+    region = torch.from_numpy(picture[top:bottom, left:right].copy()).permute(2, 0, 1)[None]
     shrink = view.side / size
     if shrink > 1.3:  # average pixels away before sampling, or fine detail would alias
         wanted = (max(1, round((bottom - top) / shrink)), max(1, round((right - left) / shrink)))
         region = functional.interpolate(
             region, wanted, mode="bilinear", antialias=True, align_corners=False
         )
+    region = region.float() / 127.5 - 1
     axis = (torch.arange(size, dtype=torch.float32) + 0.5) / size - 0.5
     angle = math.radians(view.roll_degrees)
     cosine, sine = math.cos(angle), math.sin(angle)
@@ -135,9 +135,9 @@ def letterbox(picture: NDArray[np.uint8], longest: int, align: int) -> tuple[Ten
     height, width = picture.shape[:2]
     scale = longest / max(height, width)
     wanted = (max(1, round(height * scale)), max(1, round(width * scale)))
-    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
+    tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
     small = functional.interpolate(
         tensor, wanted, mode="bilinear", antialias=scale < 1, align_corners=False
     )
     pad = (0, -wanted[1] % align, 0, -wanted[0] % align)
-    return functional.pad(small / 127.5 - 1, pad), scale
+    return functional.pad(small.float() / 127.5 - 1, pad), scale
