@@ -94,14 +94,14 @@ class Lpips(nn.Module):
                 are an error.
 
         Raises:
-            MissingExtraError: `lpips` or torchvision is not installed.
+            MissingExtraError: `lpips` or torchvision is not installed, or does not fit torch.
             BundleError: the backbone's weights are not at hand.
         """
         super().__init__()
         try:
             import lpips
             import torchvision.models as models
-        except ImportError as error:
+        except (ImportError, RuntimeError) as error:  # a torchvision made for another torch
             raise MissingExtraError("lpips", extra="lpips") from error
         if not isinstance(backbone, Mapping):
             path = backbone or _cached_backbone(models, net)
