@@ -13,6 +13,7 @@ from sglat.bitstream.rans import (
     STATE_BYTES,
     StreamReader,
     pack_escapes,
+    pack_symbols,
     stream_error,
 )
 from sglat.bitstream.tables import (
@@ -34,7 +35,8 @@ FAST_RATE: Final = 3
 RATE_STEPS: Final = ((4, 2), (12, 3), (28, 4), (60, 5))  # below this many integers: this rate
 LAST_RATE: Final = 7
 MAX_AMPLITUDE: Final = 4095  # 256 steps: keeps one wild value from blinding the averages
-SYMBOLS_PER_LANE: Final = 1024  # a lane costs about three bytes
+SCALAR_SYMBOLS: Final = 1 << 15  # a tenth of a second in the scalar coder
+SYMBOLS_PER_LANE: Final = 2048  # a lane costs three bytes
 MAX_LANE_BITS: Final = 8
 _VECTOR_LANES: Final = 8  # below this the scalar coder is faster
 
@@ -46,7 +48,9 @@ def slow_rate(count: int) -> int:
 
 def choose_lanes(count: int) -> int:
     """Return log2 of the number of lanes that a stream of `count` integers should have."""
-    return min(MAX_LANE_BITS, max(0, count // SYMBOLS_PER_LANE).bit_length())
+    if count < SCALAR_SYMBOLS:
+        return 0
+    return min(MAX_LANE_BITS, (count // SYMBOLS_PER_LANE).bit_length())
 
 
 def lane_counts(count: int, lanes: int) -> tuple[int, list[int]]:
@@ -168,6 +172,8 @@ def read_escape(data: bytes, front: int, back: int) -> tuple[int, int]:
 
 def pack_integers(values: Ints, *, lane_bits: int = 0, spread: int = DEFAULT_SPREAD) -> bytes:
     """Encode integers, `[n]`, as a plain integer stream; the reverse of `unpack_integers`."""
+    if lane_bits == 0:
+        return _pack_one_lane(values, spread)
     lanes = 1 << lane_bits
     count = len(values)
     width, counts = lane_counts(count, lanes)
@@ -186,6 +192,25 @@ def pack_integers(values: Ints, *, lane_bits: int = 0, spread: int = DEFAULT_SPR
         symbols.append((start, table[rows, symbol + 1] - start))
         averages.update(value, slow_rate(i))
     return _pack_lockstep(symbols, lanes) + pack_escapes(escapes)
+
+
+def _pack_one_lane(values: Ints, spread: int) -> bytes:
+    """Encode one lane; adaptation runs in plain integers, which is faster than arrays of one."""
+    table_rows = scale_row_list()
+    fast = slow = scale_middle(spread)
+    chosen: list[int] = []
+    amplitudes: list[int] = (np.minimum(np.abs(values) << 4, MAX_AMPLITUDE) << 8).tolist()
+    for i, amplitude in enumerate(amplitudes):
+        magnitude = (BASE + FAST_WEIGHT * fast + SLOW_WEIGHT * slow) >> 8
+        chosen.append(table_rows[min(magnitude, MAX_MAGNITUDE)])
+        fast += (amplitude - fast) >> FAST_RATE
+        slow += (amplitude - slow) >> (LAST_RATE if i >= RATE_STEPS[-1][0] else slow_rate(i))
+    rows = np.array(chosen, dtype=np.int64)
+    symbol = np.clip(values + REACH + 1, LOW_ESCAPE, HIGH_ESCAPE)
+    start = boundaries()[rows, symbol]
+    frequency = boundaries()[rows, symbol + 1] - start
+    escapes = (np.abs(values[np.abs(values) > REACH]) - REACH - 1).tolist()
+    return pack_symbols(start.tolist(), frequency.tolist()) + pack_escapes(escapes)
 
 
 def _pack_lockstep(symbols: list[tuple[Ints, Ints]], lanes: int) -> bytes:
