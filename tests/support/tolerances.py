@@ -53,3 +53,6 @@ GENERATOR_ATOL = 1e-3
 FAST_RENDER_ATOL = 1e-4
 # Cut out bilinearly, pasted back bilinearly, rounded twice, on a linear ramp.
 PASTE_BACK_LEVELS = 3
+
+STARTUP_SECONDS = 0.3
+"""`import sglat` and `sgl-info`: the format's bar; measured 0.03 s and 0.2 s of CPU time."""

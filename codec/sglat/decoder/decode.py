@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections import deque
@@ -93,6 +94,7 @@ class Decoder:
         self.bundle.check_decoder_id(self.header.decoder_id, wanted_bundle=self.header.bundle)
         self.identity = self._find_identity(identity_file)
         self._range = self._tick_range()
+        self._groups = self.reader.groups()
         self._renderer: Renderer | None = None
         self._audio: deque[AudioPacket] = deque()
 
@@ -160,15 +162,19 @@ class Decoder:
             return other.identity
 
     def _tick_range(self) -> tuple[int, int | None]:
-        base, config = self.header.time_base, self.config
-        start = int(Fraction(config.start_seconds) / base) if config.start_seconds > 0 else None
-        end = None if config.end_seconds is None else int(Fraction(config.end_seconds) / base)
+        config = self.config
+        start = self._ticks(config.start_seconds) if config.start_seconds > 0 else None
+        end = None if config.end_seconds is None else self._ticks(config.end_seconds)
         if end is not None and end <= (start or 0):
             raise UsageError(
                 "empty-range",
                 f"expected an end after {config.start_seconds} s, got {config.end_seconds} s",
             )
         return (-(1 << 62) if start is None else start), end
+
+    def _ticks(self, seconds: float) -> int:
+        """Return the first tick at or after a time, taken as the decimal number that was typed."""
+        return math.ceil(exact_seconds(seconds) / self.header.time_base)
 
     def _render(self, motion: NDArray[np.float32]) -> Tensor:
         if self._renderer is None:
@@ -202,7 +208,7 @@ class Decoder:
     def _batches(self) -> Iterator[_Rows]:
         """Yield wanted frames, at most `batch` at a time, never across motion groups."""
         start, end = self._range
-        for group in self.reader.groups():
+        for group in self._groups:
             self._audio.extend(group.packets)
             rows = _rows_of(group, self.header)
             first = int(np.searchsorted(rows.pts, start))
@@ -216,7 +222,7 @@ class Decoder:
     def _read_audio_until(self, end: int | None) -> None:
         """Read on for the sound that belongs to frames already shown."""
         sound = self.reader.audio_format
-        for group in self.reader.groups():
+        for group in self._groups:
             self._audio.extend(group.packets)
             if sound is None or end is None or not group.packets:
                 continue
@@ -300,6 +306,11 @@ def decode(
     """
     with Path(path).open("rb") as file:
         yield from Decoder(file, bundle=bundle, config=config).frames()
+
+
+def exact_seconds(seconds: float) -> Fraction:
+    """Return the decimal number that a float was written as: 0.24 is 6/25, not a little less."""
+    return Fraction(str(seconds))
 
 
 def prefetch(items: Iterator[T], depth: int) -> Iterator[T]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.decoder.backdrop import Backdrop, VideoBackdrop, open_backdrop, plate_backdrop
-from sglat.decoder.decode import QUEUE_BATCHES, DecodedFrame, Decoder, prefetch
+from sglat.decoder.decode import QUEUE_BATCHES, DecodedFrame, Decoder, exact_seconds, prefetch
 from sglat.errors import UsageError
 from sglat.media.marks import generated_marks
 from sglat.media.pictures import PngWriter, RawWriter
@@ -192,7 +192,7 @@ class _Sound:
             return []
         base = self.format.time_base
         if self.decoder.config.end_seconds is not None:
-            end = Fraction(self.decoder.config.end_seconds)
+            end = exact_seconds(self.decoder.config.end_seconds)
             packets = [packet for packet in packets if packet.pts * base < end]
         if self.shift is None:
             return packets

@@ -155,7 +155,8 @@ class _Registration:
         if moved >= key.residual(crop) or moved > self.config.residual_facing:
             return NO_STEP
         placement = _moved(self.framed[index], before_to_crop)
-        return np.asarray(scaled(placement[None]) - scaled(self.framed[before][None]))[0]
+        step: Float64 = (scaled(placement[None]) - scaled(self.framed[before][None]))[0]
+        return step
 
     def _make_key(self, index: int, crop: NDArray[np.float32]) -> None:
         """Make a frame, framed by its landmarks, the key frame of those that follow."""

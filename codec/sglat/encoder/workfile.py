@@ -84,7 +84,7 @@ class WorkFile:
 
     def remove(self) -> None:
         """Delete the folder and everything in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
 
     def _check_source(self) -> None:
         path = self.folder / SOURCE_NAME
@@ -217,6 +217,14 @@ class Stage:
                 self._open.pop(next(iter(self._open))).close()
             self._open[path] = _open_part(path)
         return self._open[path]
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a work file, the mark that makes it one last."""
+    for child in folder.glob("*"):
+        if child.is_dir():
+            shutil.rmtree(child, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

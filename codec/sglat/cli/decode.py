@@ -1,0 +1,155 @@
+"""`sgl-decode`: a `.sglat` file back to video, pictures or a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+
+from sglat.cli.common import run, say
+from sglat.cli.progress import StageBar
+from sglat.errors import MediaError, UsageError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def decode_command(
+    source: Annotated[Path, typer.Argument(help="A .sglat file; - reads standard input.")],
+    target: Annotated[
+        Path, typer.Argument(help="A video file, a folder with --png, or - for raw RGB.")
+    ],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    start: Annotated[str, typer.Option(help="Seconds or m:ss.")] = "0",
+    end: Annotated[str, typer.Option(help="Seconds or m:ss; empty: to the end.")] = "",
+    size: Annotated[
+        int | None, typer.Option(min=16, max=4096, help="Side of aligned pictures in pixels.")
+    ] = None,
+    onto: Annotated[
+        Path | None, typer.Option(help="Video or picture to paste the face into.")
+    ] = None,
+    crop: Annotated[
+        bool, typer.Option("--crop", help="Aligned face only, without the stored background.")
+    ] = False,
+    png: Annotated[bool, typer.Option("--png", help="Write numbered PNG files.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Write rgb24 to standard output.")] = False,
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Use only the first identity layers.")
+    ] = None,
+    absolute: Annotated[
+        bool, typer.Option("--absolute", help="Swapped motion as it is, not relative to neutral.")
+    ] = False,
+    identity_file: Annotated[
+        Path | None, typer.Option(help="Where the identity lies, if not in the file.")
+    ] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Folder or name of the weights; default: the file's own.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Frames rendered together.")] = 8,
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all.")] = 0,
+    encoder: Annotated[
+        str, typer.Option(help="FFmpeg video encoder; auto: hardware, else libx264.")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+) -> None:
+    """Decode a file; sound comes back in step, and the video says that it is generated."""
+    import torch
+
+    from sglat.bundles.bundle import load_bundle
+    from sglat.decoder.decode import DecodeConfig, Decoder
+    from sglat.decoder.output import PIPE, OutputConfig, write_decoded
+    from sglat.decoder.render import choose_device
+
+    is_raw = raw or target == PIPE
+    if is_raw and (png or as_json):
+        raise UsageError("bad-options", "raw frames leave no room for --png or --json")
+    if threads:
+        torch.set_num_threads(threads)
+    config = DecodeConfig(
+        device=device,
+        batch=batch,
+        layers=layers,
+        transfer="absolute" if absolute else "relative",
+        size=size,
+        start_seconds=parse_time(start) or 0.0,
+        end_seconds=parse_time(end),
+    )
+    output = OutputConfig(
+        path=target,
+        form="raw" if is_raw else "png" if png else "video",
+        onto=onto,
+        crop_only=crop,
+        encoder=encoder,
+        force=force,
+        threads=threads,
+    )
+    bar = StageBar(is_quiet=quiet)
+    with ExitStack() as stack:
+        file = open_source(source, stack)
+        weights = load_bundle(bundle, choose_device(device)) if bundle else None
+        decoder = Decoder(file, bundle=weights, config=config, identity_file=identity_file)
+        result = write_decoded(
+            decoder, output, progress=lambda done, total: bar("decode", done, total)
+        )
+    bar.close()
+    if result.held_frames:
+        say(f"{result.held_frames} of {result.frames} frames had no face and are held")
+    if as_json:
+        print(json.dumps(describe(result, target)))
+
+
+def open_source(path: Path, stack: ExitStack) -> BinaryIO:
+    """Open the input, or standard input for `-`; raises MediaError."""
+    if str(path) == "-":
+        return sys.stdin.buffer
+    try:
+        return stack.enter_context(path.open("rb"))
+    except OSError as error:
+        raise MediaError("media-unreadable", f"cannot read {path}: {error.strerror}") from error
+
+
+def parse_time(text: str) -> float | None:
+    """Return seconds of `12.5`, `1:02.5` or `1:00:02`; None for nothing.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if not text:
+        return None
+    try:
+        seconds = 0.0
+        for part in text.split(":"):
+            seconds = 60 * seconds + float(part)
+    except ValueError as error:
+        raise UsageError("bad-time", f"expected seconds or m:ss, got {text!r}") from error
+    if not 0 <= seconds < float("inf"):
+        raise UsageError("bad-time", f"expected a time from 0 on, got {text!r}")
+    return seconds
+
+
+def describe(result: Any, target: Path) -> dict[str, object]:
+    """Return the result for `--json`."""
+    return {
+        "output": str(target),
+        "frames": result.frames,
+        "held_frames": result.held_frames,
+        "width": result.width,
+        "height": result.height,
+        "seconds": round(result.seconds, 3),
+        "frames_per_second": round(result.frames_per_second, 2),
+    }
+
+
+def main() -> None:
+    """Run the command."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

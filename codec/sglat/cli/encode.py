@@ -1,0 +1,173 @@
+"""`sgl-encode`: a video of one person to a `.sglat` file."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sglat.cli.common import run, say
+from sglat.cli.progress import StageBar
+from sglat.errors import MediaError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class Solver(StrEnum):
+    """Names of `EncodeConfig.solver`."""
+
+    fast = "fast"
+    paper = "paper"
+
+
+class TargetPicture(StrEnum):
+    """Names of `EncodeConfig.target`."""
+
+    frame = "frame"
+    inverted = "inverted"
+
+
+class Tuning(StrEnum):
+    """Names of `EncodeConfig.tuning`."""
+
+    manifold = "manifold"
+    pivotal = "pivotal"
+    none = "none"
+
+
+@app.command()
+def encode_command(
+    source: Annotated[Path, typer.Argument(help="A video with one person's face.")],
+    target: Annotated[Path, typer.Argument(help="The .sglat file to write.")],
+    bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "mini",
+    face: Annotated[
+        int, typer.Option(min=1, help="Which face to follow: 1 is the largest, 2 the next.")
+    ] = 1,
+    quality: Annotated[
+        int, typer.Option("--quality", "-q", min=0, max=100, help="Fineness of the motion.")
+    ] = 50,
+    identity_bytes: Annotated[
+        int, typer.Option(min=2048, help="Most bytes for the person's look.")
+    ] = 64_000,
+    solver: Annotated[Solver, typer.Option(help="How the numbers are found.")] = Solver.fast,
+    target_picture: Annotated[
+        TargetPicture,
+        typer.Option("--target", help="Match the camera's frame or its inversion."),
+    ] = TargetPicture.frame,
+    tuning: Annotated[
+        Tuning, typer.Option(help="How the generator is fitted to the person.")
+    ] = Tuning.manifold,
+    plate: Annotated[
+        bool, typer.Option("--plate", help="Store a still background for full frames.")
+    ] = False,
+    consent: Annotated[
+        str, typer.Option(help="The pictured person's statement of consent, kept in the file.")
+    ] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    workfile: Annotated[
+        Path | None, typer.Option(help="Folder for unfinished work; default: beside the output.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on with unfinished work.")
+    ] = True,
+    self_check: Annotated[
+        bool, typer.Option("--self-check/--no-self-check", help="Decode and judge the result.")
+    ] = True,
+    similarity_plot: Annotated[
+        Path | None, typer.Option(help="Write identity similarity over time as SVG.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+) -> None:
+    """Encode a video; stopped at any moment, the same command goes on where it was."""
+    from sglat.decoder.render import choose_device
+    from sglat.encoder.encode import EncodeConfig, encode
+
+    check_output(target, is_forced=force)
+    check_input(source)
+    work = workfile or default_workfile(target)
+    if not resume:
+        remove_work(work)
+    config = EncodeConfig(
+        bundle=bundle,
+        face=face,
+        quality=quality,
+        identity_bytes=identity_bytes,
+        solver=solver.value,
+        target=target_picture.value,
+        tuning=tuning.value,
+        plate=plate,
+        consent=consent,
+        seed=seed,
+        workfile=work,
+        device=str(choose_device(device)),
+        self_check=self_check,
+        threads=threads or None,
+        similarity_plot=similarity_plot,
+        is_forced=force,
+    )
+    bar = StageBar(is_quiet=quiet)
+    try:
+        result = encode(source, target, config, progress=bar)
+    except KeyboardInterrupt:
+        bar.close()
+        say(f"stopped; unfinished work is kept in {work}, the same command goes on from there")
+        raise typer.Exit(130) from None
+    bar.close()
+    record = result.to_json()
+    for line in result.messages:
+        say(line)
+    if as_json:
+        print(json.dumps(record))
+        return
+    say(
+        f"{target}: {target.stat().st_size} bytes, {result.frames} frames, "
+        f"motion {record['kbit_per_second_motion']} kbit/s, "
+        f"{record['seconds_per_frame']} s a frame"
+    )
+
+
+def default_workfile(target: Path) -> Path:
+    """Return the folder beside the output that holds unfinished work."""
+    return target.with_name(f"{target.name}.work")
+
+
+def remove_work(folder: Path) -> None:
+    """Delete unfinished work, but only what is a work file."""
+    from sglat.encoder.workfile import SOURCE_NAME
+    from sglat.encoder.workfile import remove_folder as remove
+
+    if folder.exists() and not (folder / SOURCE_NAME).exists() and any(folder.iterdir()):
+        raise MediaError("not-a-work-file", f"{folder} exists and is not a work file")
+    remove(folder)
+
+
+def check_input(source: Path) -> None:
+    """Refuse what is no video before anything is made or loaded."""
+    from sglat.media.reader import VideoReader
+
+    VideoReader(source).close()
+
+
+def check_output(target: Path, *, is_forced: bool) -> None:
+    """Refuse an output that would overwrite a file, before hours of work."""
+    from sglat.media.writer import refuse_existing
+
+    if target.suffix == "":
+        raise MediaError("output-name", f"expected a file name such as out.sglat, got {target}")
+    refuse_existing(target, force=is_forced)
+
+
+def main() -> None:
+    """Run the command."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

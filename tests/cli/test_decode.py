@@ -1,0 +1,124 @@
+"""`sgl-decode` from the outside: data on stdout, talk on stderr, one line an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sglat.bundles.bundle import Bundle
+from sglat.cli.decode import parse_time
+from sglat.cli.progress import clock, describe_progress
+from sglat.errors import UsageError
+from sglat.media.reader import VideoReader
+from tests.bundles.tiny import make_tiny_bundle
+from tests.support.files import write_file
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_tiny_bundle(Path(tmp_path_factory.mktemp("bundle")))
+
+
+@pytest.fixture
+def source(tmp_path: Path, bundle: Bundle) -> Path:
+    return write_file(tmp_path / "in.sglat", bundle, frames=6)
+
+
+def run(
+    bundle: Bundle, *arguments: object, stdin: bytes | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "sglat.cli.decode", *map(str, arguments)]
+    command += ["--bundle", str(bundle.folder), "--device", "cpu", "--encoder", "libx264"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "codec")}
+    return subprocess.run(command, input=stdin, capture_output=True, env=environment, check=False)
+
+
+def test_a_video_is_written_and_described(tmp_path: Path, bundle: Bundle, source: Path) -> None:
+    done = run(bundle, source, tmp_path / "out.mp4", "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert (record["frames"], record["width"], record["height"]) == (6, 16, 16)
+    with VideoReader(tmp_path / "out.mp4") as reader:
+        assert len(list(reader)) == 6
+
+
+def test_raw_frames_go_to_standard_output(bundle: Bundle, source: Path) -> None:
+    done = run(bundle, source, "-", "--size", 32)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) == 6 * 32 * 32 * 3
+    assert np.frombuffer(done.stdout, np.uint8).std() > 1
+
+
+def test_a_file_may_come_from_standard_input(tmp_path: Path, bundle: Bundle, source: Path) -> None:
+    done = run(bundle, "-", tmp_path / "frames", "--png", stdin=source.read_bytes())
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "frames").glob("*.png"))) == 6
+
+
+def fails_in_one_line(done: subprocess.CompletedProcess[bytes], code: str, status: int) -> None:
+    assert done.returncode == status, done.stderr
+    assert done.stdout == b""
+    lines = done.stderr.decode().strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {code}")
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path, bundle: Bundle) -> None:
+    done = run(bundle, tmp_path / "none.sglat", tmp_path / "out.mp4")
+    fails_in_one_line(done, "media-unreadable", 1)
+
+
+def test_a_damaged_file_is_one_line(tmp_path: Path, bundle: Bundle, source: Path) -> None:
+    data = bytearray(source.read_bytes())
+    data[200] ^= 1
+    source.write_bytes(data)
+    done = run(bundle, source, tmp_path / "out.mp4")
+    fails_in_one_line(done, "bad-crc", 1)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_an_existing_output_is_kept_in_one_line(
+    tmp_path: Path, bundle: Bundle, source: Path
+) -> None:
+    (tmp_path / "out.mp4").write_bytes(b"precious")
+    fails_in_one_line(run(bundle, source, tmp_path / "out.mp4"), "output-exists", 1)
+    assert (tmp_path / "out.mp4").read_bytes() == b"precious"
+
+
+def test_contradicting_options_are_wrong_usage(bundle: Bundle, source: Path) -> None:
+    fails_in_one_line(run(bundle, source, "-", "--json"), "bad-options", 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("12.5", 12.5), ("1:02.5", 62.5), ("1:00:02", 3602.0), ("", None)]
+)
+def test_times_are_read(text: str, seconds: float | None) -> None:
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "1:x", "inf", "nan"])
+def test_other_times_are_wrong_usage(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_time(text)
+
+
+def test_progress_tells_stage_rate_and_time_left() -> None:
+    line = describe_progress("track", 120, 480, recent=100, elapsed_seconds=10.0)
+    assert line == "track      [######------------------] 120/480 10.0/s 0:36 left"
+
+
+def test_progress_without_a_total_counts() -> None:
+    assert describe_progress("tune", 7, 0, recent=7, elapsed_seconds=2.0) == "tune       7 3.5/s"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (65, "1:05"), (3661, "1:01:01")])
+def test_the_clock_is_readable(seconds: float, text: str) -> None:
+    assert clock(seconds) == text

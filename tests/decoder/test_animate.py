@@ -1,0 +1,185 @@
+"""Identity and motion to styles and pictures: the same numbers on every path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sglat.bitstream.records import (
+    DenseDelta,
+    GainDelta,
+    LowRankDelta,
+    QuantizedTensor,
+    SparseDelta,
+)
+from sglat.bundles.bundle import Bundle
+from sglat.decoder.animate import Person, animate, person_of, retarget
+from sglat.decoder.render import Renderer, choose_device, resize, to_pixels, tuned_generator
+from sglat.errors import BundleMismatchError, UsageError
+from tests.bundles.tiny import make_tiny_bundle
+from tests.support.files import make_identity
+from tests.support.tolerances import FAST_RENDER_ATOL, GENERATOR_ATOL
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_tiny_bundle(Path(tmp_path_factory.mktemp("bundle")))
+
+
+@pytest.fixture(scope="module")
+def person(bundle: Bundle) -> Person:
+    return person_of(make_identity(bundle), bundle.generator)
+
+
+def motion(count: int = 3) -> torch.Tensor:
+    return torch.randn(count, 34, generator=torch.Generator().manual_seed(0))
+
+
+def styles_of(bundle: Bundle, person: Person, values: torch.Tensor) -> list[torch.Tensor]:
+    return animate(
+        person,
+        values,
+        generator=bundle.generator,
+        pose_flow=bundle.pose_flow,
+        controls=bundle.controls,
+    )
+
+
+def test_neutral_motion_shows_the_id_latent(bundle: Bundle, person: Person) -> None:
+    plain = bundle.generator.styles(person.ws[None])
+    for found, expected in zip(styles_of(bundle, person, person.neutral[None]), plain, strict=True):
+        assert torch.allclose(found, expected, atol=GENERATOR_ATOL)
+
+
+def test_a_control_moves_its_own_direction(bundle: Bundle, person: Person) -> None:
+    values = person.neutral[None].repeat(2, 1)
+    values[1, 2 + 5] += 0.5
+    flat = torch.cat(styles_of(bundle, person, values), dim=1)
+    expected = 0.5 * bundle.controls.matrix[5]
+    assert torch.allclose(flat[1] - flat[0], expected, atol=GENERATOR_ATOL)
+
+
+def test_gradients_reach_every_number(bundle: Bundle, person: Person) -> None:
+    values = motion(2).requires_grad_()
+    bundle.generator.synthesize(styles_of(bundle, person, values)).square().sum().backward()
+    assert values.grad is not None
+    assert bool((values.grad.abs() > 0).all())
+
+
+def test_the_fast_path_shows_the_same_pictures(bundle: Bundle, person: Person) -> None:
+    renderer = Renderer(
+        person, bundle.generator, pose_flow=bundle.pose_flow, controls=bundle.controls
+    )
+    slow = bundle.generator.synthesize(styles_of(bundle, person, motion())).clamp(-1, 1)
+    assert torch.allclose(renderer.render(motion()), slow, atol=FAST_RENDER_ATOL)
+
+
+def test_a_frame_does_not_depend_on_its_batch(bundle: Bundle, person: Person) -> None:
+    renderer = Renderer(
+        person, bundle.generator, pose_flow=bundle.pose_flow, controls=bundle.controls
+    )
+    together, alone = renderer.render(motion()), renderer.render(motion()[1:2])
+    assert torch.allclose(together[1:2], alone, atol=FAST_RENDER_ATOL)
+
+
+def test_relative_transfer_moves_the_driver_neutral_onto_the_puppet() -> None:
+    puppet, driver = torch.full((34,), 2.0), torch.full((34,), 5.0)
+    found = retarget(driver[None], puppet=puppet, driver=driver, transfer="relative")
+    assert torch.equal(found, puppet[None])
+
+
+def test_absolute_transfer_keeps_the_values() -> None:
+    values = motion()
+    neutral = torch.ones(34)
+    found = retarget(values, puppet=neutral, driver=-neutral, transfer="absolute")
+    assert torch.equal(found, values)
+
+
+def test_ones_own_motion_is_kept() -> None:
+    values = motion()
+    assert torch.equal(
+        retarget(values, puppet=torch.ones(34), driver=None, transfer="relative"), values
+    )
+
+
+def integers(values: object, step: float = 0.5) -> QuantizedTensor:
+    return QuantizedTensor(values=np.asarray(values, np.int32), step=step)
+
+
+def test_deltas_apply_in_order_to_a_copy(bundle: Bundle) -> None:
+    weight = bundle.generator.layers[0].weight
+    before = weight.detach().clone()
+    shape = tuple(weight.shape)
+    left, right = np.ones((shape[0], 1)), np.ones((1, weight[0].numel()))
+    deltas = [
+        LowRankDelta(
+            name="layers.0.weight", shape=shape, left=integers(left), right=integers(right)
+        ),
+        GainDelta(name="layers.0.weight", shape=shape, gains=integers(np.ones(shape[0]))),
+        SparseDelta(
+            name="layers.0.weight", shape=shape, indices=np.array([0, 7]), values=integers([2, -2])
+        ),
+        DenseDelta(name="layers.0.bias", values=integers(np.ones(shape[0]))),
+    ]
+    tuned = tuned_generator(bundle.generator, deltas)
+    expected = (before + 0.25) * 1.5
+    expected.view(-1)[0] += 1.0
+    expected.view(-1)[7] -= 1.0
+    assert torch.allclose(tuned.layers[0].weight, expected)
+    assert torch.allclose(tuned.layers[0].bias, bundle.generator.layers[0].bias + 0.5)
+    assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        DenseDelta(name="layers.99.weight", values=integers([1])),
+        DenseDelta(name="layers.0.bias", values=integers([1, 2])),
+        DenseDelta(name="__class__", values=integers([1])),
+    ],
+    ids=["unknown name", "wrong shape", "no weight"],
+)
+def test_a_delta_that_does_not_fit_is_refused(bundle: Bundle, delta: DenseDelta) -> None:
+    with pytest.raises(BundleMismatchError, match="bad-delta"):
+        tuned_generator(bundle.generator, [delta])
+
+
+def test_a_delta_that_overflows_is_refused(bundle: Bundle) -> None:
+    huge = integers(np.full(12, (1 << 20) - 1), step=3e38)
+    with pytest.raises(BundleMismatchError, match="not finite"):
+        tuned_generator(bundle.generator, [DenseDelta(name="layers.0.bias", values=huge)])
+
+
+def test_a_latent_of_another_generator_is_refused(bundle: Bundle) -> None:
+    identity = make_identity(bundle)
+    other = integers(np.zeros((3, 5)))
+    object.__setattr__(identity.layers[0], "latent", other)
+    with pytest.raises(BundleMismatchError, match="wrong-latent"):
+        person_of(identity, bundle.generator)
+
+
+def test_pixels_are_rounded_and_clamped() -> None:
+    pictures = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).view(1, 1, 1, 5).expand(1, 3, 1, 5)
+    assert to_pixels(pictures)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+@pytest.mark.parametrize("side", [8, 16, 40])
+def test_another_size_keeps_the_mean(side: int) -> None:
+    pictures = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) - 0.5
+    resized = resize(pictures, side)
+    assert resized.shape == (1, 3, side, side)
+    assert float((resized.mean() - pictures.mean()).abs()) < 0.02
+
+
+def test_an_unknown_device_is_one_clear_line() -> None:
+    with pytest.raises(UsageError, match="bad-device"):
+        choose_device("abacus")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_missing_device_is_one_clear_line() -> None:
+    with pytest.raises(UsageError, match="no-device"):
+        choose_device("cuda")
