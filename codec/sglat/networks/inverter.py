@@ -1,11 +1,13 @@
 """The embedded inverter: an aligned crop to W+, small enough for a laptop's processor.
 
-The scheme is that of Encoder4Editing (Tov et al. 2021, https://arxiv.org/abs/2102.02766, section 4): one
-base code and small per-row offsets. The trunk is a short residual network at 1/4 of the resolution.
+The scheme is that of Encoder4Editing (Tov et al. 2021, https://arxiv.org/abs/2102.02766, section
+4): one base code and small per-row offsets. The trunk is a short residual network at 1/4 of the
+resolution.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -78,7 +80,8 @@ class HalvingBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.avg_pool2d(F.leaky_relu(self.conv0(x), 0.2), 2)
-        return F.leaky_relu(self.conv1(y), 0.2) + self.skip(F.avg_pool2d(x, 2))
+        z: Tensor = F.leaky_relu(self.conv1(y), 0.2) + self.skip(F.avg_pool2d(x, 2))
+        return z
 
 
 class Inverter(nn.Module):
@@ -89,9 +92,7 @@ class Inverter(nn.Module):
         self.config = config
         widths = config.channels
         self.stem = EqualizedConv(3 * config.patch**2, widths[0], 3)
-        self.blocks = nn.Sequential(
-            *(HalvingBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
-        )
+        self.blocks = nn.Sequential(*(HalvingBlock(a, b) for a, b in itertools.pairwise(widths)))
         self.neck = EqualizedConv(widths[-1], config.neck_channels, 1)
         side = config.resolution // config.patch // 2 ** (len(widths) - 1)
         self.shared = EqualizedLinear(config.neck_channels * side**2, config.hidden)
@@ -117,4 +118,5 @@ class Inverter(nn.Module):
         x = F.leaky_relu(self.shared(x.flatten(1)), 0.2) * _GAIN
         hidden = F.leaky_relu(self.offset_hidden(x), 0.2) * _GAIN
         offsets = self.offsets(hidden).view(len(x), self.config.num_ws, self.config.style_dim)
-        return self.base(x)[:, None] + offsets
+        ws: Tensor = self.base(x)[:, None] + offsets
+        return ws

@@ -52,7 +52,8 @@ GROUPS: Final = (
 
 
 class MotionEstimator(nn.Module):
-    """Landmarks, blendshapes and pose to control values; only differences between frames mean anything."""
+    """Landmarks, blendshapes and pose to control values; only differences between frames mean
+    anything."""
 
     def __init__(self, hidden: int = 64) -> None:
         super().__init__()

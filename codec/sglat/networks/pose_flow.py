@@ -7,12 +7,15 @@ conditions and a fixed-step solver, so that every machine takes the same steps.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-_DEGREES = 20.0  # conditions enter the network as degrees / 20, about one standard deviation and a half
+_DEGREES = (
+    20.0  # conditions enter the network as degrees / 20, about one standard deviation and a half
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +56,7 @@ class PoseFlow(nn.Module):
         super().__init__()
         self.config = config
         widths = (config.style_dim, *config.hidden, config.style_dim)
-        self.layers = nn.ModuleList(
-            ConcatSquash(a, b, 3) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(ConcatSquash(a, b, 3) for a, b in itertools.pairwise(widths))
         last = self.layers[-1]
         for tensor in last.parameters():  # starts as the identity
             nn.init.zeros_(tensor)

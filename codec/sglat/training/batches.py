@@ -1,4 +1,5 @@
-"""Batches for training: stills alone, video frames in pairs of one clip, labels mirrored with them."""
+"""Batches for training: stills alone, video frames in pairs of one clip, labels mirrored with
+them."""
 
 from __future__ import annotations
 
@@ -16,7 +17,13 @@ class FaceSampler:
     """Keeps all pictures on the device and draws batches of (identity frame, motion frame)."""
 
     def __init__(
-        self, faces: Faces, packs: Path, *, device: torch.device, seed: int, still_share: float = 0.4
+        self,
+        faces: Faces,
+        packs: Path,
+        *,
+        device: torch.device,
+        seed: int,
+        still_share: float = 0.4,
     ) -> None:
         self.device = device
         self.random = np.random.default_rng(seed)
@@ -28,7 +35,9 @@ class FaceSampler:
             self.images = self.images.to(device)
         points = np.asarray(labels["landmarks478"], np.float32)
         self.points = torch.from_numpy(points).to(device)
-        self.blendshapes = torch.from_numpy(np.asarray(labels["blendshapes52"], np.float32)).to(device)
+        self.blendshapes = torch.from_numpy(np.asarray(labels["blendshapes52"], np.float32)).to(
+            device
+        )
         pose = np.stack([labels["yaw"], labels["pitch"]], 1).astype(np.float32)
         self.pose = torch.from_numpy(pose).to(device)
         with np.load(packs / "faces128" / "labels.npz") as stored:
@@ -40,7 +49,9 @@ class FaceSampler:
         clips = labels["clip"][frames]
         self.clips = [frames[clips == clip] for clip in np.unique(clips)]
         sizes = np.array([len(rows) for rows in self.clips], float)
-        self.clip_chance = np.sqrt(sizes) / np.sqrt(sizes).sum()  # long clips do not drown short ones
+        self.clip_chance = (
+            np.sqrt(sizes) / np.sqrt(sizes).sum()
+        )  # long clips do not drown short ones
         self.val_stills = faces.rows(split="val", stills=True)
         self.val_frames = faces.rows(split="val", stills=False)
         self.val_clips = labels["clip"]

@@ -1,16 +1,18 @@
 """The training pictures: packs of aligned, labelled faces decoded once into flat arrays.
 
-A pack is a folder with `images.tar` (one picture a label row) and `labels.npz`. All packs become one
-uint8 array on disk, mapped into memory, with the labels beside it.
+A pack is a folder with `images.tar` (one picture a label row) and `labels.npz`. All packs become
+one uint8 array on disk, mapped into memory, with the labels beside it.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,8 @@ from numpy.typing import NDArray
 PACKS = ("faces128", "faces256", "faces256b")
 LABELS = (
     "name", "source", "split", "landmarks478", "blendshapes52", "yaw", "pitch", "roll",
-    "ear_left", "ear_right", "identity", "clip", "frame", "grey", "sharpness", "quad", "source_size",
+    "ear_left", "ear_right", "identity", "clip", "frame", "grey", "sharpness", "quad",
+    "source_size",
 )  # fmt: skip
 
 
@@ -42,24 +45,39 @@ class Faces:
 def prepare(packs_folder: Path, cache_folder: Path, size: int) -> Faces:
     """Decode the packs to `size` px once and map the result.
 
-    Pictures that stand in two packs (the same stills at 128 and 256 px) are kept once, from the first.
+    Pictures that stand in two packs (the same stills at 128 and 256 px) are kept once, from the
+    first.
     """
     cache_folder.mkdir(parents=True, exist_ok=True)
     images_path = cache_folder / f"faces_{size}.npy"
     labels_path = cache_folder / f"faces_{size}_labels.npz"
     if not (images_path.exists() and labels_path.exists()):
         images, labels = _decode_packs(packs_folder, size)
-        for path, write in (
-            (images_path, lambda file: np.save(file, images)),
-            (labels_path, lambda file: np.savez_compressed(file, **labels)),
-        ):
-            temporary = path.with_suffix(".partial")
-            with temporary.open("wb") as file:
-                write(file)
-            os.replace(temporary, path)
+        with _renamed(images_path) as file:
+            np.save(file, images)
+        with _renamed(labels_path) as file:
+            np.savez_compressed(file, allow_pickle=False, **labels)
     with np.load(labels_path) as stored:
         labels = {key: stored[key] for key in stored.files}
     return Faces(images=np.load(images_path, mmap_mode="r"), labels=labels)
+
+
+@contextmanager
+def _renamed(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that gets its name only when all is written."""
+    temporary = path.with_suffix(".partial")
+    with temporary.open("wb") as file:
+        yield file
+    temporary.replace(path)
+
+
+def _decode_picture(encoded: bytes) -> NDArray[np.uint8]:
+    import cv2
+
+    picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise ValueError("a picture of the pack does not decode")
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _decode_packs(
@@ -80,11 +98,11 @@ def _decode_packs(
                 if str(name) in seen:
                     continue
                 seen.add(str(name))
-                encoded = np.frombuffer(tar.extractfile(members[str(name)]).read(), np.uint8)  # type: ignore[union-attr]
-                picture = cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+                encoded = tar.extractfile(members[str(name)]).read()  # type: ignore[union-attr]
+                picture = _decode_picture(encoded)
                 if picture.shape[0] != size:
                     picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
-                pictures.append(picture)
+                pictures.append(np.asarray(picture, np.uint8))
                 kept.append(row)
         for key in LABELS:
             columns[key].append(labels[key][kept])
@@ -94,15 +112,14 @@ def _decode_packs(
 
 def read_parsing(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[str]]:
     """Read the parsing pack: pictures `[N, 256, 256, 3]`, class maps `[N, 256, 256]`, names."""
-    import cv2
     from PIL import Image
 
     pictures, masks, names = [], [], []
     with tarfile.open(folder / "parsing.tar") as tar:
         members = {member.name: member for member in tar if member.isfile()}
         for name in sorted(key for key in members if key.endswith(".webp")):
-            encoded = np.frombuffer(tar.extractfile(members[name]).read(), np.uint8)  # type: ignore[union-attr]
-            pictures.append(cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+            encoded = tar.extractfile(members[name]).read()  # type: ignore[union-attr]
+            pictures.append(_decode_picture(encoded))
             mask_bytes = tar.extractfile(members[name[: -len(".webp")] + ".png"]).read()  # type: ignore[union-attr]
             masks.append(np.asarray(Image.open(io.BytesIO(mask_bytes))))  # palette index = class
             names.append(Path(name).stem)

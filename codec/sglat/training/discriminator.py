@@ -5,6 +5,8 @@ Source: Karras et al. 2020, https://arxiv.org/abs/1912.04958, section 4.1 (resid
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,9 +20,7 @@ class Discriminator(nn.Module):
     def __init__(self, channels: tuple[int, ...] = (64, 96, 160, 224, 256)) -> None:
         super().__init__()
         self.stem = EqualizedConv(12, channels[0], 3)
-        self.blocks = nn.Sequential(
-            *(HalvingBlock(a, b) for a, b in zip(channels[:-1], channels[1:], strict=True))
-        )
+        self.blocks = nn.Sequential(*(HalvingBlock(a, b) for a, b in itertools.pairwise(channels)))
         self.last = EqualizedConv(channels[-1] + 1, channels[-1], 3)
         self.hidden = EqualizedLinear(channels[-1] * 16, channels[-1])
         self.score = EqualizedLinear(channels[-1], 1)

@@ -1,15 +1,14 @@
 """Trains the embedded bundle: `python -m sglat.training.mini --packs DIR --teachers DIR --out DIR`.
 
 One resumable program for CPU and CUDA. Stage `autoencoder` learns pictures to W+ and back; stage
-`manifold` renders every picture the way a file says it: the ID latent of one frame, the pose and the 32
-controls of another. Adversarial and identity terms switch on by weight.
+`manifold` renders every picture the way a file says it: the ID latent of one frame, the pose and
+the 32 controls of another. Adversarial and identity terms switch on by weight.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import time
 from dataclasses import asdict, dataclass
@@ -125,7 +124,7 @@ class Trainer:
             },
             temporary,
         )
-        os.replace(temporary, self.checkpoint_path)
+        temporary.replace(self.checkpoint_path)
 
     def _resume(self) -> None:
         if not self.checkpoint_path.exists():
@@ -218,18 +217,19 @@ class Trainer:
         decay = min(self.config.ema, (1 + step) / (20 + step))
         for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(value, 1 - decay)
-        for mean, value in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            mean.copy_(value)
+        for stored, current in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            stored.copy_(current)
 
     def run(self) -> None:
         """Train until the time is over or a signal arrives, saving every few minutes."""
         stop: list[int] = []
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda number, _: stop.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: stop.append(number))
         from sglat.training.validate import validate
 
         start = last_report = last_save = last_validation = time.monotonic()
-        first_images, sums = self.state["images"], {}
+        first_images = self.state["images"]
+        sums: dict[str, tuple[float, int]] = {}
         limit = self.config.minutes * 60
         while not stop and time.monotonic() - start < limit:
             began = time.monotonic()

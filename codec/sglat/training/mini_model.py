@@ -1,4 +1,5 @@
-"""The parts of the embedded bundle that are trained together, and the picture as the file says it."""
+"""The parts of the embedded bundle that are trained together, and the picture as the file says
+it."""
 
 from __future__ import annotations
 
@@ -91,12 +92,14 @@ class MiniModel(nn.Module):
 
 
 def mirror_order(points: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the landmark numbers of the mirrored face, found on the mean shape of `[N, 478, 2]`."""
+    """Return the landmark numbers of the mirrored face, found on the mean shape of `[N, 478,
+    2]`."""
     mean = points.mean(0)
     mean = mean - mean.mean(0)
     mirrored = mean * np.array([-1.0, 1.0], np.float32)
     distance = np.square(mirrored[:, None] - mean[None]).sum(-1)
-    return distance.argmin(1)
+    order: NDArray[np.int64] = distance.argmin(1)
+    return order
 
 
 def mirrored_names(names: list[str]) -> list[int]:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-# Fixed window of an FFHQ-style crop that brings the mean eye centres onto the 112 px ArcFace template:
-# pixels a crop unit = (73.53 - 38.29) / (0.620 - 0.376); the eye midpoint goes to (55.9, 51.6).
+# Fixed window of an FFHQ-style crop that brings the mean eye centres onto the 112 px ArcFace
+# template: pixels a crop unit = (73.53 - 38.29) / (0.620 - 0.376); the eye midpoint goes to (55.9,
+# 51.6).
 _TEMPLATE_SCALE = 144.4
 _TEMPLATE_ORIGIN = (0.498 - 55.9 / _TEMPLATE_SCALE, 0.472 - 51.6 / _TEMPLATE_SCALE)
 
@@ -30,8 +31,9 @@ def imagenet_normalized(images: Tensor) -> Tensor:
 class SqueezePerceptual(nn.Module):
     """SqueezeNet 1.1 features compared as LPIPS does (Zhang et al. 2018, equation 1).
 
-    With `heads` (the published v0.1 SqueezeNet heads) the scale is that of LPIPS-squeeze; the feature
-    weights are not shown to be the ones the heads were fitted on, so call the result LPIPS-like.
+    With `heads` (the published v0.1 SqueezeNet heads) the scale is that of LPIPS-squeeze; the
+    feature weights are not shown to be the ones the heads were fitted on, so call the result
+    LPIPS-like.
     """
 
     def __init__(self, features_file: Path, heads: list[Tensor] | None = None) -> None:
@@ -102,11 +104,10 @@ class MobileFaceIdentity(nn.Module):
         for node in graph.node:
             if node.op_type == "Constant":
                 continue
-            attributes = {a.name: (list(a.ints) or a.i) for a in node.attribute}
+            numbers = {a.name: [int(i) for i in a.ints] or [int(a.i)] for a in node.attribute}
             geometry = (0, 0, 0)
             if node.op_type == "Conv":
-                stride, pad = attributes["strides"][0], attributes["pads"][0]
-                geometry = (stride, pad, attributes["group"])
+                geometry = (numbers["strides"][0], numbers["pads"][0], numbers["group"][0])
             self.steps.append((node.op_type, list(node.input), node.output[0], geometry))
 
     def forward(self, crops: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Validation of the embedded bundle while it trains: figures in one JSON line, pictures in a sheet."""
+"""Validation of the embedded bundle while it trains: figures in one JSON line, pictures in a
+sheet."""
 
 from __future__ import annotations
 
@@ -82,9 +83,7 @@ def _figures(trainer: Trainer, pictures: Tensor, target: Tensor) -> dict[str, fl
     }
 
 
-def _clip_pairs(
-    frames: np.ndarray, clips: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _clip_pairs(frames: np.ndarray, clips: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return fixed pairs of frames of one clip each, spread over the unseen clips."""
     random = np.random.default_rng(7)
     names = np.unique(clips[frames])

@@ -1,0 +1,349 @@
+"""The encoding pipeline: track, align, invert, select, tune, pose, expression, pack."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sglat import __version__
+from sglat.bitstream.records import Provenance
+from sglat.bundles.bundle import Bundle, load_bundle
+from sglat.encoder.align import Alignment, align
+from sglat.encoder.background import find_plate
+from sglat.encoder.deltas import DeltaConfig
+from sglat.encoder.fit import FitConfig, fit_numbers
+from sglat.encoder.invert import InvertConfig, invert
+from sglat.encoder.losses import LossConfig, TargetLoss, feature_weights
+from sglat.encoder.manifold import Manifold
+from sglat.encoder.numbers import crop_points, signature, start_numbers
+from sglat.encoder.pack import PackConfig, motion_steps, quantize_motion
+from sglat.encoder.person import TunedPerson, person_within
+from sglat.encoder.registration import AlignConfig
+from sglat.encoder.select import SelectConfig, Selection, select, similarity_plot
+from sglat.encoder.selfcheck import SelfCheck, check_file
+from sglat.encoder.track import Track, TrackConfig, track
+from sglat.encoder.tune import TuneConfig, Tuned, Tuner, spread_frames, tune
+from sglat.encoder.workfile import Stage, WorkFile, fingerprint
+from sglat.encoder.write import Contents, write_file
+from sglat.errors import UsageError
+
+STAGES = ("track", "align", "invert", "tune", "jacobian", "pose", "expression", "check")
+
+Progress = Callable[[str, int, int], None]
+"""Called with stage name, units done and units in all (0 when unknown)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig:
+    """Everything a user may choose."""
+
+    bundle: str = "mini"
+    face: int = 1
+    """1 is the largest face."""
+    quality: int = 50
+    """0 to 100: quantizer of the motion."""
+    identity_bytes: int = 64_000
+    """Most bytes for the identity, all layers."""
+    solver: Literal["fast", "paper"] = "fast"
+    target: Literal["frame", "inverted"] = "frame"
+    """What the numbers are fitted to: the camera frame, or the generator's rendering of its
+    inversion."""
+    tuning: Literal["manifold", "pivotal", "none"] = "manifold"
+    tune_steps: int | None = None
+    """None: the default of the tuning stage."""
+    plate: bool = False
+    """Store a still background for full frames."""
+    seed: int = 0
+    workfile: Path | None = None
+    """Folder for resuming; None puts it beside the output."""
+    keep_workfile: bool = False
+    device: str = "cpu"
+    threads: int | None = None
+    self_check: bool = True
+    similarity_plot: Path | None = None
+    """Write the identity similarity over time as SVG here."""
+    consent: str = ""
+    is_forced: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeResult:
+    """What one encoding cost and gave."""
+
+    path: Path
+    frames: int
+    seconds: float
+    """Length of the clip."""
+    bytes_by_stream: dict[str, int]
+    stage_seconds: dict[str, float]
+    id_frame: int
+    messages: list[str]
+    check: SelfCheck | None
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values: bytes, kbit/s on first view and with a cached identity, timings."""
+        sizes = self.bytes_by_stream
+        motion = sizes["motion"] + sizes["placement"]
+        rate = 8 / 1000 / max(self.seconds, 1e-9)
+        return {
+            "path": str(self.path),
+            "frames": self.frames,
+            "seconds": round(self.seconds, 3),
+            "bytes": sizes,
+            "kbit_per_second_first_view": round((sizes["total"] - sizes["audio"]) * rate, 3),
+            "kbit_per_second_motion": round(sizes["motion"] * rate, 3),
+            "kbit_per_second_motion_and_placement": round(motion * rate, 3),
+            "bits_per_frame": round(8 * sizes["motion"] / self.frames, 2),
+            "stage_seconds": {k: round(v, 2) for k, v in self.stage_seconds.items()},
+            "seconds_per_frame": round(sum(self.stage_seconds.values()) / self.frames, 4),
+            "id_frame": self.id_frame,
+            "messages": self.messages,
+            "check": None if self.check is None else asdict(self.check),
+            "settings": self.settings,
+        }
+
+
+def encode(
+    source: Path,
+    target: Path,
+    config: EncodeConfig | None = None,
+    *,
+    progress: Progress | None = None,
+) -> EncodeResult:
+    """Encode a talking-head video.
+
+    After an interruption the same call continues from the work file and ends with the same bytes.
+
+    Args:
+        source: any video PyAV reads, with one face or more.
+        target: `.sglat` file to write.
+        config: choices.
+        progress: told of every stage.
+
+    Raises:
+        FaceError: no face. MediaError: unreadable input. UsageError: contradicting arguments.
+        WorkFileError: the work file belongs to another input.
+    """
+    config = config or EncodeConfig()
+    source, target = Path(source), Path(target)
+    if target.exists() and not config.is_forced:
+        raise UsageError("file-exists", f"{target} exists; use --force to replace it")
+    if not target.parent.is_dir():
+        raise UsageError("no-folder", f"expected a folder {target.parent}, found none")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    bundle = load_bundle(config.bundle, config.device)
+    folder = config.workfile or target.with_name(target.name + ".work")
+    work = WorkFile(folder, source=fingerprint(source))
+    run = _Run(source, bundle, config, work, progress)
+    result = run.encode(target)
+    if not config.keep_workfile:
+        work.remove()
+    return result
+
+
+class _Run:
+    """One encoding: what its stages share."""
+
+    def __init__(
+        self,
+        source: Path,
+        bundle: Bundle,
+        config: EncodeConfig,
+        work: WorkFile,
+        progress: Progress | None,
+    ) -> None:
+        self.source, self.bundle, self.config, self.work = source, bundle, config, work
+        self.faces = bundle.faces
+        self.progress = progress
+        self.stage_seconds: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def _tell(self, stage: str) -> Callable[..., None]:
+        def tell(done: int, total: int = 0, *_: object) -> None:
+            if self.progress is not None:
+                self.progress(stage, done, total)
+
+        return tell
+
+    def _clock(self, stage: str) -> None:
+        now = time.monotonic()
+        self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + now - self._began
+        self._began = now
+
+    def encode(self, target: Path) -> EncodeResult:
+        config = self.config
+        tracked, aligned = self._prepare()
+        points = crop_points(tracked, aligned.placement)
+        stage = self.work.stage("invert", InvertConfig(), self.bundle.decoder_id.hex())
+        inversion = invert(
+            aligned.crops, self.bundle, self.faces, stage, InvertConfig(),
+            progress=self._tell("invert"),
+        )  # fmt: skip
+        selection = select(tracked, inversion, SelectConfig())
+        if config.similarity_plot is not None:
+            config.similarity_plot.write_text(similarity_plot(tracked, inversion, selection))
+        self._clock("invert")
+        start = start_numbers(self.bundle, tracked, points, inversion, selection.row)
+        ws = torch.from_numpy(inversion.ws[selection.row])
+        chosen, tuned = self._tune(tracked, aligned, points, start, ws, selection)
+        person = self._person(tuned, selection.frame)
+        self._clock("tune")
+        shift = (tuned.motion - start[chosen]).median(0).values
+        motion, effect = fit_numbers(
+            person,
+            start=start + shift,
+            anchors=tuned.motion,
+            points=torch.from_numpy(points),
+            targets=self._targets(aligned, person),
+            bundle=self.bundle,
+            faces=self.faces,
+            config=FitConfig(solver=config.solver),
+            open_stage=lambda name, *extra: self.work.stage(name, config.target, *extra),
+            progress=self.progress,
+            clock=self._clock,
+        )
+        pack = PackConfig(quality=config.quality)
+        steps = motion_steps(effect, pack)
+        integers = quantize_motion(motion, steps, pack)
+        settings = self._settings()
+        plate = find_plate(self.source, aligned.placement) if config.plate else None
+        contents = Contents(
+            bundle=self.bundle, identity=person.identity, motion=integers, steps=steps,
+            placement=aligned.placement, track=tracked, plate=plate, settings=settings,
+            provenance=Provenance(
+                generated_by=f"sglat {__version__}", consent=config.consent,
+                source_sha256=bytes.fromhex(self.work.source),
+            ),
+        )  # fmt: skip
+        by_stream = write_file(self.source, target, contents, is_forced=config.is_forced)
+        self._clock("pack")
+        check = None
+        if config.self_check:
+            check = check_file(
+                target, aligned.crops, tracked, self.bundle, self.faces,
+                progress=self._tell("check"),
+            )  # fmt: skip
+            self._clock("check")
+        seconds = float((tracked.pts[-1] - tracked.pts[0]) * tracked.time_base)
+        return EncodeResult(
+            path=target, frames=len(tracked), seconds=seconds + float(1 / tracked.frame_rate),
+            bytes_by_stream=by_stream, stage_seconds=self.stage_seconds,
+            id_frame=selection.frame, messages=tracked.messages() + (check.warnings if check else
+            []), check=check, settings=settings,
+        )  # fmt: skip
+
+    def _prepare(self) -> tuple[Track, Alignment]:
+        track_config, align_config = TrackConfig(face=self.config.face), AlignConfig()
+        stage = self.work.stage("track", track_config, self.bundle.name)
+        tracked = track(self.source, self.faces, stage, track_config, progress=self._tell("track"))
+        self._clock("track")
+        aligned = align(
+            self.source,
+            tracked,
+            self.work.stage("register", align_config),
+            self.work.stage("crops", align_config, self.bundle.resolution),
+            resolution=self.bundle.resolution,
+            config=align_config,
+            progress=lambda done: self._tell("align")(done, 2 * len(tracked)),
+        )
+        self._clock("align")
+        return tracked, aligned
+
+    def _tune(
+        self,
+        tracked: Track,
+        aligned: Alignment,
+        points: NDArray[np.float32],
+        start: Tensor,
+        ws: Tensor,
+        selection: Selection,
+    ) -> tuple[list[int], Tuned]:
+        config = self._tune_config()
+        usable = torch.from_numpy(~tracked.held)
+        chosen = spread_frames(signature(start), config.frames, selection.frame, usable)
+        targets = aligned.crops.tensor(chosen).contiguous(memory_format=torch.channels_last)
+        weights = feature_weights(
+            torch.from_numpy(points[chosen]), targets.shape[-1], LossConfig().feature_weight
+        )
+        loss = TargetLoss(targets, weights, self.bundle.perceptual, self.faces.embed, LossConfig())
+        manifold = Manifold(self.bundle, ws, start[selection.frame])
+        tuner = Tuner(
+            manifold, targets, start[chosen], loss, config,
+            budget_bits=8 * delta_budget(self.config.identity_bytes),
+        )  # fmt: skip
+        stage = self.work.stage("tune", config, self.config.identity_bytes, LossConfig())
+        _resume(tuner, stage)
+        if stage.is_done:
+            return chosen, tuner.result()
+        tuned = tune(
+            tuner,
+            progress=self._tell("tune"),
+            checkpoint=lambda tuner: stage.save_checkpoint(*tuner.state()),
+        )
+        stage.finish(*tuner.state())
+        return chosen, tuned
+
+    def _tune_config(self) -> TuneConfig:
+        steps = self.config.tune_steps
+        config = TuneConfig(
+            seed=self.config.seed,
+            deltas=DeltaConfig(ranks=ranks_within(self.config.identity_bytes)),
+        )
+        if self.config.tuning == "none":
+            return replace(config, steps=0)
+        if self.config.tuning == "pivotal":  # the ID frame alone, plain PTI
+            config = replace(config, frames=1)
+        return config if steps is None else replace(config, steps=steps)
+
+    def _person(self, tuned: Tuned, id_frame: int) -> TunedPerson:
+        return person_within(
+            self.bundle, tuned, id_frame=id_frame, size_bytes=self.config.identity_bytes
+        )
+
+    @torch.no_grad()
+    def _targets(self, aligned: Alignment, person: TunedPerson) -> Callable[[int, int], Tensor]:
+        def camera(first: int, last: int) -> Tensor:
+            return aligned.crops.tensor(range(first, last))
+
+        def inverted(first: int, last: int) -> Tensor:
+            pictures = camera(first, last)
+            return torch.cat(
+                [person.render_latents(self.bundle.inverter(p)) for p in pictures.split(8)]
+            )
+
+        return camera if self.config.target == "frame" else inverted
+
+    def _settings(self) -> dict[str, str]:
+        names = ("quality", "identity_bytes", "solver", "target", "tuning", "seed")
+        return {name: str(getattr(self.config, name)) for name in names}
+
+
+def _resume(tuner: Tuner, stage: Stage) -> None:
+    stored = stage.result() if stage.is_done else stage.load_checkpoint()
+    if stored is not None:
+        tuner.restore(*stored)
+
+
+def delta_budget(identity_bytes: int) -> int:
+    """Return the bytes left for weight deltas beside the latent layers."""
+    return max(500, int((identity_bytes - 3_200) * 0.97))
+
+
+def ranks_within(identity_bytes: int) -> tuple[int, ...]:
+    """Return the low-rank chunks that pay at a budget: more bytes carry more directions."""
+    if identity_bytes >= 48_000:
+        return (2, 2, 4)
+    if identity_bytes >= 20_000:
+        return (1, 2)
+    return (1,)

@@ -1,0 +1,141 @@
+"""Stages 6 and 7: the numbers of every frame against the tuned generator, pose first, then all
+34."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sglat.bundles.bundle import Bundle
+from sglat.encoder.crops import rigid_face_mask
+from sglat.encoder.losses import feature_weights
+from sglat.encoder.paper_solver import PaperConfig, PaperSolver
+from sglat.encoder.person import TunedPerson
+from sglat.encoder.solver import Anchors, FastSolver, Residual, SolverConfig, take_anchors
+from sglat.encoder.workfile import Stage
+from sglat.networks.faces import FaceAnalysis
+
+Targets = Callable[[int, int], Tensor]
+"""Frames first to last (exclusive) to pictures `[n, 3, H, W]`."""
+
+
+class OpenStage(Protocol):
+    """Opens a stage of the work file."""
+
+    def __call__(self, name: str, *configs: object) -> Stage:
+        """Return the stage, emptied if it was made with other settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How the numbers are solved."""
+
+    solver: Literal["fast", "paper"] = "fast"
+    anchors: int = 8
+    """Frames at which Jacobians are taken."""
+    pose: SolverConfig = SolverConfig(  # noqa: RUF009
+        iterations=3, active=(0, 1), weight_inter_frame=0.0, weight_prior=1e-2
+    )
+    """Yaw and pitch on the rigid face (method, section 8)."""
+    expression: SolverConfig = SolverConfig()  # noqa: RUF009
+    """All 34 numbers on the whole crop."""
+    paper: PaperConfig = PaperConfig()  # noqa: RUF009
+    feature_weight: float = 2.0
+    """Extra residual weight at eyes and mouth."""
+    pose_floor: float = 0.02
+    """Weight of the rest of the crop in the pose stage."""
+
+
+def fit_numbers(
+    person: TunedPerson,
+    *,
+    start: Tensor,
+    anchors: Tensor,
+    points: Tensor,
+    targets: Targets,
+    bundle: Bundle,
+    faces: FaceAnalysis,
+    config: FitConfig,
+    open_stage: OpenStage,
+    progress: Callable[[str, int, int], None] | None,
+    clock: Callable[[str], None],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Solve yaw, pitch and controls of every frame.
+
+    Args:
+        person: quantized and tuned; what is solved is what will be decoded.
+        start: start values of all frames, `[T, 34]`.
+        anchors: motion of the tuning frames, `[K, 34]`.
+        points: landmarks in crop units, `[T, 478, 2]`.
+        targets: what the numbers are fitted to.
+        bundle: perceptual network and controls.
+        faces: parsing and identity, for the paper's solver.
+        config: solvers.
+        open_stage: gives work-file stages.
+        progress: told of every stage.
+        clock: called with a stage's name when it is over.
+
+    Returns:
+        Motion `[T, 34]` and the root mean square picture change per unit of each number, `[34]`.
+    """
+
+    def tell(stage: str) -> Callable[[int, int], None]:
+        return lambda done, total: progress(stage, done, total) if progress else None
+
+    side = bundle.resolution
+    features = feature_weights(points[:: max(1, len(points) // 32)], side, config.feature_weight)
+    rigid = torch.from_numpy(rigid_face_mask(points[0].numpy(), side)).float()[None, None]
+    expression = Residual(features.mean(0, keepdim=True), config.expression.scales)
+    pose = Residual(rigid + config.pose_floor, config.pose.scales)
+    spread = anchors[_spread_rows(len(anchors), config.anchors)]
+    pose_anchors, all_anchors = take_anchors(
+        person.render, spread, (pose, expression), tell("jacobian")
+    )
+    clock("jacobian")
+    stage = open_stage("pose", config.pose, config.anchors)
+    turned = _run(
+        FastSolver(person.render, pose_anchors, pose, config.pose), targets, start, stage,
+        tell("pose"),
+    )  # fmt: skip
+    clock("pose")
+    if config.solver == "paper":
+        stage = open_stage("expression", config.paper)
+        solver = PaperSolver(person, bundle, faces, points, config.paper)
+        motion = _run(solver, targets, turned, stage, tell("expression"))
+    else:
+        stage = open_stage("expression", config.expression)
+        fast = FastSolver(person.render, all_anchors, expression, config.expression)
+        motion = _run(fast, targets, turned, stage, tell("expression"))
+    clock("expression")
+    return motion.numpy(), all_anchors.picture_effect.numpy()
+
+
+def _run(
+    solver: FastSolver | PaperSolver,
+    targets: Targets,
+    start: Tensor,
+    stage: Stage,
+    tell: Callable[[int, int], None],
+) -> Tensor:
+    """Run a solver window by window, continuing behind what the stage holds."""
+    done = torch.from_numpy(stage.read("motion")) if stage.rows else None
+    for numbers in solver.solve(targets, start, done=done):
+        stage.append({"motion": numbers.numpy()})
+        tell(stage.rows, len(start))
+    if not stage.is_done:
+        stage.finish()
+    return torch.from_numpy(stage.read("motion"))
+
+
+def _spread_rows(count: int, wanted: int) -> list[int]:
+    """The tuning frames were chosen farthest first: the first ones are the most different."""
+    return list(range(min(count, wanted)))
+
+
+__all__ = ["Anchors", "FitConfig", "fit_numbers"]

@@ -1,0 +1,77 @@
+"""What the file can say: one ID latent, 34 numbers a frame, and weight deltas, rendered with
+gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from sglat.bundles.bundle import Bundle
+from sglat.decoder.animate import Person, animate
+
+
+class Manifold(nn.Module):
+    """Renders motion values of one person; the generator's weights may be replaced per call."""
+
+    def __init__(self, bundle: Bundle, ws: Tensor, neutral: Tensor) -> None:
+        """Bind a person.
+
+        Args:
+            bundle: generator, pose flow and controls.
+            ws: the ID latent, `[L, D]`.
+            neutral: the ID frame's own yaw, pitch (degrees) and controls, `[34]`.
+        """
+        super().__init__()
+        self.bundle = bundle
+        self.ws = ws
+        self.neutral = neutral
+
+    def styles(self, motion: Tensor, *, ws: Tensor | None = None) -> list[Tensor]:
+        """Return the StyleSpace vectors of motion values `[N, 34]`, as the decoder makes them."""
+        return animate(
+            Person(ws=self.ws if ws is None else ws, neutral=self.neutral),
+            motion,
+            generator=self.bundle.generator,
+            pose_flow=self.bundle.pose_flow,
+            controls=self.bundle.controls,
+        )
+
+    def render(
+        self,
+        motion: Tensor,
+        *,
+        ws: Tensor | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Return pictures `[N, 3, H, W]` of motion values `[N, 34]`.
+
+        Args:
+            motion: yaw and pitch in degrees and the 32 controls.
+            ws: another ID latent `[L, D]` than the bound one.
+            weights: generator tensors by name that replace the bundle's.
+        """
+        return self.synthesize(self.styles(motion, ws=ws), weights)
+
+    def synthesize(self, styles: list[Tensor], weights: Mapping[str, Tensor] | None) -> Tensor:
+        """Return pictures `[N, 3, H, W]` of StyleSpace vectors, with replaced generator tensors."""
+        generator = self.bundle.generator
+        if not weights:
+            return generator.synthesize(styles)
+        caller = _Synthesis(generator)
+        named = {f"generator.{name}": value for name, value in weights.items()}
+        result: Tensor = functional_call(caller, named, (styles,))
+        return result
+
+
+class _Synthesis(nn.Module):
+    """Gives `synthesize` the calling form that `functional_call` needs."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, styles: list[Tensor]) -> Tensor:
+        pictures: Tensor = self.generator.synthesize(styles)  # type: ignore[operator]
+        return pictures

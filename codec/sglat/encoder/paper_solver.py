@@ -1,0 +1,167 @@
+"""The method's own solver: AdamW with AMSGrad, three groups of losses, a hundred epochs a frame.
+
+Slow and faithful; the twin that the fast solver is measured against. Sections 10 to 12 of the
+method: rates by sensitivity, x0.8 every ten epochs, L2 + LPIPS (not for gaze) + identity + face
+parsing + inter-frame terms, each group rendered with only its own controls moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from sglat.bundles.bundle import Bundle
+from sglat.bundles.controls import GROUPS
+from sglat.encoder.losses import feature_weights
+from sglat.encoder.person import TunedPerson
+from sglat.networks.faces import FaceAnalysis
+
+# Losses are grouped as in section 12.2: mouth with chin, eyes with brows, gaze alone.
+_LOSS_GROUPS: Final = (("mouth", "chin"), ("eyes", "brows"), ("gaze",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperConfig:
+    """Constants of the method; weights are the recommended start values of its section 12.2."""
+
+    epochs: int = 100
+    decay: float = 0.8
+    decay_every: int = 10
+    rate_unit: float = 0.1
+    """Learning rate of a control of no sensitivity, in sigmas; the method's is 1 in raw style
+    units."""
+    weight_l2: float = 1.0
+    weight_perceptual: float = 1.0
+    weight_parsing: float = 1.0
+    weight_identity: float = 0.1
+    weight_inter_frame: float = 2.0
+    window: int = 8
+    """Consecutive frames optimised side by side."""
+
+
+def sensitivity_rates(sensitivity: Tensor) -> Tensor:
+    """Return learning rates from sensitivities of one group, `[n]`: exp(-1.5 Γ / max Γ).
+
+    Source: method, section 10 (reconstruction of the paper's equation 5).
+    """
+    return torch.exp(-1.5 * sensitivity / sensitivity.max().clamp_min(1e-12))
+
+
+class PaperSolver:
+    """Gradient descent on the controls of each frame; pose stays as the pose stage left it."""
+
+    def __init__(
+        self,
+        person: TunedPerson,
+        bundle: Bundle,
+        faces: FaceAnalysis,
+        points: Tensor,
+        config: PaperConfig,
+    ) -> None:
+        self.person, self.bundle, self.faces = person, bundle, faces
+        self.points, self.config = points, config
+        self.passes = 0
+        self.groups = [
+            torch.tensor([i for i, name in enumerate(GROUPS) if name in group])
+            for group in _LOSS_GROUPS
+        ]
+        self._rates: Tensor | None = None
+
+    def solve(
+        self,
+        targets: Callable[[int, int], Tensor],
+        start: Tensor,
+        *,
+        done: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield solved motion window by window; arguments as for the fast solver."""
+        begin = 0 if done is None else len(done)
+        for first in range(begin, len(start), self.config.window):
+            last = min(first + self.config.window, len(start))
+            yield self._solve_window(targets(first, last), start[first:last], first)
+
+    @torch.no_grad()
+    def rates(self, start: Tensor) -> Tensor:
+        """Return the learning rate of each control, `[32]`, measured once at the first frame."""
+        if self._rates is None:
+            rates = torch.ones(len(GROUPS))
+            neutral = self.person.manifold.neutral
+            sigmas = torch.arange(-1.5, 1.51, 0.5)
+            for group in self.groups:
+                found = []
+                for control in group.tolist():
+                    motion = start[:1].repeat(len(sigmas), 1)
+                    motion[:, 2 + control] = neutral[2 + control] + sigmas
+                    features = self.bundle.perceptual.features(self.person.render(motion))
+                    self.passes += len(sigmas)
+                    steps = self.bundle.perceptual.distance(
+                        [f[1:] for f in features], [f[:-1] for f in features]
+                    )
+                    found.append(steps.mean() / 0.5)
+                rates[group] = sensitivity_rates(torch.stack(found))
+            self._rates = rates * self.config.rate_unit
+        return self._rates
+
+    def _solve_window(self, targets: Tensor, start: Tensor, first: int) -> Tensor:
+        config = self.config
+        rates = self.rates(start)
+        neutral = self.person.manifold.neutral[2:]
+        # one parameter a control, so that each has its own rate
+        offsets = [torch.zeros(len(start), 1, requires_grad=True) for _ in GROUPS]
+        optimizer = torch.optim.AdamW(
+            [{"params": [o], "lr": float(r)} for o, r in zip(offsets, rates, strict=True)],
+            betas=(0.9, 0.999), eps=1e-8, amsgrad=True, weight_decay=0.0,
+        )  # fmt: skip
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, config.decay_every, config.decay)
+        loss = _GroupLoss(self, targets, first)
+        for _ in range(config.epochs):
+            optimizer.zero_grad(set_to_none=True)
+            controls = start[:, 2:] + torch.cat(offsets, 1)
+            total = torch.zeros(())
+            for index, group in enumerate(self.groups):
+                moved = neutral.expand(len(start), -1).clone()
+                moved[:, group] = controls[:, group]
+                pictures = self.person.render(torch.cat([start[:, :2], moved], 1))
+                self.passes += len(start)
+                total = total + loss(pictures, index)
+            total.backward()
+            optimizer.step()
+            schedule.step()
+        controls = start[:, 2:] + torch.cat([o.detach() for o in offsets], 1)
+        return torch.cat([start[:, :2], controls], 1)
+
+
+class _GroupLoss:
+    """The terms of section 12 for one window of consecutive frames."""
+
+    def __init__(self, solver: PaperSolver, targets: Tensor, first: int) -> None:
+        self.solver, self.config, self.targets = solver, solver.config, targets
+        points = solver.points[first : first + len(targets)]
+        self.mask = (feature_weights(points, targets.shape[-1], 1.0) - 1).clamp(0, 1)
+        with torch.no_grad():
+            self.features = solver.bundle.perceptual.features(targets)
+            self.classes = solver.faces.parse(targets)
+            self.identity = solver.faces.embed(targets[:1])
+
+    def __call__(self, pictures: Tensor, group: int) -> Tensor:
+        config, perceptual = self.config, self.solver.bundle.perceptual
+        difference = pictures - self.targets
+        total = config.weight_l2 * difference.square().mean()
+        is_gaze = group == len(_LOSS_GROUPS) - 1
+        features = perceptual.features(pictures)
+        if not is_gaze:  # LPIPS does not see the tiny shifts of an iris and adds jitter there
+            distance = perceptual.distance(features, self.features).mean()
+            total = total + config.weight_perceptual * distance
+        classes = self.solver.faces.parse(pictures)
+        parsing = ((classes - self.classes) * self.mask).square().sum(1).mean().sqrt()
+        total = total + config.weight_parsing * parsing
+        embedded = self.solver.faces.embed(pictures)
+        total = total + config.weight_identity * (1 - (embedded * embedded[:1]).sum(1)).mean()
+        if len(pictures) > 1:  # change of the rendered frames against change of the targets
+            change = difference[1:] - difference[:-1]
+            total = total + config.weight_inter_frame * change.square().mean()
+        return total

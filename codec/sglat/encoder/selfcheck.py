@@ -1,0 +1,115 @@
+"""Decodes what was written and says, second by second, where it is poor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sglat.bundles.bundle import Bundle
+from sglat.decoder.decode import Decoder
+from sglat.encoder.align import Crops
+from sglat.encoder.track import Track
+from sglat.networks.faces import FaceAnalysis
+
+_POOR_IDENTITY = 0.5  # cosine below which another person may be seen
+_POOR_PICTURE = 20.0  # dB below which shapes are wrong
+_MOST_WARNINGS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfCheck:
+    """Decoded crops against aligned source crops, measured with the bundle's own networks."""
+
+    psnr_db: float
+    perceptual: float
+    """Distance of the bundle's perceptual network; LPIPS-like, lower is better."""
+    identity: float
+    """Mean cosine of identity vectors."""
+    inverter_perceptual: float | None
+    """The same for each frame's own inversion, on a sample of frames."""
+    inverter_identity: float | None
+    warnings: list[str] = field(default_factory=list)
+
+
+@torch.inference_mode()
+def check_file(
+    path: Path,
+    crops: Crops,
+    track: Track,
+    bundle: Bundle,
+    faces: FaceAnalysis,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    every: int = 2,
+) -> SelfCheck:
+    """Decode a file and compare every `every`-th frame with its source crop.
+
+    Raises:
+        FormatError: the file just written does not decode: a fault of ours.
+    """
+    rows: list[tuple[int, float, float, float]] = []
+    inverted: list[tuple[float, float]] = []
+    batch: list[tuple[int, Tensor]] = []
+
+    def measure() -> None:
+        index = [number for number, _ in batch]
+        shown = torch.stack([picture for _, picture in batch])
+        wanted = crops.tensor(index)
+        rows.extend(zip(index, *_figures(shown, wanted, bundle, faces), strict=True))
+        if len(inverted) < 48:
+            again = bundle.generator(bundle.inverter(wanted)).clamp(-1, 1)
+            _, distance, cosine = _figures(again, wanted, bundle, faces)
+            inverted.extend(zip(distance, cosine, strict=True))
+        batch.clear()
+
+    with path.open("rb") as file:
+        for number, frame in enumerate(Decoder(file, bundle=bundle).frames()):
+            if number % every == 0 and not track.held[number]:
+                picture = torch.from_numpy(np.array(frame.picture)).permute(2, 0, 1)
+                batch.append((number, picture.float() / 127.5 - 1))
+            if len(batch) == 8:
+                measure()
+            if progress is not None:
+                progress(number + 1, len(crops))
+    if batch:
+        measure()
+    table = np.array([row[1:] for row in rows])
+    means = table.mean(axis=0)
+    own = np.array(inverted).mean(axis=0)
+    return SelfCheck(
+        psnr_db=round(float(means[0]), 2), perceptual=round(float(means[1]), 4),
+        identity=round(float(means[2]), 3), inverter_perceptual=round(float(own[0]), 4),
+        inverter_identity=round(float(own[1]), 3), warnings=_warnings(rows, track),
+    )  # fmt: skip
+
+
+def _figures(
+    shown: Tensor, wanted: Tensor, bundle: Bundle, faces: FaceAnalysis
+) -> tuple[list[float], list[float], list[float]]:
+    error = (shown - wanted).square().mean((1, 2, 3)).clamp_min(1e-10)
+    psnr = 10 * torch.log10(4 / error)
+    network = bundle.perceptual
+    distance = network.distance(network.features(shown), network.features(wanted))
+    cosine = (faces.embed(shown) * faces.embed(wanted)).sum(1)
+    return psnr.tolist(), distance.tolist(), cosine.tolist()
+
+
+def _warnings(rows: list[tuple[int, float, float, float]], track: Track) -> list[str]:
+    """Return one line for each second whose mean falls below a limit, worst first."""
+    seconds: dict[int, list[tuple[float, float]]] = {}
+    for number, psnr, _, cosine in rows:
+        at = int((track.pts[number] - track.pts[0]) * track.time_base)
+        seconds.setdefault(at, []).append((psnr, cosine))
+    found = []
+    for at, values in seconds.items():
+        psnr, cosine = np.mean(values, axis=0)
+        if cosine < _POOR_IDENTITY:
+            found.append((cosine - _POOR_IDENTITY, f"second {at}: identity {cosine:.2f} is poor"))
+        elif psnr < _POOR_PICTURE:
+            found.append(((psnr - _POOR_PICTURE) / 10, f"second {at}: {psnr:.1f} dB is poor"))
+    return [line for _, line in sorted(found)[:_MOST_WARNINGS]]

@@ -1,0 +1,271 @@
+"""Tuning inside the codec's own manifold: weights, ID latent and a few frames' numbers together.
+
+Pivotal tuning (Roich et al. 2021, https://arxiv.org/abs/2106.05744) fits the generator to pivots
+that the file cannot say. Here everything rendered during tuning is exactly what the file will say,
+weight quantization included, so nothing is lost between tuning and decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sglat.encoder.deltas import DeltaConfig, WeightDeltas
+from sglat.encoder.manifold import Manifold
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(pictures, targets, frame numbers) to one loss per frame, `[N]`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """How a person is tuned."""
+
+    frames: int = 14
+    """Frames that are tuned on, spread over the clip's motion."""
+    steps: int = 260
+    batch: int = 4
+    quantize_from: float = 0.6
+    """Share of the steps after which weights are quantized in the forward pass."""
+    rate_dense: float = 6e-3
+    rate_left: float = 6e-3
+    rate_right: float = 6e-3
+    rate_latent: float = 1e-2
+    rate_pose_degrees: float = 0.25
+    rate_controls: float = 5e-2
+    weight_prior: float = 1e-4
+    """Pull of the controls towards their start values, per squared sigma."""
+    cut_chance: float = 0.25
+    """How often a step renders with only a prefix of the weight layers, so that prefixes work."""
+    deltas: DeltaConfig = DeltaConfig()  # noqa: RUF009
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """A tuned person."""
+
+    manifold: Manifold
+    deltas: WeightDeltas
+    motion: Tensor
+    """Motion of the tuning frames, `[K, 34]`."""
+
+
+def spread_frames(signature: Tensor, count: int, first: int, usable: Tensor) -> list[int]:
+    """Choose frames farthest from each other in motion.
+
+    Args:
+        signature: motion of every frame in comparable units, `[T, D]`.
+        count: how many.
+        first: the ID frame; always chosen.
+        usable: `[T]` bool.
+    """
+    chosen = [first]
+    distance = torch.cdist(signature, signature[first][None])[:, 0]
+    while len(chosen) < min(count, int(usable.sum())):
+        distance = torch.where(usable, distance, torch.full_like(distance, -1.0))
+        best = int(distance.argmax())
+        if distance[best] <= 0:
+            break
+        chosen.append(best)
+        distance = torch.minimum(distance, torch.cdist(signature, signature[best][None])[:, 0])
+    return chosen
+
+
+class Tuner:
+    """Tunes a person step by step; its state can be stored and restored between any two steps."""
+
+    def __init__(
+        self,
+        manifold: Manifold,
+        targets: Tensor,
+        motion: Tensor,
+        loss: Loss,
+        config: TuneConfig,
+        *,
+        budget_bits: float,
+    ) -> None:
+        """Start from the bundle's own weights.
+
+        Args:
+            manifold: the person before tuning; its ID latent is where tuning starts.
+            targets: tuning frames in [-1, 1], `[K, 3, H, W]`; the first is the ID frame.
+            motion: start values of their motion, `[K, 34]`.
+            loss: what is minimised.
+            config: steps and rates.
+            budget_bits: most bits for the weight deltas.
+        """
+        self.manifold, self.targets, self.motion = manifold, targets, motion
+        self.loss, self.config, self.budget_bits = loss, config, budget_bits
+        self.deltas = WeightDeltas(manifold.bundle.generator, config.deltas)
+        self.ws = manifold.ws.clone().requires_grad_()
+        self.offsets = torch.zeros_like(motion, requires_grad=True)
+        self.units = torch.ones(motion.shape[1])
+        self.units[:2] = config.rate_pose_degrees / config.rate_controls  # one rate serves both
+        self.optimizer = torch.optim.Adam(
+            _groups(self.deltas, self.ws, self.offsets, config), betas=(0.9, 0.95)
+        )
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.random = torch.Generator().manual_seed(config.seed)
+        self.done = 0
+
+    @property
+    def numbers(self) -> Tensor:
+        """Motion of the tuning frames as it stands, `[K, 34]`."""
+        return self.motion + self.offsets * self.units
+
+    def step(self) -> float:
+        """Take one step and return its loss."""
+        config = self.config
+        if self.done == 0:
+            self.deltas.start_from_gradients(
+                _weight_gradients(self.manifold, self.deltas, self.targets, self.motion, self.loss)
+            )
+        if self.done == int(config.steps * config.quantize_from):
+            self.choose_steps()
+        schedule = min(1.0, (self.done + 1) / 20, 2.0 * (config.steps - self.done) / config.steps)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * schedule
+        chosen = torch.randperm(len(self.targets), generator=self.random)[: config.batch]
+        stages = None
+        if float(torch.rand((), generator=self.random)) < config.cut_chance:
+            stages = int(torch.randint(0, self.deltas.num_stages, (), generator=self.random))
+        numbers = self.numbers[chosen]
+        weights = self.deltas.weights(stages=stages)
+        pictures = self.manifold.render(numbers, ws=self.ws, weights=weights)
+        values = self.loss(pictures, self.targets[chosen], chosen)
+        prior = self.offsets[chosen, 2:].square().mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        (values.mean() + config.weight_prior * prior).backward()
+        self.optimizer.step()
+        self.done += 1
+        return float(values.detach().mean())
+
+    def choose_steps(self) -> None:
+        """Choose the quantizer steps for the budget; from here on rendering is quantized."""
+        numbers = self.numbers.detach()
+        self.deltas.steps = {}
+        sensitivity = _sensitivity(self.manifold, self.deltas, self.ws, numbers, self.targets)
+        self.deltas.set_steps(sensitivity, self.budget_bits)
+
+    def result(self) -> Tuned:
+        """Return the person as tuned so far."""
+        fitted = Manifold(self.manifold.bundle, self.ws.detach().clone(), self.manifold.neutral)
+        return Tuned(
+            manifold=fitted, deltas=self.deltas.requires_grad_(False), motion=self.numbers.detach()
+        )
+
+    def _variables(self) -> dict[str, Tensor]:
+        named = {f"delta:{key}": value for key, value in self.deltas.values.items()}
+        return {"ws": self.ws, "offsets": self.offsets, **named}
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Return everything a resumed run needs: arrays by name, and facts in JSON."""
+        arrays: dict[str, NDArray[Any]] = {"random": self.random.get_state().numpy()}
+        for name, value in self._variables().items():
+            arrays[f"value/{name}"] = value.detach().numpy()
+            for moment, moments in self.optimizer.state.get(value, {}).items():
+                arrays[f"{moment}/{name}"] = torch.as_tensor(moments).numpy()
+        return arrays, {"done": self.done, "steps": self.deltas.steps}
+
+    @torch.no_grad()
+    def restore(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        self.random.set_state(torch.from_numpy(arrays["random"]))
+        for name, value in self._variables().items():
+            value.copy_(torch.from_numpy(arrays[f"value/{name}"]))
+            moments = {
+                moment: torch.from_numpy(np.array(arrays[f"{moment}/{name}"]))
+                for moment in ("step", "exp_avg", "exp_avg_sq")
+                if f"{moment}/{name}" in arrays
+            }
+            if moments:
+                self.optimizer.state[value] = moments
+        self.done, self.deltas.steps = int(facts["done"]), dict(facts["steps"])
+
+
+def tune(
+    tuner: Tuner,
+    *,
+    progress: Callable[[int, int, float], None] | None = None,
+    checkpoint: Callable[[Tuner], None] | None = None,
+    checkpoint_every: int = 25,
+) -> Tuned:
+    """Run a tuner to its last step.
+
+    Args:
+        tuner: fresh or restored.
+        progress: called with (step, steps, loss).
+        checkpoint: called every few steps to store the tuner's state.
+        checkpoint_every: steps between two calls.
+    """
+    steps = tuner.config.steps
+    while tuner.done < steps:
+        loss = tuner.step()
+        if progress is not None:
+            progress(tuner.done, steps, loss)
+        if checkpoint is not None and tuner.done % checkpoint_every == 0:
+            checkpoint(tuner)
+    return tuner.result()
+
+
+def _groups(
+    deltas: WeightDeltas, ws: Tensor, offsets: Tensor, config: TuneConfig
+) -> list[dict[str, object]]:
+    rates = {"left": config.rate_left, "right": config.rate_right}
+    groups: list[dict[str, object]] = [{"params": [ws], "lr": config.rate_latent}]
+    for key, value in deltas.values.items():
+        part = key.rsplit(":", 1)[1].rstrip("0123456789")
+        groups.append({"params": [value], "lr": rates.get(part, config.rate_dense)})
+    groups.append({"params": [offsets], "lr": config.rate_controls})
+    return groups
+
+
+def _weight_gradients(
+    manifold: Manifold, deltas: WeightDeltas, targets: Tensor, motion: Tensor, loss: Loss
+) -> dict[str, Tensor]:
+    """Return the loss gradient of every convolution weight, summed over the frames."""
+    weights = {name: deltas.base[name].clone().requires_grad_() for name in deltas.convs}
+    for start in range(0, len(targets), 4):
+        index = torch.arange(start, min(start + 4, len(targets)))
+        pictures = manifold.render(motion[index], weights=weights)
+        loss(pictures, targets[index], index).sum().backward()
+    gradients = {}
+    for name, weight in weights.items():
+        assert weight.grad is not None
+        gradients[name] = weight.grad
+    return gradients
+
+
+def _sensitivity(
+    manifold: Manifold,
+    deltas: WeightDeltas,
+    ws: Tensor,
+    numbers: Tensor,
+    targets: Tensor,
+    probes: int = 6,
+) -> dict[str, float]:
+    """Return the mean squared picture change per squared unit of each delta tensor's values.
+
+    Random pixel signs r give E[(d(r·picture)/dv)²] = the sum of squared pixel derivatives.
+    """
+    generator = torch.Generator().manual_seed(1)
+    totals = dict.fromkeys(deltas.values, 0.0)
+    for probe in range(probes):
+        index = torch.tensor([probe % len(targets)])
+        weights = deltas.weights()
+        pictures = manifold.render(numbers[index].detach(), ws=ws.detach(), weights=weights)
+        signs = torch.randint(0, 2, pictures.shape, generator=generator).float() * 2 - 1
+        deltas.zero_grad(set_to_none=True)
+        (pictures * signs).sum().backward()
+        for key, value in deltas.values.items():
+            assert value.grad is not None
+            totals[key] += float(value.grad.square().mean()) / probes
+    deltas.zero_grad(set_to_none=True)
+    return totals

@@ -1,0 +1,154 @@
+"""The last step of stage 8: everything into one file, audio interleaved with motion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sglat import __version__
+from sglat.bitstream.chunks import ByteSource, read_chunks, read_signature
+from sglat.bitstream.fit import quantize
+from sglat.bitstream.identity import pack_identity
+from sglat.bitstream.records import (
+    FRAME_CUT,
+    FRAME_HELD,
+    AudioPacket,
+    Header,
+    Identity,
+    Motion,
+    Picture,
+    Placement,
+    Provenance,
+)
+from sglat.bitstream.writer import GROUP_FRAMES, Writer, open_writer
+from sglat.bundles.bundle import Bundle
+from sglat.encoder.track import Track
+from sglat.media.audio import AudioReader
+from sglat.media.timing import constant_step, reduce_timing
+
+# A quarter of a pixel of the full frame, and as much at the crop's rim by roll of a 300 px face
+PLACEMENT_STEPS = np.array([0.25, 0.25, 0.5, 0.1], np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What goes into a file besides the header."""
+
+    bundle: Bundle
+    identity: Identity
+    motion: NDArray[np.int32]
+    """`[T, 34]`."""
+    steps: NDArray[np.float32]
+    """`[34]`."""
+    placement: NDArray[np.float64] | None
+    """`[T, 4]`; None leaves the track out."""
+    track: Track
+    provenance: Provenance
+    plate: Picture | None
+    settings: dict[str, str]
+
+
+def write_file(
+    source: Path, target: Path, contents: Contents, *, is_forced: bool
+) -> dict[str, int]:
+    """Write a file and return its bytes by stream.
+
+    Raises:
+        UsageError: the target exists and `is_forced` is not set.
+    """
+    track = contents.track
+    time_base, stamps = reduce_timing([int(p) for p in track.pts], track.time_base)
+    step = constant_step(stamps)
+    if step is None and len(stamps) == 1:  # a single frame lasts as long as the rate says
+        step = max(1, round(1 / (track.frame_rate * time_base)))
+    header = Header(
+        decoder_id=contents.bundle.decoder_id,
+        bundle=contents.bundle.name,
+        resolution=contents.bundle.resolution,
+        num_ws=contents.bundle.num_ws,
+        w_dim=contents.bundle.style_dim,
+        motion_steps=contents.steps,
+        time_base=time_base,
+        frame_ticks=step,
+        start_ticks=stamps[0] if step is not None else 0,
+        frame_count=len(contents.motion),
+        source_size=(track.width, track.height),
+        placement_steps=PLACEMENT_STEPS if contents.placement is not None else None,
+        encoder=f"sglat {__version__}",
+        settings=contents.settings,
+    )
+    audio = AudioReader(source)
+    with audio, open_writer(target, header, is_forced=is_forced) as writer:
+        writer.put_identity(contents.identity)
+        if contents.plate is not None:
+            writer.put_plate(contents.plate)
+        writer.put_provenance(contents.provenance)
+        packets: Iterator[AudioPacket] = iter(())
+        audio_base = Fraction(1)
+        if audio.format is not None:
+            writer.put_audio_format(audio.format)
+            packets, audio_base = iter(audio), audio.format.time_base
+        _interleave(writer, contents, stamps, time_base, step, packets, audio_base)
+    return sizes(target)
+
+
+def _interleave(
+    writer: Writer,
+    contents: Contents,
+    stamps: list[int],
+    time_base: Fraction,
+    step: int | None,
+    packets: Iterator[AudioPacket],
+    audio_base: Fraction,
+) -> None:
+    """Put each motion group behind the audio packets that start before it ends."""
+    flags = contents.track.held * FRAME_HELD + contents.track.cut * FRAME_CUT
+    placement = None
+    if contents.placement is not None:
+        placement = quantize(contents.placement.astype(np.float32), PLACEMENT_STEPS)
+    waiting: AudioPacket | None = next(packets, None)
+    for first in range(0, len(stamps), GROUP_FRAMES):
+        span = slice(first, first + GROUP_FRAMES)
+        is_last = first + GROUP_FRAMES >= len(stamps)
+        end = stamps[min(first + GROUP_FRAMES, len(stamps) - 1)] * time_base
+        group: list[AudioPacket] = []
+        while waiting is not None and (is_last or waiting.dts * audio_base < end):
+            group.append(waiting)
+            waiting = next(packets, None)
+        if group:
+            writer.put_audio(group)
+        motion = Motion(
+            values=contents.motion[span],
+            steps=contents.steps,
+            pts=None if step is not None else np.array(stamps[span], np.int64),
+            flags=flags[span].astype(np.uint8),
+        )
+        where = None
+        if placement is not None:
+            where = Placement(values=placement[span], steps=PLACEMENT_STEPS)
+        writer.put_motion(motion, where)
+
+
+def sizes(target: Path) -> dict[str, int]:
+    """Return the bytes of a file by stream: payloads by kind, and all framing as `container`."""
+    kinds = {"IDEN": "identity", "LAYR": "identity", "IREF": "identity", "MOTN": "motion",
+             "PLAC": "placement", "AHDR": "audio", "APKT": "audio", "PLAT": "plate"}  # fmt: skip
+    counts = dict.fromkeys((*dict.fromkeys(kinds.values()), "container"), 0)
+    total = target.stat().st_size
+    with target.open("rb") as file:
+        source = ByteSource(file)
+        read_signature(source)
+        for chunk in read_chunks(source):
+            counts[kinds.get(chunk.type, "container")] += len(chunk.payload)
+    counts["container"] += total - sum(counts.values())  # frames of the chunks, signature
+    return {**counts, "total": total}
+
+
+def identity_size(identity: Identity) -> int:
+    """Return what an identity costs in a file, in bytes."""
+    return sum(len(payload) + 12 for _, payload in pack_identity(identity))
