@@ -137,8 +137,20 @@ class SeekableFile:
         starts = [entry.first_frame for entry in self.index]
         return self._group(max(0, bisect_right(starts, frame) - 1))
 
+    def end_ticks(self) -> int:
+        """Return the first tick after the last frame; at a variable rate it lasts one tick.
+
+        Raises:
+            FormatError: `bad-index` if there is no group; any code of the last one.
+        """
+        last = self._group(len(self.index) - 1)
+        if last.pts is not None:
+            return int(last.pts[-1]) + 1
+        frames = last.first_frame + len(last.values)
+        return self.header.start_ticks + frames * (self.header.frame_ticks or 0)
+
     def _group(self, at: int) -> Motion:
-        if at >= len(self.index):
+        if not 0 <= at < len(self.index):
             raise FormatError("bad-index", "expected a motion group, found none")
         entry = self.index[at]
         chunk = self._chunk_at(entry.offset)

@@ -70,14 +70,15 @@ def trim(file: BinaryIO, out: BinaryIO, *, start_seconds: Fraction, end_seconds:
         UsageError: no group touches the span.
         FormatError: any code of SPEC.md section 14.
     """
-    index = SeekableFile(file).index
+    seekable = SeekableFile(file)
+    index, end_ticks = seekable.index, seekable.end_ticks()
     file.seek(0)
     source = open_source(file)
     header = source.header
     first, last = (int(t / header.time_base) for t in (start_seconds, end_seconds))
     ends = [entry.first_pts for entry in index[1:]]
-    spans = zip(index, [*ends, None], strict=False)
-    kept = [e for e, end in spans if e.first_pts < last and (end is None or end > first)]
+    spans = zip(index, [*ends, end_ticks], strict=True)
+    kept = [entry for entry, end in spans if entry.first_pts < last and end > first]
     if not kept:
         raise UsageError("empty-trim", f"no motion between {start_seconds} s and {end_seconds} s")
     frames = range(kept[0].first_frame, kept[-1].first_frame + kept[-1].frame_count)

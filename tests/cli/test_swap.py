@@ -1,0 +1,147 @@
+"""`sgl-swap` as people use it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sglat.bitstream.reader import open_reader
+from tests.bitstream.samples import sample_file
+from tests.support.shared import REPOSITORY
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    path = tmp_path / "one.sglat"
+    path.write_bytes(sample_file(seed=1))
+    return path
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    path = tmp_path / "other.sglat"
+    path.write_bytes(sample_file(seed=2, frames=20))
+    return path
+
+
+def swap(*arguments: object) -> int:
+    """Run the command in this process; return the exit status."""
+    from sglat.cli import swap as module
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as caught:
+        patch.setattr(sys, "argv", ["sgl-swap", *map(str, arguments)])
+        module.main()
+    return int(caught.value.code or 0)
+
+
+def motion_of(path: Path) -> np.ndarray:
+    with open_reader(path) as reader:
+        return reader.read_motion().values
+
+
+def test_swap_joins_motion_and_look(one: Path, other: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.sglat"
+    assert swap("--motion", one, "--identity", other, out) == 0
+    with open_reader(out) as found, open_reader(other) as expected:
+        assert found.identity_sha256 == expected.identity_sha256
+    assert np.array_equal(motion_of(out), motion_of(one))
+
+
+def test_swap_shows_the_consent_it_keeps(
+    one: Path, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swap("--motion", one, "--identity", other, tmp_path / "out.sglat")
+    assert "consent: yes, I agree" in capsys.readouterr().err
+
+
+def test_two_motions_are_joined_and_trimmed(one: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.sglat"
+    assert swap("--motion", one, "--motion", one, "--trim", "0:1.5", out) == 0
+    assert np.array_equal(motion_of(out), np.concatenate([motion_of(one)] * 2)[:56])
+
+
+def test_layers_strip_and_identity_file_work_together(one: Path, tmp_path: Path) -> None:
+    out, person = tmp_path / "out.sglat", tmp_path / "person.sglat"
+    assert swap("--motion", one, "--layers", 1, "--strip", "--identity-file", person, out) == 0
+    with open_reader(out) as reader, open_reader(person) as alone:
+        assert reader.identity_reference is not None
+        assert reader.identity_reference.sha256 == alone.identity_sha256
+        assert reader.metadata == {}
+        assert alone.identity is not None
+        assert len(alone.identity.layers) == 1
+
+
+def test_attach_puts_the_identity_back(one: Path, tmp_path: Path) -> None:
+    out, person, again = (tmp_path / f"{name}.sglat" for name in ("out", "person", "again"))
+    swap("--motion", one, "--identity-file", person, out)
+    assert swap("--motion", out, "--identity", person, "--attach", again) == 0
+    with open_reader(again) as found, open_reader(one) as expected:
+        assert found.identity_sha256 == expected.identity_sha256
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".h5"])
+def test_edited_motion_gets_a_look(one: Path, other: Path, tmp_path: Path, suffix: str) -> None:
+    from sglat.cli.info import info, parse
+
+    table, out = tmp_path / f"motion{suffix}", tmp_path / "out.sglat"
+    info(parse([str(one), "--export", str(table)]))
+    assert swap("--motion", table, "--identity", other, out) == 0
+    assert np.array_equal(motion_of(out), motion_of(one))
+
+
+def test_an_existing_file_is_kept_without_force(one: Path, other: Path) -> None:
+    before = other.read_bytes()
+    assert swap("--motion", one, other) == 2
+    assert other.read_bytes() == before
+
+
+def test_force_replaces_it(one: Path, other: Path) -> None:
+    assert swap("--motion", one, "--force", other) == 0
+    assert np.array_equal(motion_of(other), motion_of(one))
+
+
+def test_other_decoders_are_refused_in_one_line_and_nothing_is_written(
+    one: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = bytearray(sample_file(seed=3))
+    at = data.index(bytes(range(32)))
+    data[at] ^= 1
+    from sglat.bitstream.checksum import crc32c
+
+    length = int.from_bytes(data[13:16], "little")
+    data[16 + length : 20 + length] = crc32c(bytes(data[8 : 16 + length])).to_bytes(4, "little")
+    foreign, out = tmp_path / "foreign.sglat", tmp_path / "out.sglat"
+    foreign.write_bytes(bytes(data))
+    assert swap("--motion", one, "--identity", foreign, out) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: decoder-mismatch: ")
+    assert message.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_damaged_motion_leaves_no_half_written_file(one: Path, tmp_path: Path) -> None:
+    one.write_bytes(one.read_bytes()[:-5])
+    out = tmp_path / "out.sglat"
+    assert swap("--motion", one, out) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.sglat"]
+
+
+@pytest.mark.parametrize("span", ["500:", "2:1", "a:b", "1/0:2"])
+def test_a_span_that_makes_no_sense_is_wrong_usage(one: Path, tmp_path: Path, span: str) -> None:
+    assert swap("--motion", one, "--trim", span, tmp_path / "out.sglat") == 2
+
+
+def test_the_launcher_works_from_a_checkout(one: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.sglat"
+    result = subprocess.run(
+        [REPOSITORY / "bin" / "sgl-swap", "--motion", one, out],
+        env={"SGLAT_PYTHON": sys.executable, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert out.exists()
