@@ -17,7 +17,7 @@ from sglat.bundles.convert import convert_checkpoint, paper_controls, unpack
 from sglat.bundles.download import hash_download
 from sglat.bundles.manifest import canonical_json
 from sglat.bundles.store import import_own
-from sglat.errors import BundleError, UsageError
+from sglat.errors import BundleError, MissingExtraError, UsageError
 from sglat.networks.layouts import write_generator
 from sglat.networks.stylespace import GeneratorConfig
 from tests.bundles.toys import TOY_CONFIG, toy_generator, write_toy_flow, write_toy_generator
@@ -114,6 +114,39 @@ def test_published_names_cannot_be_taken(tmp_path: Path, name: str) -> None:
 def test_names_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="bad-name"):
         import_own(write_toy_generator(tmp_path / "g.pt"), name)
+
+
+def alexnet_state() -> dict[str, torch.Tensor]:
+    """torchvision's AlexNet with the classifier left out, random."""
+    torch.manual_seed(0)
+    shapes = {
+        0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3),
+        10: (256, 256, 3, 3),
+    }  # fmt: skip
+    state = {f"features.{n}.weight": torch.randn(shape) for n, shape in shapes.items()}
+    return state | {f"features.{n}.bias": torch.randn(shape[0]) for n, shape in shapes.items()}
+
+
+def test_alexnet_becomes_the_perceptual_network(tmp_path: Path) -> None:
+    torch.save(alexnet_state() | {"classifier.6.weight": torch.ones(2)}, tmp_path / "alex.pth")
+    import_own(tmp_path / "alex.pth", "mine")
+    bundle = load_bundle("mine")
+    assert bundle.part("faces_perceptual").kind == "lpips_alex"
+    try:
+        network = bundle.module("faces_perceptual")
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    picture = torch.rand(1, 3, 64, 64) * 2 - 1
+    assert float(network(picture, picture)) == 0
+    assert float(network(picture, -picture)) > 0
+
+
+def test_alexnet_with_a_missing_layer_is_refused(tmp_path: Path) -> None:
+    state = alexnet_state()
+    del state["features.8.bias"]
+    torch.save(state, tmp_path / "alex.pth")
+    with pytest.raises(BundleError, match=r"alex\.pth: expected 10 tensors.*features\.8\.bias"):
+        convert_checkpoint(tmp_path / "alex.pth")
 
 
 def test_the_papers_controls_fit_the_ffhq_generator() -> None:

@@ -262,9 +262,19 @@ def test_the_table_has_a_line_for_every_bundle(call: Call, home: Path) -> None:
     assert tiny.decoder_id.hex()[:16] in lines[-1]
 
 
+def test_the_files_of_a_published_bundle_are_shown(call: Call) -> None:
+    shown = call("list", "ffhq")[1]
+    for file in BUNDLES["ffhq"].files:
+        assert f"name: {file.name}" in shown
+        assert all(f"  addresses: {address}" in shown for address in file.addresses)
+    records = json.loads(call("list", "ffhq", "--json")[1])
+    assert [record["sha256"] for record in records] == [f.sha256 for f in BUNDLES["ffhq"].files]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
+        (["list", "nothing"], 1, "unknown-bundle"),
         (["fetch", "nothing"], 1, "unknown-bundle"),
         (["path", "nothing"], 1, "unknown-bundle"),
         (["verify", "nothing"], 1, "unknown-bundle"),

@@ -21,7 +21,7 @@ from sglat.bundles.manifest import (
     read_tensors,
 )
 from sglat.bundles.parts import load_network
-from sglat.errors import BundleError, BundleMismatchError
+from sglat.errors import BundleError, BundleMismatchError, MissingExtraError
 from sglat.networks.faces import FaceAnalysis
 from sglat.networks.perceptual import PerceptualDistance
 from sglat.networks.stylegan2 import Generator
@@ -128,9 +128,19 @@ class Bundle:
 
     @cached_property
     def perceptual(self) -> PerceptualDistance:
-        """How different two batches of pictures look; the embedded network where it has none."""
-        owner = self if self.has("faces_perceptual") else self._embedded
-        return cast(PerceptualDistance, owner.module("faces_perceptual"))
+        """How different two batches of pictures look.
+
+        The embedded network where the bundle has none of its own, or where the package that
+        its own needs (`lpips`) is not installed.
+        """
+        role = "faces_perceptual"
+        if self.has(role):
+            try:
+                return cast(PerceptualDistance, self.module(role))
+            except MissingExtraError:
+                if self is self._embedded:
+                    raise
+        return cast(PerceptualDistance, self._embedded.module(role))
 
     @cached_property
     def _embedded(self) -> Bundle:

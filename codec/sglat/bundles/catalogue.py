@@ -59,8 +59,6 @@ class CatalogueFile:
     content: Content = "checkpoint"
     members: tuple[Member, ...] = ()
     """What a pack holds."""
-    is_required: bool = True
-    """Without it the bundle cannot encode."""
 
 
 LICENCES: Final = {
@@ -157,7 +155,6 @@ ALEXNET: Final = CatalogueFile(
     source="torchvision",
     preprocessing="LPIPS v0.1: RGB in [-1, 1], shifted and scaled; its heads come with `lpips`",
     evidence="the sha256 begins as the file's name says; size about 244 MB, exact value unknown",
-    is_required=False,
 )
 BUFFALO: Final = CatalogueFile(
     name="buffalo_l.zip",

@@ -25,11 +25,17 @@ Accept = Annotated[
 
 @app.command("list")
 def list_command(
+    name: Annotated[
+        str | None, typer.Argument(help="Show the published files of this bundle.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Show all bundles: what is here, what is missing, sizes and decoder ids."""
     from sglat.bundles.store import list_bundles
 
+    if name is not None:
+        _list_files(name, as_json=as_json)
+        return
     states = list_bundles()
     records = []
     for state in states:
@@ -50,7 +56,7 @@ def list_command(
         return
     for record in records:
         decoder = str(record["decoder_id"] or "-")[:16]
-        size = f"{state_size(record['size_bytes'])}"
+        size = _megabytes(record["size_bytes"])
         print(
             f"{record['name']:<14}{record['state']:<20}{size:>10}  {decoder:<18}{record['summary']}"
         )
@@ -141,12 +147,44 @@ def remove(
     from sglat.bundles.store import bundle_state, remove_bundle
 
     if not yes and sys.stdin.isatty():
-        size = state_size(bundle_state(name).size_bytes)
+        size = _megabytes(bundle_state(name).size_bytes)
         typer.confirm(f"Delete bundle {name} ({size})?", abort=True, err=True)
     say(f"removed {remove_bundle(name)}")
 
 
-def state_size(size_bytes: object) -> str:
+def _list_files(name: str, *, as_json: bool) -> None:
+    """Show everything the catalogue knows of a bundle's files."""
+    from sglat.bundles.catalogue import LICENCES, catalogue_bundle
+
+    records = []
+    for file in catalogue_bundle(name).files:
+        licence = LICENCES[file.licence]
+        records.append(
+            {
+                "name": file.name,
+                "size_bytes": file.size_bytes,
+                "sha256": file.sha256,
+                "git_blob_sha1": file.git_blob_sha1,
+                "evidence": file.evidence,
+                "addresses": list(file.addresses),
+                "by_hand": file.by_hand,
+                "licence": f"{licence.name}: {licence.terms}; {licence.url}",
+                "source": file.source,
+                "preprocessing": file.preprocessing,
+            }
+        )
+    if as_json:
+        print(json.dumps(records, indent=1))
+        return
+    for record in records:
+        for key, value in record.items():
+            for line in value if isinstance(value, list) else [value]:
+                print(
+                    f"{'' if key == 'name' else '  '}{key}: {'unknown' if line is None else line}"
+                )
+
+
+def _megabytes(size_bytes: object) -> str:
     """Return a size in MB for people."""
     return f"{int(str(size_bytes)) / 1e6:.1f} MB"
 
