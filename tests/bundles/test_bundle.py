@@ -261,6 +261,8 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (lambda m: m["parts"][0].update(size_bytes=True), "int size_bytes"),
         (lambda m: m["parts"][0].update(file="../../etc/passwd"), "plain file name"),
         (lambda m: m["parts"][0].update(file="/etc/passwd"), "plain file name"),
+        (lambda m: m["parts"][0].update(file="sub/../../up"), "plain file name"),
+        (lambda m: m["parts"][0].update(file="a\\..\\b"), "plain file name"),
         (lambda m: m["parts"][0].update(sha256="x" * 64), "bad size or sha256"),
         (lambda m: m["parts"][0].update(config={"changed": 1}), "expected decoder id"),
         (lambda m: m.update(decoder_id="0" * 64), "expected decoder id"),

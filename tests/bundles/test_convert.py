@@ -18,6 +18,7 @@ from sglat.bundles.download import hash_download
 from sglat.bundles.manifest import canonical_json
 from sglat.bundles.store import import_own
 from sglat.errors import BundleError, MissingExtraError, UsageError
+from sglat.networks.insightface_backend import DETECTOR_FILE, IDENTITY_FILE, pack_folder
 from sglat.networks.layouts import write_generator
 from sglat.networks.stylespace import GeneratorConfig
 from tests.bundles.toys import TOY_CONFIG, toy_generator, write_toy_flow, write_toy_generator
@@ -173,12 +174,12 @@ def member(data: bytes) -> Member:
 
 def test_a_pack_is_unpacked_and_checked(tmp_path: Path) -> None:
     pack = make_pack(tmp_path / "pack.zip", {"sub/net.onnx": b"onnx", "other": b"x"})
-    file = replace(BUFFALO, members=(member(b"onnx"),))
+    file = replace(BUFFALO, members=(replace(member(b"onnx"), folder="models/pack/"),))
     unpack(pack, file, tmp_path / "here", name="insightface", source="pack")
-    assert (tmp_path / "here" / "net.onnx").read_bytes() == b"onnx"
+    assert (tmp_path / "here" / "models" / "pack" / "net.onnx").read_bytes() == b"onnx"
     bundle = Bundle(tmp_path / "here")
     bundle.verify()
-    (tmp_path / "here" / "net.onnx").write_bytes(b"onny")
+    (tmp_path / "here" / "models" / "pack" / "net.onnx").write_bytes(b"onny")
     with pytest.raises(BundleError, match=r"net\.onnx: expected sha256"):
         bundle.verify()
 
@@ -197,7 +198,13 @@ def test_a_wrong_pack_writes_nothing(tmp_path: Path, content: dict[str, bytes]) 
     file = replace(BUFFALO, members=(member(b"onnx"),))
     with pytest.raises(BundleError, match=r"pack\.zip: .*expected"):
         unpack(pack, file, tmp_path / "here", name="insightface", source="pack")
-    assert list((tmp_path / "here").iterdir()) == []
+    assert [path for path in (tmp_path / "here").rglob("*") if path.is_file()] == []
+
+
+def test_the_insightface_pack_goes_where_insightface_looks(tmp_path: Path) -> None:
+    folder = pack_folder(tmp_path)
+    places = {tmp_path / f"{member.folder}{member.name}" for member in BUFFALO.members}
+    assert {folder / DETECTOR_FILE, folder / IDENTITY_FILE} <= places
 
 
 def test_every_catalogue_entry_is_complete() -> None:

@@ -119,12 +119,15 @@ class Bundle:
     def faces(self) -> FaceAnalysis:
         """Detection, landmarks, parsing and identity; the embedded networks where it has none.
 
+        insightface finds the faces where its package and model pack are present.
+
         Raises:
             BundleError: a face network is missing or damaged.
         """
         from sglat.bundles.eyes import face_analysis
 
-        return face_analysis(self, self._embedded)
+        pack_root = bundles_folder() / "insightface"
+        return face_analysis(self, self._embedded, pack_root=pack_root)
 
     @cached_property
     def perceptual(self) -> PerceptualDistance:

@@ -33,6 +33,8 @@ class Member:
     role: str
     size_bytes: int
     sha256: str
+    folder: str = ""
+    """Where it goes inside the bundle's folder; ends with a slash."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +158,7 @@ ALEXNET: Final = CatalogueFile(
     preprocessing="LPIPS v0.1: RGB in [-1, 1], shifted and scaled; its heads come with `lpips`",
     evidence="the sha256 begins as the file's name says; size about 244 MB, exact value unknown",
 )
+_PACK_FOLDER: Final = "models/buffalo_l/"  # as insightface looks for it under its home
 BUFFALO: Final = CatalogueFile(
     name="buffalo_l.zip",
     size_bytes=288_621_354,
@@ -169,30 +172,35 @@ BUFFALO: Final = CatalogueFile(
     members=(
         Member(
             name="w600k_r50.onnx",
+            folder=_PACK_FOLDER,
             role="recognition",
             size_bytes=174_383_860,
             sha256="4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43",
         ),
         Member(
             name="det_10g.onnx",
+            folder=_PACK_FOLDER,
             role="detection",
             size_bytes=16_923_827,
             sha256="5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91",
         ),
         Member(
             name="2d106det.onnx",
+            folder=_PACK_FOLDER,
             role="landmark_2d_106",
             size_bytes=5_030_888,
             sha256="f001b856447c413801ef5c42091ed0cd516fcd21f2d6b79635b1e733a7109dbf",
         ),
         Member(
             name="1k3d68.onnx",
+            folder=_PACK_FOLDER,
             role="landmark_3d_68",
             size_bytes=143_607_619,
             sha256="df5c06b8a0c12e422b2ed8947b8869faa4105387f199c477af038aa01f9a45cc",
         ),
         Member(
             name="genderage.onnx",
+            folder=_PACK_FOLDER,
             role="genderage",
             size_bytes=1_322_532,
             sha256="4fde69b1c810857b88c64a335084f1c3fe8f01246c9a191b48c7bb756d6652fb",

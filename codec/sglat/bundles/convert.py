@@ -147,23 +147,25 @@ def unpack(
     Raises:
         BundleError: not a zip archive, or a member missing or other than expected.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    targets = {member.name: folder / f"{member.folder}{member.name}" for member in file.members}
+    partials = {name: target.with_name(f"{name}.partial") for name, target in targets.items()}
     try:
         with zipfile.ZipFile(path) as archive:
             for member in file.members:
-                _extract(archive, member, folder / f"{member.name}.partial", path.name)
+                partials[member.name].parent.mkdir(parents=True, exist_ok=True)
+                _extract(archive, member, partials[member.name], path.name)
     except (zipfile.BadZipFile, OSError) as error:
-        for member in file.members:
-            (folder / f"{member.name}.partial").unlink(missing_ok=True)
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
         raise BundleError("damaged-pack", f"{path.name}: {error}") from error
     records = []
     for member in file.members:
-        (folder / f"{member.name}.partial").replace(folder / member.name)
+        partials[member.name].replace(targets[member.name])
         records.append(
             PartRecord(
                 role=member.role,
                 kind="onnx",
-                file=member.name,
+                file=f"{member.folder}{member.name}",
                 size_bytes=member.size_bytes,
                 sha256=member.sha256,
                 tensors_sha256="",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from sglat.networks.embedded_analysis import ROLES, EmbeddedAnalysis
 from sglat.networks.faces import FaceAnalysis, FaceBox, FaceLandmarks
+from sglat.networks.insightface_backend import choose_face_analysis, is_available
 
 if TYPE_CHECKING:
     from sglat.bundles.bundle import Bundle
@@ -32,12 +34,10 @@ class Embedder(Protocol):
 class MixedAnalysis:
     """Faces found by one analysis; parsed and recognised by other networks."""
 
-    def __init__(
-        self, finder: FaceAnalysis, *, parser: Parser | None, embedder: Embedder | None
-    ) -> None:
+    def __init__(self, finder: FaceAnalysis, *, parser: Parser, embedder: Embedder) -> None:
         self.finder = finder
-        self.parser: Parser = parser or finder
-        self.embedder: Embedder = embedder or finder
+        self.parser = parser
+        self.embedder = embedder
 
     def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
         """See `FaceAnalysis`."""
@@ -58,21 +58,31 @@ class MixedAnalysis:
         return self.embedder.embed(crops)
 
 
-def face_analysis(bundle: Bundle, embedded: Bundle) -> FaceAnalysis:
+def face_analysis(bundle: Bundle, embedded: Bundle, *, pack_root: Path) -> FaceAnalysis:
     """Return the eyes of a bundle.
+
+    Faces are found by insightface where the package and its model pack are present. Landmarks are
+    the embedded network's. Parsing and identity are the bundle's own or the embedded ones, never
+    insightface's: losses need their gradients.
 
     Args:
         bundle: may have networks of its own, roles `faces_parsing` and `faces_identity`.
         embedded: the bundle with all the embedded face networks.
+        pack_root: where a fetched insightface pack lies, if it does.
 
     Raises:
         BundleError: a network is missing or damaged.
     """
     networks = {role: embedded.module(f"faces_{role}") for role in ROLES}
-    finder = EmbeddedAnalysis(networks=networks, device=bundle.device)
-    if bundle is embedded:
-        return finder
-    own = {role: bundle.has(f"faces_{role}") for role in ("parsing", "identity")}
-    parser = cast(Parser, bundle.module("faces_parsing")) if own["parsing"] else None
-    embedder = cast(Embedder, bundle.module("faces_identity")) if own["identity"] else None
+    own = EmbeddedAnalysis(networks=networks, device=bundle.device)
+    root = pack_root if is_available(pack_root) else None  # None: insightface's own home
+    finder = choose_face_analysis(own, root=root)
+    if bundle is embedded and finder is own:
+        return own
+    parser: Parser = own
+    embedder: Embedder = own
+    if bundle is not embedded and bundle.has("faces_parsing"):
+        parser = cast(Parser, bundle.module("faces_parsing"))
+    if bundle is not embedded and bundle.has("faces_identity"):
+        embedder = cast(Embedder, bundle.module("faces_identity"))
     return MixedAnalysis(finder, parser=parser, embedder=embedder)

@@ -24,7 +24,8 @@ MAX_MANIFEST_BYTES: Final = 1 << 20  # a thousand times what the embedded bundle
 # The parts that decide what a file's numbers look like, in the order of the decoder id.
 DECODER_ROLES: Final = ("generator", "pose_flow", "controls")
 _CHUNK_BYTES: Final = 1 << 20
-_FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# plain names without a leading dot, at most in subfolders: no path leaves the bundle's folder
+_FILE_NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127}/){0,2}[A-Za-z0-9][\w.-]{0,127}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -37,7 +38,7 @@ class PartRecord:
     kind: str
     """Which network or table it is: `stylegan2`, `e4e`, `styleflow`."""
     file: str
-    """File name inside the bundle's folder."""
+    """Name inside the bundle's folder."""
     size_bytes: int
     sha256: str
     """Of the file."""
@@ -280,7 +281,7 @@ def _part_from_json(record: Any, path: Path) -> PartRecord:
                 "bad-manifest", f"{path}: expected {expected.__name__} {name}, found {value!r:.80}"
             )
     part = PartRecord(**record)
-    if not _FILE_NAME.fullmatch(part.file):  # keeps every path inside the folder
+    if not _FILE_NAME.fullmatch(part.file):
         raise BundleError("bad-manifest", f"{path}: {part.file!r:.80} is no plain file name")
     if part.size_bytes < 0 or not _SHA256.fullmatch(part.sha256):
         raise BundleError("bad-manifest", f"{path}: bad size or sha256 of {part.file}")
