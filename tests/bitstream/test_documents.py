@@ -71,6 +71,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         "| frames in a file | 2^24 |",
         "| frames in a group | 1 … 1024 |",
         "| integers in one layer | ≤ 2^16 + 512 · (bytes of its stream), and ≤ 2^23 |",
+        "| integers in all layers of an identity together | ≤ 2^24 |",
         "| entries in one layer | 1 … 4096 |",
         "| axes of a tensor, product of its shape | 1 … 4, ≤ 2^26 |",
         "| time stamps (ticks) | \\|t\\| ≤ 2^53 |",
@@ -81,6 +82,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert (constants.MAX_FRAMES, constants.MAX_GROUP_FRAMES) == (1 << 24, 1024)
     assert (constants.LAYER_VALUES_FREE, constants.LAYER_VALUES_PER_BYTE) == (1 << 16, 512)
     assert (constants.MAX_LAYER_VALUES, constants.MAX_LAYER_ENTRIES) == (1 << 23, 4096)
+    assert constants.MAX_IDENTITY_VALUES == 1 << 24
     assert (constants.MAX_AXES, constants.MAX_TENSOR) == (4, 1 << 26)
     assert (constants.MAX_TICKS, constants.MAX_PACKETS) == (1 << 53, 4096)
     assert (constants.MAX_LAYERS, constants.MAX_VALUE) == (64, (1 << 20) - 1)

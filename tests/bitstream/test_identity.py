@@ -166,6 +166,13 @@ def test_each_breach_of_a_layer_has_its_code(code: str, body: bytes) -> None:
     assert caught.value.code == code
 
 
+def test_layers_together_may_not_hold_more_than_there_is_room_for() -> None:
+    payload = pack_identity(sample_identity(np.random.default_rng(0)))[1][1]
+    assert unpack_layer(payload, 1, SHAPE, room=NUM_WS * W_DIM)
+    with pytest.raises(FormatError, match="bad-layer"):
+        unpack_layer(payload, 1, SHAPE, room=NUM_WS * W_DIM - 1)
+
+
 def test_a_layer_out_of_sequence_is_refused() -> None:
     payload = pack_identity(sample_identity(np.random.default_rng(0)))[1][1]
     with pytest.raises(FormatError, match="bad-order"):

@@ -64,6 +64,7 @@ MAX_TIME_BASE: Final = (1 << 32) - 1
 MAX_LAYER_VALUES: Final = 1 << 23
 LAYER_VALUES_FREE: Final = 1 << 16  # integers a layer may have whatever its size …
 LAYER_VALUES_PER_BYTE: Final = 512  # … and for each byte of its stream: a bomb needs bytes
+MAX_IDENTITY_VALUES: Final = 1 << 24  # of all layers together: 64 MB once decoded
 MAX_LAYER_ENTRIES: Final = 4096
 MAX_AXES: Final = 4
 MAX_TENSOR: Final = 1 << 26

@@ -155,7 +155,7 @@ def _unpack_pts(cursor: Cursor, frame_count: int) -> Int64:
     if frame_count > 1:
         stream = cursor.take(cursor.varint())
         try:
-            steps = np.cumsum(unpack_integers(stream, frame_count - 1))
+            steps = np.cumsum(unpack_integers(stream, frame_count - 1), dtype=np.int64)
         except FormatError as error:
             raise cursor.error(error.code, error.message) from error
     pts = np.concatenate([[0], np.cumsum(steps)])  # below 2^52 + …: the first one is added below

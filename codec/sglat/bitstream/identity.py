@@ -22,6 +22,7 @@ from sglat.bitstream.records import (
     GainDelta,
     Identity,
     IdentityReference,
+    Int32,
     LatentLayer,
     LowRankDelta,
     QuantizedTensor,
@@ -33,6 +34,7 @@ from sglat.bitstream.values import Cursor, pack_step, pack_text, pack_varint
 from sglat.errors import FormatError
 
 Ints = NDArray[np.int64]
+Integers = NDArray[np.int64] | NDArray[np.int32]
 
 LATENT, LOW_RANK, GAIN, DENSE, SPARSE = range(5)
 NEUTRAL_BYTES: Final = 2 * MOTION_CHANNELS
@@ -114,6 +116,11 @@ def pack_identity(identity: Identity) -> list[tuple[str, bytes]]:
         raise FormatError("bad-layer", f"expected 1 to {k.MAX_LAYERS} layers, found {found}")
     if not isinstance(identity.layers[0], LatentLayer):
         raise FormatError("bad-layer", "expected a latent as layer 0, found weight deltas")
+    count = sum(count_integers(layer) for layer in identity.layers)
+    if count > k.MAX_IDENTITY_VALUES:
+        raise FormatError(
+            "bad-layer", f"expected at most {k.MAX_IDENTITY_VALUES} integers, found {count}"
+        )
     further = enumerate(identity.layers[1:], start=1)
     return [
         ("IDEN", pack_base(identity)),
@@ -121,11 +128,24 @@ def pack_identity(identity: Identity) -> list[tuple[str, bytes]]:
     ]
 
 
+class IdentityDigest:
+    """The identity hash, fed with the payloads of IDEN and LAYR in order."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def update(self, payload: bytes) -> None:
+        self._digest.update(len(payload).to_bytes(4, "little"))
+        self._digest.update(payload)
+
+    def digest(self) -> bytes:
+        return self._digest.digest()
+
+
 def identity_hash(payloads: Iterable[bytes]) -> bytes:
     """Return the identity hash over the payloads of IDEN and LAYR in order."""
-    digest = hashlib.sha256()
+    digest = IdentityDigest()
     for payload in payloads:
-        digest.update(len(payload).to_bytes(4, "little"))
         digest.update(payload)
     return digest.digest()
 
@@ -270,17 +290,18 @@ def _read_gaps(cursor: Cursor, count: int, size: int) -> Ints:
     return np.array(indices, dtype=np.int64)
 
 
-def _check_counts(entries: Sequence[_Entry], stream_bytes: int, cursor: Cursor) -> int:
+def _check_counts(
+    entries: Sequence[_Entry], stream_bytes: int, cursor: Cursor, room: int = k.MAX_IDENTITY_VALUES
+) -> int:
     """Return how many integers the entries need, once that is known to be allowed."""
     kinds = {entry.kind for entry in entries}
     if not entries or (LATENT in kinds and len(entries) > 1):
         raise cursor.error("bad-layer", f"expected one latent or weight deltas, found {kinds}")
     count = sum(entry.count for entry in entries)
     most = k.LAYER_VALUES_FREE + k.LAYER_VALUES_PER_BYTE * stream_bytes
-    if count > min(most, k.MAX_LAYER_VALUES):
-        raise cursor.error(
-            "bad-layer", f"expected at most {min(most, k.MAX_LAYER_VALUES)} integers, found {count}"
-        )
+    most = min(most, k.MAX_LAYER_VALUES, room)
+    if count > most:
+        raise cursor.error("bad-layer", f"expected at most {most} integers, found {count}")
     return count
 
 
@@ -293,8 +314,18 @@ def _read_entries(cursor: Cursor, latent_shape: tuple[int, int]) -> list[_Entry]
     return [_read_entry(cursor, latent_shape) for _ in range(number)]
 
 
-def unpack_layer_body(cursor: Cursor, latent_shape: tuple[int, int]) -> LatentLayer | DeltaLayer:
-    """Read a layer; the stream ends with the payload.
+def count_integers(layer: LatentLayer | DeltaLayer) -> int:
+    """Return how many integers a layer holds."""
+    if isinstance(layer, LatentLayer):
+        return layer.latent.values.size
+    pairs = (_delta_entry(delta)[0] for delta in layer.deltas)
+    return sum(entry.count for entry in pairs)
+
+
+def unpack_layer_body(
+    cursor: Cursor, latent_shape: tuple[int, int], *, room: int = k.MAX_IDENTITY_VALUES
+) -> LatentLayer | DeltaLayer:
+    """Read a layer of at most `room` integers; the stream ends with the payload.
 
     Raises:
         FormatError: `bad-layer`, `bad-varint`, `bad-step`, `bad-stream`, `bad-value`, `bad-field`.
@@ -305,7 +336,7 @@ def unpack_layer_body(cursor: Cursor, latent_shape: tuple[int, int]) -> LatentLa
         raise cursor.error(
             "bad-layer", f"expected lanes 0-8, spread 0-35, found {lane_bits}, {spread}"
         )
-    count = _check_counts(entries, cursor.left, cursor)
+    count = _check_counts(entries, cursor.left, cursor, room)
     stream = cursor.rest()
     values = unpack_integers(stream, count, lane_bits=lane_bits, spread=spread)
     if entries[0].kind == LATENT:
@@ -323,18 +354,18 @@ def unpack_layer_body(cursor: Cursor, latent_shape: tuple[int, int]) -> LatentLa
     return DeltaLayer(deltas=tuple(deltas))
 
 
-def _check_range(values: Ints, cursor: Cursor) -> None:
-    if values.size and np.abs(values).max() > k.MAX_VALUE:
+def _check_range(values: Integers, cursor: Cursor) -> None:
+    if values.size and max(int(values.max()), -int(values.min())) > k.MAX_VALUE:
         raise cursor.error(
             "bad-value", f"expected integers within ±{k.MAX_VALUE}, found a larger one"
         )
 
 
-def _tensor(values: Ints, step: float) -> QuantizedTensor:
-    return QuantizedTensor(values=values.astype(np.int32), step=step)
+def _tensor(values: Integers, step: float) -> QuantizedTensor:
+    return QuantizedTensor(values=values.astype(np.int32, copy=False), step=step)
 
 
-def _delta(entry: _Entry, arrays: Sequence[Ints]) -> WeightDelta:
+def _delta(entry: _Entry, arrays: Sequence[Int32]) -> WeightDelta:
     first = _tensor(arrays[0], entry.steps[0])
     if entry.kind == LOW_RANK:
         left = _tensor(arrays[0].T, entry.steps[0])
@@ -361,16 +392,21 @@ def unpack_base(
 
 
 def unpack_layer(
-    payload: bytes, number: int, latent_shape: tuple[int, int], *, offset: int | None = None
+    payload: bytes,
+    number: int,
+    latent_shape: tuple[int, int],
+    *,
+    room: int = k.MAX_IDENTITY_VALUES,
+    offset: int | None = None,
 ) -> LatentLayer | DeltaLayer:
-    """Read LAYR, which must have this number."""
+    """Read LAYR, which must have this number and at most `room` integers."""
     cursor = Cursor(payload, offset=offset)
     found = cursor.varint()
     if found != number:
         raise cursor.error("bad-order", f"expected layer {number}, found {found}")
     if number >= k.MAX_LAYERS:
         raise cursor.error("bad-layer", f"expected at most {k.MAX_LAYERS} layers, found more")
-    return unpack_layer_body(cursor, latent_shape)
+    return unpack_layer_body(cursor, latent_shape, room=room)
 
 
 def describe_layer(

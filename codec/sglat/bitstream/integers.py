@@ -27,6 +27,7 @@ from sglat.bitstream.tables import (
 )
 
 Ints: TypeAlias = NDArray[np.int64]
+Narrow: TypeAlias = NDArray[np.int32]  # decoded: an escape has 28 bits, and memory is bounded by it
 
 BASE: Final = 81920  # a tenth of a step: rare ones among zeros need wider tables than their mean
 FAST_WEIGHT: Final = 40
@@ -61,7 +62,7 @@ def lane_counts(count: int, lanes: int) -> tuple[int, list[int]]:
 
 def unpack_integers(
     data: bytes, count: int, *, lane_bits: int = 0, spread: int = DEFAULT_SPREAD
-) -> Ints:
+) -> Narrow:
     """Decode a plain integer stream, `[count]`.
 
     Raises:
@@ -74,12 +75,12 @@ def unpack_integers(
 
 def unpack_integers_scalar(
     data: bytes, count: int, *, lane_bits: int = 0, spread: int = DEFAULT_SPREAD
-) -> Ints:
+) -> Narrow:
     """Decode like `unpack_integers`, one integer after the other; the slow twin."""
     lanes = 1 << lane_bits
     reader = StreamReader(data, lanes)
     width, counts = lane_counts(count, lanes)
-    out = np.zeros((lanes, width), dtype=np.int64)
+    out = np.zeros((lanes, width), dtype=np.int32)
     rows = scale_row_list()
     fast = [scale_middle(spread)] * lanes
     slow = list(fast)
@@ -124,14 +125,14 @@ def _active_lanes(counts: list[int], width: int) -> list[int]:
     return [int(np.count_nonzero(filled > i)) for i in range(width)]
 
 
-def _unpack_lockstep(data: bytes, count: int, lanes: int, spread: int) -> Ints:
+def _unpack_lockstep(data: bytes, count: int, lanes: int, spread: int) -> Narrow:
     """Decode all lanes together, one position at a time."""
     opening = StreamReader(data, lanes)  # checks and reads the states
     states = np.array(opening.states, dtype=np.int64)
-    source = np.frombuffer(data + bytes(2 * lanes), dtype=np.uint8).astype(np.int64)
+    source = np.frombuffer(data, dtype=np.uint8)
     front, back = STATE_BYTES * lanes, len(data)
     width, counts = lane_counts(count, lanes)
-    out = np.zeros((width, lanes), dtype=np.int64)
+    out = np.zeros((width, lanes), dtype=np.int32)
     averages = _Averages(lanes, spread)
     table = boundaries()
     for i, active in enumerate(_active_lanes(counts, width)):
@@ -146,8 +147,8 @@ def _unpack_lockstep(data: bytes, count: int, lanes: int, spread: int) -> Ints:
         needed = int(np.count_nonzero(refill))
         if front + 2 * needed > back:
             raise stream_error("no more words")
-        at = front + 2 * np.arange(needed)
-        state[refill] = state[refill] << 16 | source[at] | source[at + 1] << 8
+        words = source[front : front + 2 * needed].view("<u2")
+        state[refill] = state[refill] << 16 | words
         front += 2 * needed
         states[:active] = state
         value = symbol - 1 - REACH

@@ -18,7 +18,7 @@ FULL_WEIGHT: Final = 16
 _SEARCH_STEPS: Final = 24  # halvings of the step's logarithm: 1e-6 relative
 
 
-def predict_rows(residuals: Ints, weights: Sequence[int]) -> Ints:
+def predict_rows(residuals: Ints | NDArray[np.int32], weights: Sequence[int]) -> Ints:
     """Return rows from residuals, `[L, D]` (SPEC.md section 6.2)."""
     rows = residuals.astype(np.int64)
     for i, weight in enumerate(weights):

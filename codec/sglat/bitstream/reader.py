@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 
 from sglat.bitstream import extras
 from sglat.bitstream.chunks import ByteSource, Chunk, read_chunks
+from sglat.bitstream.constants import MAX_IDENTITY_VALUES
 from sglat.bitstream.group import (
     GroupHead,
     join_motion,
@@ -22,7 +23,8 @@ from sglat.bitstream.group import (
 )
 from sglat.bitstream.header import unpack_header
 from sglat.bitstream.identity import (
-    identity_hash,
+    IdentityDigest,
+    count_integers,
     unpack_base,
     unpack_layer,
     unpack_neutral,
@@ -93,7 +95,9 @@ class Reader:
         self._is_salvage = is_salvage
         self._max_layers = max_layers
         self._layers: list[LatentLayer | DeltaLayer] = []
-        self._identity_payloads: list[bytes] = []
+        self._identity_digest = IdentityDigest()
+        self._layer_count = 0
+        self._room = MAX_IDENTITY_VALUES
         self._digest = hashlib.sha256()
         self._packets: list[AudioPacket] = []
         self._waiting_placement: Placement | None = None
@@ -157,23 +161,24 @@ class Reader:
 
     def _take_identity(self, chunk: Chunk) -> None:
         shape = (self.header.num_ws, self.header.w_dim)
-        offset = chunk.payload_offset
-        number = len(self._identity_payloads)
+        offset, number = chunk.payload_offset, self._layer_count
+        self._layer_count += 1
+        self._identity_digest.update(chunk.payload)
         if chunk.type == "IDEN":
             neutral, frame, base = unpack_base(chunk.payload, shape, offset=offset)
             self._layers = [base]
             self._neutral, self._id_frame = neutral, frame
         elif self._max_layers is None or number < self._max_layers:
-            self._layers.append(unpack_layer(chunk.payload, number, shape, offset=offset))
-        self._identity_payloads.append(chunk.payload)
+            layer = unpack_layer(chunk.payload, number, shape, room=self._room, offset=offset)
+            self._layers.append(layer)
+        self._room = MAX_IDENTITY_VALUES - sum(map(count_integers, self._layers))
 
     def _finish_identity(self) -> None:
         if self._layers and self.identity is None:
             self.identity = Identity(
                 layers=tuple(self._layers), neutral=self._neutral, id_frame=self._id_frame
             )
-            self.identity_sha256 = identity_hash(self._identity_payloads)
-            self._identity_payloads = []
+            self.identity_sha256 = self._identity_digest.digest()
 
     def _check_hash(self, chunk: Chunk) -> None:
         assert self.end is not None

@@ -11,7 +11,7 @@ from sglat.bitstream.chunks import ByteSource, Chunk, read_chunks
 from sglat.bitstream.constants import CHUNK_FRAME_BYTES, SIGNATURE
 from sglat.bitstream.group import GroupHead, unpack_placement
 from sglat.bitstream.header import unpack_header
-from sglat.bitstream.identity import describe_layer, identity_hash, unpack_reference
+from sglat.bitstream.identity import IdentityDigest, describe_layer, unpack_reference
 from sglat.bitstream.records import FRAME_CUT, FRAME_HELD, AudioFormat, Header
 from sglat.bitstream.tracker import Tracker
 from sglat.errors import FormatError
@@ -27,7 +27,7 @@ class _Counts:
     tracker: Tracker
     bytes_by_type: Counter[str] = field(default_factory=Counter)
     chunks_by_type: Counter[str] = field(default_factory=Counter)
-    identity_payloads: list[bytes] = field(default_factory=list)
+    identity: IdentityDigest = field(default_factory=IdentityDigest)
     layers: list[dict[str, Any]] = field(default_factory=list)
     held_frames: int = 0
     cuts: int = 0
@@ -54,7 +54,7 @@ class _Counts:
         shape = (self.header.num_ws, self.header.w_dim)
         layer = describe_layer(chunk.payload, number, shape, offset=chunk.payload_offset)
         self.layers.append({"number": number, "bytes": len(chunk.payload), **layer})
-        self.identity_payloads.append(chunk.payload)
+        self.identity.update(chunk.payload)
 
     _take_iden = _take_layr = _take_layer
 
@@ -168,7 +168,7 @@ def describe(file: BinaryIO) -> dict[str, Any]:
     except FormatError as error:
         damage = error
     found = counts.found
-    identity_hex = identity_hash(counts.identity_payloads).hex() if counts.layers else None
+    identity_hex = counts.identity.digest().hex() if counts.layers else None
     number = sum(counts.chunks_by_type.values())
     frame_bytes = len(SIGNATURE) + CHUNK_FRAME_BYTES * number
     container = frame_bytes + counts.bytes_by_type["INDX"] + counts.bytes_by_type["ENDS"]
@@ -189,7 +189,7 @@ def describe(file: BinaryIO) -> dict[str, Any]:
         "source_size": None if header.source_size is None else list(header.source_size),
         "identity": {
             "sha256": identity_hex,
-            "bytes": sum(len(payload) for payload in counts.identity_payloads),
+            "bytes": counts.bytes_by_type["IDEN"] + counts.bytes_by_type["LAYR"],
             "layers": counts.layers,
             "reference": found.get("reference"),
         },
