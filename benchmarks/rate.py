@@ -265,7 +265,7 @@ def still_section(report: Report, some: Integers) -> None:
     report.text(
         "## Still frames",
         "Bits of a frame in a file whose frames are all equal: without the first frame, and all "
-        "told (a new group starts every 256 frames; from 500 frames on the file has a motion model).",
+        "told (a new group starts every 256 frames; from 500 frames on there is a motion model).",
     )
     report.table(["frames", "without the first", "all told"], body)
     report.bar("still frame, bits", "at most 2", f"{worst:.2f}", worst <= 2)

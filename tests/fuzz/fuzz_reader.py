@@ -57,8 +57,16 @@ def read_codec(data: bytes) -> list[list[int]] | None:
 
 
 def check(data: bytes) -> None:
-    """Read one input in every way there is."""
+    """Read one input front to back, and each fourth one in every other way too."""
     frames = read_codec(data)
+    if IS_DIFFERENTIAL:
+        compare(data, frames)
+    if sum(data[-4:]) % 4 == 0:  # by content, so that a finding stays one when it is run again
+        check_other_ways(data, frames)
+
+
+def check_other_ways(data: bytes, frames: list[list[int]] | None) -> None:
+    """Read with salvage from a trickling pipe, side by side, and by random access."""
     if frames is not None or data.count(b"MOTN") >= SIDE_BY_SIDE:
         check_side_by_side(data, frames)
     try:
@@ -75,8 +83,6 @@ def check(data: bytes) -> None:
             seekable.group_at_frame(entry.first_frame)
     except SglatError:
         pass
-    if IS_DIFFERENTIAL:
-        compare(data, frames)
 
 
 def check_side_by_side(data: bytes, frames: list[list[int]] | None) -> None:
