@@ -11,10 +11,19 @@ from typing import Any, Final
 __version__: Final = "0.1.0"
 
 _PUBLIC: Final[dict[str, str]] = {
+    "DecodeConfig": "sglat.decoder.decode",
+    "EncodeConfig": "sglat.encoder.encode",
+    "EncodeResult": "sglat.encoder.encode",
+    "FormatError": "sglat.errors",
     "SglatError": "sglat.errors",
+    "decode": "sglat.api",
+    "encode": "sglat.api",
+    "load_bundle": "sglat.bundles.bundle",
+    "open": "sglat.api",
+    "swap": "sglat.api",
 }
 
-__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604
+__all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -56,3 +56,8 @@ PASTE_BACK_LEVELS = 3
 
 STARTUP_SECONDS = 0.3
 """`import sglat` and `sgl-info`: the format's bar; measured 0.03 s and 0.2 s of CPU time."""
+
+# --- encoder ---
+# Forward-mode derivative against central differences of step 3e-4 on a piecewise linear network in
+# float32; measured 0.002, rising to 0.09 for steps that cross kinks.
+JACOBIAN_RTOL = 0.01

@@ -27,6 +27,8 @@ class Manifold(nn.Module):
         self.bundle = bundle
         self.ws = ws
         self.neutral = neutral
+        # built now: a network cannot be built inside a transformed function
+        _ = bundle.generator, bundle.pose_flow, bundle.controls
 
     def styles(self, motion: Tensor, *, ws: Tensor | None = None) -> list[Tensor]:
         """Return the StyleSpace vectors of motion values `[N, 34]`, as the decoder makes them."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import jvp
+from torch.func import jacfwd
 
 Render = Callable[[Tensor], Tensor]
 """Motion values `[N, 34]` to pictures `[N, 3, H, W]`."""
@@ -76,9 +76,8 @@ class Residual:
 
 def motion_jacobian(render: Render, motion: Tensor) -> Tensor:
     """Return the picture's derivative by each number at one motion `[34]`, `[34, 3, H, W]`."""
-    count = len(motion)
-    tangents: Tensor = jvp(render, (motion.repeat(count, 1),), (torch.eye(count),))[1]
-    return tangents
+    jacobian: Tensor = jacfwd(lambda numbers: render(numbers[None])[0])(motion)
+    return jacobian.movedim(-1, 0)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat import __version__
-from sglat.bitstream.chunks import ByteSource, read_chunks, read_signature
+from sglat.bitstream.chunks import ByteSource, read_chunks
 from sglat.bitstream.fit import quantize
 from sglat.bitstream.identity import pack_identity
 from sglat.bitstream.records import (
@@ -142,7 +142,6 @@ def sizes(target: Path) -> dict[str, int]:
     total = target.stat().st_size
     with target.open("rb") as file:
         source = ByteSource(file)
-        read_signature(source)
         for chunk in read_chunks(source):
             counts[kinds.get(chunk.type, "container")] += len(chunk.payload)
     counts["container"] += total - sum(counts.values())  # frames of the chunks, signature

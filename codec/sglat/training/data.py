@@ -101,7 +101,8 @@ def _decode_packs(
                 encoded = tar.extractfile(members[str(name)]).read()  # type: ignore[union-attr]
                 picture = _decode_picture(encoded)
                 if picture.shape[0] != size:
-                    picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+                    small = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+                    picture = np.asarray(small, np.uint8)
                 pictures.append(np.asarray(picture, np.uint8))
                 kept.append(row)
         for key in LABELS:

@@ -1,0 +1,177 @@
+"""`python -m sglat.cli.demo FOLDER`: the whole codec on people who do not exist.
+
+Two people are sampled from the embedded generator, the first acts out a script, the clip is
+encoded, decoded, and put onto the second person.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Final
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sglat.bundles.bundle import Bundle, load_bundle
+from sglat.bundles.controls import GROUPS
+from sglat.cli.common import run, say
+from sglat.cli.progress import StageBar
+from sglat.decoder.animate import Person, animate
+from sglat.decoder.decode import Decoder
+from sglat.decoder.output import OutputConfig, write_decoded
+from sglat.decoder.render import to_pixels
+from sglat.media.pictures import encode_png
+from sglat.media.writer import VideoWriter
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+FRAMES: Final = 50
+RATE: Final = Fraction(25)
+BORDER: Final = 40  # pixels of plain wall around the generated crop
+SHEET_COLUMNS: Final = 8
+
+
+def sample_person(bundle: Bundle, seed: int) -> Person:
+    """Return a person who does not exist, drawn from the mapping network with truncation."""
+    random = torch.Generator().manual_seed(seed)
+    z = torch.randn(1, bundle.config.latent_dim, generator=random)
+    generator = bundle.generator
+    w = generator.truncate(generator.mapping(z), 0.7)
+    return Person(ws=generator.repeat(w)[0], neutral=torch.zeros(34))
+
+
+def scripted_motion(frames: int) -> Tensor:
+    """Return a small act, `[T, 34]`: the head turns and nods, the mouth speaks, the eyes blink."""
+    time = torch.arange(frames) / float(RATE)
+    motion = torch.zeros(frames, 34)
+    motion[:, 0] = 10 * torch.sin(2 * torch.pi * time / 2.0)
+    motion[:, 1] = 4 * torch.sin(2 * torch.pi * time / 1.3)
+    speech = torch.sin(2 * torch.pi * time * 2.1) * torch.sin(2 * torch.pi * time / 1.9)
+    blink = torch.exp(-(((time % 1.1) - 0.5) / 0.06).square())
+    for index, group in enumerate(GROUPS):
+        phase = torch.sin(2 * torch.pi * time / (1.7 + 0.13 * index) + index)
+        act = {"mouth": speech, "chin": speech, "eyes": blink, "brows": phase, "gaze": phase}
+        strength = {"mouth": 0.8, "chin": 0.6, "eyes": 0.8, "brows": 0.6, "gaze": 0.8}[group]
+        sign = 1.0 if index % 3 else -1.0
+        motion[:, 2 + index] = sign * strength * act[group]
+    return motion
+
+
+@torch.inference_mode()
+def render_clip(bundle: Bundle, person: Person, motion: Tensor) -> NDArray[np.uint8]:
+    """Return full frames `[T, H, W, 3]`: the generated crop on a plain wall."""
+    parts = []
+    for rows in motion.split(8):
+        styles = animate(
+            person, rows, generator=bundle.generator, pose_flow=bundle.pose_flow,
+            controls=bundle.controls,
+        )  # fmt: skip
+        pictures = bundle.generator.synthesize(styles)
+        larger = torch.nn.functional.interpolate(pictures, scale_factor=2, mode="bicubic")
+        parts.append(to_pixels(larger))
+    crops = np.concatenate(parts)
+    pad = ((0, 0), (BORDER, BORDER), (BORDER, BORDER), (0, 0))
+    return np.pad(crops, pad, mode="edge")
+
+
+def write_clip(path: Path, frames: NDArray[np.uint8]) -> None:
+    """Write frames at 25 a second."""
+    size = (frames.shape[2], frames.shape[1])
+    with VideoWriter(path, size=size, time_base=1 / RATE, force=True) as writer:
+        for index, frame in enumerate(frames):
+            writer.write(frame, index, duration=1)
+
+
+def decoded_frames(path: Path, bundle: Bundle) -> NDArray[np.uint8]:
+    """Return the aligned pictures of a file, `[T, R, R, 3]`."""
+    with path.open("rb") as file:
+        return np.stack([frame.picture for frame in Decoder(file, bundle=bundle).frames()])
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where everything is written.")],
+    frames: Annotated[int, typer.Option(min=2, help="Length of the sample clip.")] = FRAMES,
+    steps: Annotated[int, typer.Option(min=1, help="Tuning steps.")] = 150,
+) -> None:
+    """Make, encode, decode and swap a sample clip."""
+    from sglat import api
+    from sglat.encoder.encode import EncodeConfig
+
+    folder.mkdir(parents=True, exist_ok=True)
+    bundle = load_bundle()
+    motion = scripted_motion(frames)
+    names = ("first", "second")
+    for name, seed in zip(names, (1, 2), strict=True):
+        say(f"sampling the {name} person and filming them")
+        acted = motion if name == "first" else motion.flip(0) * 0.7
+        clip = render_clip(bundle, sample_person(bundle, seed), acted)
+        write_clip(folder / f"{name}.mp4", clip)
+        bar = StageBar()
+        result = api.encode(
+            folder / f"{name}.mp4",
+            folder / f"{name}.sglat",
+            EncodeConfig(tune_steps=steps, is_forced=True),
+            progress=bar,
+        )
+        bar.close()
+        _report(name, result.to_json())
+    api.swap(
+        motion=folder / "first.sglat", identity=folder / "second.sglat",
+        out=folder / "swapped.sglat", force=True,
+    )  # fmt: skip
+    for name in ("first", "swapped"):
+        with (folder / f"{name}.sglat").open("rb") as file:
+            write_decoded(
+                Decoder(file, bundle=bundle),
+                OutputConfig(path=folder / f"{name}_decoded.mp4", force=True),
+            )
+    _show_side_by_side(folder, bundle)
+    say(f"look at {folder / 'side_by_side.mp4'} and {folder / 'contact_sheet.png'}")
+
+
+def _report(name: str, record: dict[str, object]) -> None:
+    sizes = record["bytes"]
+    assert isinstance(sizes, dict)
+    print(
+        f"{name}: {record['frames']} frames, {sizes['total']} bytes "
+        f"(identity {sizes['identity']}, motion {sizes['motion']}), "
+        f"{record['bits_per_frame']} bits a frame, "
+        f"{record['kbit_per_second_motion']} kbit/s motion"
+    )
+    check = record["check"]
+    if isinstance(check, dict):
+        print(
+            f"{name}: decoded against source {check['psnr_db']} dB, "
+            f"perceptual distance {check['perceptual']}, identity {check['identity']}"
+        )
+
+
+def _show_side_by_side(folder: Path, bundle: Bundle) -> None:
+    """Write source, decoded and swapped next to each other, as video and as a contact sheet."""
+    from sglat.media.reader import VideoReader
+
+    side = bundle.resolution
+    with VideoReader(folder / "first.mp4") as reader:
+        source = np.stack([frame.picture for frame in reader])
+    source = source[:, BORDER:-BORDER, BORDER:-BORDER][:, ::2, ::2][:, :side, :side]
+    decoded = decoded_frames(folder / "first.sglat", bundle)
+    swapped = decoded_frames(folder / "swapped.sglat", bundle)
+    write_clip(folder / "side_by_side.mp4", np.concatenate([source, decoded, swapped], axis=2))
+    chosen = np.linspace(0, len(source) - 1, SHEET_COLUMNS).astype(int)
+    rows = [np.concatenate(list(clip[chosen]), axis=1) for clip in (source, decoded, swapped)]
+    sheet = np.concatenate(rows, axis=0)
+    (folder / "contact_sheet.png").write_bytes(encode_png(sheet))
+
+
+def main() -> None:
+    """Run the demo from the command line."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

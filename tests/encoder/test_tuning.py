@@ -1,0 +1,128 @@
+"""Weight deltas and tuning: what is tuned is what the decoder applies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sglat.decoder.render import tuned_generator
+from sglat.encoder.deltas import DeltaConfig, WeightDeltas
+from sglat.encoder.encode import delta_budget, ranks_within
+from sglat.encoder.manifold import Manifold
+from sglat.encoder.person import person_of, person_within
+from sglat.encoder.tune import TuneConfig, Tuner, spread_frames, tune
+from sglat.encoder.write import identity_size
+from sglat.errors import UsageError
+from tests.bundles.tiny import make_tiny_bundle
+from tests.support.tolerances import GENERATOR_ATOL
+
+SHORT = TuneConfig(steps=20, batch=2, deltas=DeltaConfig(ranks=(1, 2)), frames=3)
+
+
+def squared_error(pictures: Tensor, targets: Tensor, index: Tensor) -> Tensor:
+    """A loss without networks."""
+    return (pictures - targets).square().mean((1, 2, 3))
+
+
+@pytest.fixture
+def tuner(tmp_path: Path) -> Tuner:
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+    random = torch.Generator().manual_seed(3)
+    manifold = Manifold(bundle, torch.randn(6, 16, generator=random), torch.zeros(34))
+    motion = 0.1 * torch.randn(3, 34, generator=random)
+    with torch.no_grad():
+        targets = manifold.render(motion) + 0.5
+    return Tuner(manifold, targets, motion, squared_error, SHORT, budget_bits=8_000)
+
+
+def test_tuning_lowers_the_loss(tuner: Tuner) -> None:
+    losses: list[float] = []
+    tune(tuner, progress=lambda done, total, loss: losses.append(loss))
+    assert min(losses[-5:]) < 0.8 * losses[0]
+
+
+def test_the_decoder_applies_exactly_the_tuned_weights(tuner: Tuner) -> None:
+    tuned = tune(tuner)
+    bundle = tuner.manifold.bundle
+    person = person_of(bundle, tuned, id_frame=0)
+    decoded = dict(
+        tuned_generator(bundle.generator, person.identity.weight_deltas()).named_parameters()
+    )
+    for name, weight in person.weights.items():
+        torch.testing.assert_close(decoded[name].detach(), weight, atol=GENERATOR_ATOL, rtol=0)
+
+
+def test_a_prefix_of_the_layers_is_what_stages_render(tuner: Tuner) -> None:
+    tuned = tune(tuner)
+    bundle = tuner.manifold.bundle
+    person = person_of(bundle, tuned, id_frame=0, stages=2)
+    decoded = dict(
+        tuned_generator(bundle.generator, person.identity.weight_deltas()).named_parameters()
+    )
+    wanted = tuned.deltas.weights(stages=2)
+    name = tuned.deltas.convs[0]
+    torch.testing.assert_close(decoded[name].detach(), wanted[name], atol=GENERATOR_ATOL, rtol=0)
+
+
+def test_a_restored_tuner_ends_with_the_same_numbers(tuner: Tuner, tmp_path: Path) -> None:
+    for _ in range(14):  # beyond the step at which quantization begins
+        tuner.step()
+    arrays, facts = tuner.state()
+    arrays = {name: np.array(value) for name, value in arrays.items()}
+    whole = tune(tuner)
+    other = Tuner(
+        tuner.manifold, tuner.targets, tuner.motion, squared_error, SHORT, budget_bits=8_000
+    )
+    other.restore(arrays, facts)
+    resumed = tune(other)
+    assert torch.equal(whole.motion, resumed.motion)
+    assert torch.equal(whole.manifold.ws, resumed.manifold.ws)
+
+
+def test_steps_meet_the_budget(tuner: Tuner) -> None:
+    for _ in range(5):
+        tuner.step()
+    tuner.choose_steps()
+    assert tuner.deltas.bits() <= 8_000
+
+
+def test_an_identity_fits_the_bytes_it_was_given(tuner: Tuner) -> None:
+    tuned = tune(tuner)
+    person = person_within(tuner.manifold.bundle, tuned, id_frame=0, size_bytes=900)
+    assert identity_size(person.identity) <= 900
+
+
+def test_too_few_bytes_are_refused_with_the_least_that_would_do(tuner: Tuner) -> None:
+    tuned = tune(tuner)
+    with pytest.raises(UsageError, match="the latent alone needs"):
+        person_within(tuner.manifold.bundle, tuned, id_frame=0, size_bytes=20)
+
+
+def test_left_factors_start_along_the_gradient(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+    deltas = WeightDeltas(bundle.generator, DeltaConfig(ranks=(1,)))
+    direction = torch.zeros(12)
+    direction[3] = 1.0
+    gradients = {
+        name: deltas.base[name].new_zeros(deltas.base[name].shape) for name in deltas.convs
+    }
+    gradients[deltas.convs[0]][3] = 1.0
+    deltas.start_from_gradients(gradients)
+    left = deltas.values[f"{deltas.convs[0]}:left1".replace(".", "/")]
+    torch.testing.assert_close(left[:, 0].abs(), direction)
+
+
+def test_tuning_frames_spread_over_the_motion_and_skip_unusable_ones() -> None:
+    signature = torch.tensor([[0.0], [10.0], [1.0], [9.0], [5.0]])
+    usable = torch.tensor([True, False, True, True, True])
+    assert spread_frames(signature, 3, 0, usable) == [0, 3, 4]
+
+
+def test_more_bytes_buy_more_directions() -> None:
+    counts = [sum(ranks_within(size)) for size in (8_000, 24_000, 64_000)]
+    assert counts == sorted(set(counts))
+    assert 0 < delta_budget(8_000) < 8_000
