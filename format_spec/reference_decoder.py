@@ -593,8 +593,8 @@ class Entry:
     extra: Any = None  # rank, or the indices of a sparse entry, or the row weights
 
 
-def read_layer(fields: Fields, head: Header) -> list[Entry]:
-    """Return the entries of a layer body."""
+def read_layer(fields: Fields, head: Header, before: list[list[Entry]]) -> list[Entry]:
+    """Return the entries of a layer body that follows some layers."""
     count = fields.varint()
     if not 1 <= count <= 4096:
         raise SglatError("bad-layer", f"{count} entries in a layer")
@@ -608,6 +608,8 @@ def read_layer(fields: Fields, head: Header) -> list[Entry]:
     total = sum(int(plan.integers) for plan in plans)
     if total > (1 << 16) + 512 * len(data) or total > 1 << 23:
         raise SglatError("bad-layer", f"{total} integers in a stream of {len(data)} bytes")
+    if total + sum(entry.integers.size for layer in before for entry in layer) > 1 << 24:
+        raise SglatError("bad-layer", "an identity of more than 2^24 integers")
     values = np.array(plain_integers(data, total, lanes_log2, spread), np.int64)
     at = 0
     for plan in plans:
@@ -1013,14 +1015,14 @@ def take_chunk(file: Decoded, kind: bytes, payload: bytes, at: int) -> None:
     if kind == b"IDEN":
         file.neutral = half_floats(fields.take(2 * CHANNELS))
         file.id_frame = fields.varint() - 1
-        layer = read_layer(fields, file.head)
+        layer = read_layer(fields, file.head, file.layers)
         require(layer[0].kind == 0, "layer 0 is not a latent", "bad-layer")
         file.layers.append(layer)
     elif kind == b"LAYR":
         number = fields.varint()
         require(number == len(file.layers), f"layer {number}", "bad-order")
         require(number <= 63, "more than 63 layers", "bad-layer")
-        file.layers.append(read_layer(fields, file.head))
+        file.layers.append(read_layer(fields, file.head, file.layers))
     elif kind == b"IREF":
         file.reference = fields.take(32), fields.text(0, 256)
         fields.end()

@@ -249,3 +249,25 @@ def test_a_layer_that_decodes_to_the_most_its_bytes_allow_stays_small() -> None:
         tracemalloc.stop()
     assert len(facts["layers"][1][0]) == 1 << 16
     assert peak < 2 * BOMB_BYTES
+
+
+@pytest.mark.parametrize("lanes_log2", [0, 3, 6])
+def test_a_kilobyte_that_promises_the_most_integers_stays_small(lanes_log2: int) -> None:
+    import vector_tools as tools
+
+    front = tools.Maker().add("HEAD", tools.head()).add("IDEN", tools.iden()).data
+    stream = (1 << 24).to_bytes(5, "little") * (1 << lanes_log2) + bytes(160)
+    count = (1 << 16) + 512 * len(stream)
+    body = tools.varint(1) + tools.dense("w", (count,)) + bytes([lanes_log2, 0]) + stream
+    data = bytes(front) + tools.chunk("LAYR", tools.varint(1) + body)
+    assert len(data) <= 1024
+    codec_facts(data_of("unusual/lanes.sglat"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError) as caught:
+            codec_facts(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert caught.value.code == "bad-stream"
+    assert peak < BOMB_BYTES

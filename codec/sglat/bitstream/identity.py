@@ -161,7 +161,9 @@ def pack_layer_body(layer: LatentLayer | DeltaLayer) -> bytes:
             entries.append(entry)
             arrays += parts
     values = np.concatenate([part.reshape(-1) for part in arrays] or [np.zeros(0, np.int64)])
-    if values.size and np.abs(values).max() > k.MAX_VALUE:
+    # Residuals of a latent may be larger than what they stand for.
+    stored = layer.latent.values.astype(np.int64) if isinstance(layer, LatentLayer) else values
+    if stored.size and np.abs(stored).max() > k.MAX_VALUE:
         raise FormatError(
             "bad-value", f"expected integers within ±{k.MAX_VALUE}, found a larger one"
         )
