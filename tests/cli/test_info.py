@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from sglat.cli.info import info, parse
 from sglat.errors import FormatError, UsageError
 from tests.bitstream.samples import sample_file
 from tests.support.shared import REPOSITORY
-from tests.support.tolerances import STARTUP_SECONDS
+from tests.support.tolerances import STARTUP_NUMPY_RATIO, STARTUP_SECONDS
 
 SCHEMA = json.loads((REPOSITORY / "format_spec" / "info.schema.json").read_text())
 
@@ -143,6 +144,25 @@ def test_a_broken_table_gets_one_clear_error(clip: Path, tmp_path: Path, line: i
         load_table(out)
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.h5"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xfe\x00", b"# sglat-motion time_base=1/0 frame_ticks=1"]
+)
+def test_nonsense_is_no_table(tmp_path: Path, name: str, data: bytes) -> None:
+    from sglat.bitstream.export import load_table
+
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match="bad-field"):
+        load_table(path)
+
+
+def test_a_folder_in_place_of_a_file_is_one_line(tmp_path: Path) -> None:
+    result = launched(tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.count(b"\n") == 1
+
+
 def test_control_characters_of_a_file_do_not_reach_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,21 +216,27 @@ def test_neither_torch_nor_typer_is_loaded(clip: Path) -> None:
     assert result.stdout.splitlines()[-1] == b"[]"
 
 
-@pytest.mark.parametrize("what", ["import sglat", "sgl-info"])
-def test_it_starts_fast(clip: Path, what: str) -> None:
-    import resource
+def least_seconds(*arguments: object) -> float:
+    """Return the least time of some runs of Python, by the clock or by the processor."""
 
     def cpu_seconds() -> float:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return used.ru_utime + used.ru_stime
 
-    arguments = ["-c", "import sglat"] if what == "import sglat" else ["-m", "sglat.cli.info", clip]
     environment = {"PYTHONPATH": str(REPOSITORY / "codec"), "PATH": ""}
+    command = [sys.executable, *map(str, arguments)]
     taken = []
     for _ in range(4):  # the first run may compile
         before, started = cpu_seconds(), time.monotonic()
-        subprocess.run(
-            [sys.executable, *map(str, arguments)], env=environment, check=True, capture_output=True
-        )
+        subprocess.run(command, env=environment, check=True, capture_output=True)
         taken.append(min(cpu_seconds() - before, time.monotonic() - started))
-    assert min(taken) < STARTUP_SECONDS
+    return min(taken)
+
+
+@pytest.mark.parametrize("what", ["import sglat", "sgl-info"])
+def test_it_starts_fast(clip: Path, what: str) -> None:
+    """On a busy machine everything takes longer, so numpy alone is timed beside it."""
+    is_import = what == "import sglat"
+    seconds = least_seconds(*(["-c", what] if is_import else ["-m", "sglat.cli.info", clip]))
+    limit = max(STARTUP_SECONDS, STARTUP_NUMPY_RATIO * least_seconds("-c", "import numpy"))
+    assert seconds < limit

@@ -56,6 +56,8 @@ PASTE_BACK_LEVELS = 3
 
 STARTUP_SECONDS = 0.3
 """`import sglat` and `sgl-info`: the format's bar; measured 0.03 s and 0.2 s of CPU time."""
+STARTUP_NUMPY_RATIO = 2.0
+"""`sgl-info` against `import numpy` alone on the same busy machine; measured 1.4 to 1.7."""
 
 # --- encoder ---
 # Forward-mode derivative against central differences of step 3e-4 on a piecewise linear network in

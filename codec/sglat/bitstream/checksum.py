@@ -1,4 +1,4 @@
-"""CRC-32C (SPEC.md section 2): a compiled one where it is installed, and its slow twin."""
+"""CRC-32C (SPEC.md section 2): a compiled one for long data, and its slow twin."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import Final
 
 POLYNOMIAL: Final = 0x82F63B78  # Castagnoli, reflected
 
-_compiled: Callable[[bytes, int], int] | None
-try:
-    from crc32c import crc32c as _compiled
-except ImportError:  # the compiled package has no wheel for some machines
-    _compiled = None
+COMPILED_BYTES: Final = 1 << 14  # the compiled package takes longer to load than this to sum
+
+
+@cache
+def _compiled() -> Callable[[bytes, int], int] | None:
+    try:
+        from crc32c import crc32c as compiled
+    except ImportError:  # it has no wheel for some machines
+        return None
+    return compiled
 
 
 @cache
@@ -37,6 +42,5 @@ def crc32c_scalar(data: bytes, start: int = 0) -> int:
 
 def crc32c(data: bytes, start: int = 0) -> int:
     """Return CRC-32C of data, continuing from the CRC of what came before."""
-    if _compiled is None:
-        return crc32c_scalar(data, start)
-    return _compiled(data, start)
+    compiled = _compiled() if len(data) >= COMPILED_BYTES else None
+    return crc32c_scalar(data, start) if compiled is None else compiled(data, start)

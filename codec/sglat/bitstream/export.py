@@ -212,7 +212,7 @@ def read_csv(file: TextIO) -> MotionTable:
         pts = np.array([int(row[1]) for row in rows], dtype=np.int64)
         flags = np.array([int(row[3]) for row in rows], dtype=np.uint8)
         values = np.array([row[4:] for row in rows], dtype=np.float32).reshape(len(rows), -1)
-    except (ValueError, KeyError, OverflowError, ZeroDivisionError) as error:
+    except (ValueError, KeyError, OverflowError, ZeroDivisionError, csv.Error) as error:
         raise _bad(f"expected numbers, found {error}") from error
     return _table(time_base, ticks, start, steps, placement_steps, pts, flags, values)
 
@@ -299,5 +299,5 @@ def _read_hdf5(path: Path) -> MotionTable:
                 np.asarray(file["flags"], dtype=np.uint8),
                 values,
             )
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         raise _bad(f"expected the datasets of an exported motion, found {error}") from error

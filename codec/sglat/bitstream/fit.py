@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream.constants import MAX_VALUE, SCALES
-from sglat.bitstream.frames import MAX_WEIGHT, NO_REF, MotionModel, pack_model
+from sglat.bitstream.frames import (
+    MAX_WEIGHT,
+    NO_REF,
+    MotionModel,
+    default_model,
+    pack_frames,
+    pack_model,
+)
 from sglat.bitstream.records import Float32, Int32
 from sglat.bitstream.tables import scale_middle
 from sglat.errors import FormatError
@@ -16,7 +23,8 @@ from sglat.errors import FormatError
 DEFAULT_QUALITY: Final = 50.0
 QUALITY_PER_OCTAVE: Final = 12.5  # -q 62.5 halves every step
 LEAST_GAIN_BITS: Final = 24.0  # what a reference and its weight cost, with a margin
-MODEL_FRAMES: Final = 500  # below this the model costs about what it saves
+SAMPLE_FRAMES: Final = 256  # a group of the writer
+SAMPLES: Final = 4  # groups coded both ways to see whether the model pays
 
 
 def scale_steps(steps: Float32, quality: float) -> Float32:
@@ -39,9 +47,21 @@ def quantize(values: Float32, steps: Float32) -> Int32:
 
 
 def fit_model(values: Int32) -> MotionModel | None:
-    """Return the motion model that suits a track, `[T, C]`; None where the default costs less."""
-    if len(values) < MODEL_FRAMES:
+    """Return the motion model that suits a track, `[T, C]`; None where it costs what it saves."""
+    if len(values) < 2:
         return None
+    model = _fitted(values)
+    plain = default_model(values.shape[1])
+    starts = range(0, len(values), SAMPLE_FRAMES)
+    chosen = starts[:: max(1, len(starts) // SAMPLES)]
+    saved = sum(
+        len(pack_frames(group, plain)) - len(pack_frames(group, model))
+        for group in (values[at : at + SAMPLE_FRAMES] for at in chosen)
+    )
+    return model if saved * len(starts) / len(chosen) > len(pack_model(model)) else None
+
+
+def _fitted(values: Int32) -> MotionModel:
     x = values.astype(np.int64)
     d = np.diff(x, axis=0)
     pairs = [_best_ref(d, channel) for channel in range(d.shape[1])]
