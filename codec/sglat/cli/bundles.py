@@ -152,6 +152,32 @@ def remove(
     say(f"removed {remove_bundle(name)}")
 
 
+@app.command()
+def discover(
+    name: Annotated[str, typer.Argument(help="A bundle, or a folder of one.")] = "mini",
+    people: Annotated[int, typer.Option(min=1, help="Sampled people to try channels on.")] = 4,
+    write: Annotated[
+        bool, typer.Option("--write", help="Store the controls in the bundle; new decoder id.")
+    ] = False,
+) -> None:
+    """Search a generator for 32 single channels that move one part of the face each."""
+    from sglat.bundles.bundle import load_bundle
+    from sglat.bundles.controls import GROUPS
+    from sglat.bundles.discover import DiscoverConfig, store_controls
+    from sglat.bundles.discover import discover as search
+
+    bundle = load_bundle(name)
+    bar = ByteBar("layers")
+    found = search(bundle, DiscoverConfig(people=people), progress=bar)
+    for group, (layer, channel), locality, change in zip(
+        GROUPS, found.channels, found.locality, found.sensitivity, strict=True
+    ):
+        print(f"{group:6} {layer}:{channel:<4} locality {locality:6.1f}  change {change:.4f}")
+    if write:
+        store_controls(bundle, found.controls)
+        say(f"stored in {bundle.folder}")
+
+
 def _list_files(name: str, *, as_json: bool) -> None:
     """Show everything the catalogue knows of a bundle's files."""
     from sglat.bundles.catalogue import LICENCES, catalogue_bundle
