@@ -282,13 +282,16 @@ def _config_of(tensors: Mapping[str, Tensor], layout: Layout, source: str) -> Ge
         if name not in tensors:
             break
         channels.append(tensors[name].shape[-3] if tensors[name].ndim >= 3 else 0)
-    return GeneratorConfig(
-        resolution=4 << (len(channels) - 1),
-        channels=tuple(channels),
-        style_dim=first.shape[0],
-        latent_dim=first.shape[1],
-        mapping_layers=len(layers),
-    )
+    try:
+        return GeneratorConfig(
+            resolution=4 << (len(channels) - 1),
+            channels=tuple(channels),
+            style_dim=first.shape[0],
+            latent_dim=first.shape[1],
+            mapping_layers=len(layers),
+        )
+    except BundleError as error:
+        raise BundleError(error.code, f"{source}: {error.message}") from error
 
 
 def _mean_latent(

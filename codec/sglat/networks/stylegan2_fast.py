@@ -166,8 +166,10 @@ class FastConv(nn.Module):
             x = F.conv2d(x, modulation.weight, inside, padding=1)
         else:
             x = F.conv2d(_pad_rows(x, missing), modulation.weight, inside, padding=(0, 1))
-        x = _scaled(x, modulation.after)
-        return x if bias is inside else x + over_image(self.bias, x)
+        if modulation.after is None:
+            return x
+        after = modulation.after.to(x.dtype)
+        return x * after if bias is None else torch.addcmul(over_image(bias, x), x, after)
 
     def _transposed_rows(self, x: Tensor, modulation: Modulation, first: int, end: int) -> Tensor:
         """Convolve transposed, to `2 H + 1` rows, and blur; each blurred row takes four."""
