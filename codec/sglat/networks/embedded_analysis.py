@@ -53,7 +53,7 @@ class AnalysisConfig:
     """Longest side of the second search, for pictures in which the first finds nothing."""
     detect_score: float = 0.5
     """Faces scored below are not reported."""
-    face_score: float = 0.95
+    face_score: float = 0.99
     """A found face is dropped where the landmark network scores it below."""
 
 

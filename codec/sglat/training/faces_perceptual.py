@@ -22,6 +22,7 @@ from sglat.training.faces_loop import Batch, LoopConfig, fit
 from sglat.training.teachers import SqueezePerceptual, load_lpips_heads
 
 VARIANTS = 4  # distorted pictures a reference
+WINDOW = 96  # pixels of the 128 that a training step looks at; distances are means over places
 Random = np.random.Generator
 
 
@@ -123,7 +124,7 @@ class PerceptualTask:
         return PerceptualNetwork()
 
     def batch(self, generator: np.random.Generator, size: int) -> Batch:
-        """Return references `[N, ...]` and variants `[N * 4, ...]`, uint8."""
+        """Return references `[N, 96, 96, 3]` and variants `[N * 4, 96, 96, 3]`, uint8."""
         references: list[Picture] = []
         variants: list[Picture] = []
         for _ in range(size):
@@ -141,9 +142,11 @@ class PerceptualTask:
             for picture, into in ((reference, references), *((v, variants) for v in made)):
                 same = np.random.default_rng(row)  # one border for all
                 into.append(cut(picture, matrix, 128, same) if turn else picture)
+        top, left = generator.integers(0, 128 - WINDOW + 1, 2)
+        window = (slice(None), slice(top, top + WINDOW), slice(left, left + WINDOW))
         return {
-            "reference": torch.from_numpy(np.stack(references)),
-            "variant": torch.from_numpy(np.stack(variants)),
+            "reference": torch.from_numpy(np.stack(references)[window].copy()),
+            "variant": torch.from_numpy(np.stack(variants)[window].copy()),
         }
 
     def variant(
