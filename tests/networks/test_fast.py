@@ -16,7 +16,7 @@ from sglat.networks.stylespace import GeneratorConfig
 from tests.support.tolerances import HALF_PICTURE_ATOL, SYNTHESIS_ATOL, WINOGRAD_ATOL
 
 WIDE = GeneratorConfig(  # wide enough for Winograd's scheme, and for folded styles at 64 px
-    resolution=64, channels=(24, 24, 96, 96, 32), style_dim=24, latent_dim=24, mapping_layers=1
+    resolution=64, channels=(24, 24, 160, 160, 32), style_dim=24, latent_dim=24, mapping_layers=1
 )
 NARROW = GeneratorConfig(
     resolution=32, channels=(12, 10, 8, 6), style_dim=16, latent_dim=8, mapping_layers=2

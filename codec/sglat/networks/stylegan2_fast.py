@@ -7,7 +7,7 @@ in the order of its sums only:
 * where a picture has more numbers than the filters, one sample's style goes into the filters;
 * on a processor wide layers convolve by Winograd's scheme, with filters transformed beforehand;
 * on a processor each resolution is rendered stripe by stripe, upsampling layer to ToRGB, so that
-  features stay in its cache: at 1024 px one feature map fills 134 MB, one stripe about 4 MB.
+  features stay in its cache: at 1024 px one feature map fills 134 MB, one stripe 8 MB.
 
 All control flow depends on shapes alone: the module can be compiled or captured in a CUDA graph.
 """
@@ -34,9 +34,9 @@ from sglat.networks.stylegan2 import (
     upsample_zero_padded,
 )
 
-STRIPE_BYTES: Final = 4 << 20  # output of one layer; measured best of 4, 8 and 34 MB on AVX-512
+STRIPE_BYTES: Final = 8 << 20  # output of one layer; measured best of 2, 4 and 8 MB and whole
 # Winograd's scheme pays from here on; below, moving its larger filters costs more than it saves
-WINOGRAD_MIN_CHANNELS: Final = 96
+WINOGRAD_MIN_CHANNELS: Final = 160
 WINOGRAD_MIN_SIZE: Final = 16  # pixels
 HALF_RESOLUTIONS: Final = 4  # the largest ones run in half precision, as NVIDIA's generators do
 HALF_LIMIT: Final = 256.0  # clamp of half-precision features, likewise
