@@ -183,3 +183,23 @@ def test_an_unknown_device_is_one_clear_line() -> None:
 def test_a_missing_device_is_one_clear_line() -> None:
     with pytest.raises(UsageError, match="no-device"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_workers_side_by_side_show_the_same_pictures(
+    bundle: Bundle, person: Person, count: int
+) -> None:
+    parts = {"pose_flow": bundle.pose_flow, "controls": bundle.controls}
+    alone = Renderer(person, bundle.generator, workers=1, **parts)
+    shared = Renderer(person, bundle.generator, workers=3, **parts)
+    with torch.inference_mode():
+        pictures = shared.render(motion(count))
+        assert torch.allclose(pictures, alone.render(motion(count)), atol=FAST_RENDER_ATOL)
+
+
+def test_workers_leave_the_callers_threads_alone(bundle: Bundle, person: Person) -> None:
+    before = torch.get_num_threads()
+    Renderer(
+        person, bundle.generator, workers=3, pose_flow=bundle.pose_flow, controls=bundle.controls
+    )
+    assert torch.get_num_threads() == before

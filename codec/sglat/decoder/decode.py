@@ -47,6 +47,8 @@ class DecodeConfig:
     end_seconds: float | None = None
     half: bool | None = None
     """float16 features; None: on CUDA only."""
+    workers: int = 0
+    """Frames rendered side by side on a processor; 0: one for each PyTorch thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,7 @@ class Decoder:
         self.bundle.check_decoder_id(self.header.decoder_id, wanted_bundle=self.header.bundle)
         self.identity = self._find_identity(identity_file)
         self._range = self._tick_range()
+        self._workers = self.config.workers or torch.get_num_threads()
         self._groups = self.reader.groups()
         self._renderer: Renderer | None = None
         self._audio: deque[AudioPacket] = deque()
@@ -186,6 +189,7 @@ class Decoder:
                 pose_flow=self.bundle.pose_flow,
                 controls=self.bundle.controls,
                 half=self.bundle.device.type == "cuda" if half is None else half,
+                workers=self._workers,
             )
         person = self._renderer.person
         driver = self.reader.motion_neutral
@@ -317,10 +321,11 @@ def prefetch(items: Iterator[T], depth: int) -> Iterator[T]:
     """Run an iterator in a thread of its own, at most `depth` items ahead.
 
     Rendering and video encoding then share the processor's cores; an error in the thread is raised
-    here.
+    here. PyTorch runs on one core in that thread: it has workers of its own for what is heavy.
     """
+    own = torch.get_num_threads()
     ready: queue.Queue[Callable[[], T]] = queue.Queue(maxsize=depth)
-    is_stopped = threading.Event()
+    is_ready, is_stopped = threading.Event(), threading.Event()
 
     def put(action: Callable[[], T]) -> None:
         while not is_stopped.is_set():
@@ -331,6 +336,8 @@ def prefetch(items: Iterator[T], depth: int) -> Iterator[T]:
                 continue
 
     def run() -> None:
+        torch.set_num_threads(1)
+        is_ready.set()
         try:
             for item in items:
                 put(lambda item=item: item)  # type: ignore[misc]
@@ -342,6 +349,8 @@ def prefetch(items: Iterator[T], depth: int) -> Iterator[T]:
 
     worker = threading.Thread(target=run, daemon=True)
     worker.start()
+    is_ready.wait()
+    torch.set_num_threads(own)  # else threads made later would begin with one
     try:
         while True:
             try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -106,6 +108,8 @@ class Renderer:
         pose_flow: turns latents.
         controls: the 32 directions.
         half: float16 features in the large layers; pays on GPUs.
+        workers: frames rendered side by side on a processor, one thread each. Small pictures gain
+            more from this than from sharing each layer among the threads; 0 takes PyTorch's count.
     """
 
     def __init__(
@@ -116,16 +120,33 @@ class Renderer:
         pose_flow: PoseTurner,
         controls: Controls,
         half: bool = False,
+        workers: int = 0,
     ) -> None:
         self.person = person
         self.generator = generator
         self.pose_flow = pose_flow
         self.controls = controls
         self._synthesis = FastSynthesis(generator, dtype=torch.float16 if half else torch.float32)
+        self._workers = workers or torch.get_num_threads()
+        has_pool = generator.const.device.type == "cpu" and self._workers > 1
+        self._pool = _single_threaded_pool(self._workers) if has_pool else None
 
     def render(self, motion: Tensor) -> Tensor:
         """Return pictures `[N, 3, R, R]` in [-1, 1] of motion `[N, 34]`."""
         motion = motion.to(self.person.ws)
+        if self._pool is None or len(motion) == 1:
+            return self._render(motion)
+        mode = torch.is_inference_mode_enabled()
+
+        def work(part: Tensor) -> Tensor:
+            with torch.inference_mode(mode):  # the mode is each thread's own
+                return self._render(part)
+
+        return torch.cat(
+            list(self._pool.map(work, motion.tensor_split(min(self._workers, len(motion)))))
+        )
+
+    def _render(self, motion: Tensor) -> Tensor:
         styles = animate(
             self.person,
             motion,
@@ -135,6 +156,18 @@ class Renderer:
         )
         pictures: Tensor = self._synthesis(styles)
         return pictures.clamp(-1, 1)
+
+
+def _single_threaded_pool(workers: int) -> ThreadPoolExecutor:
+    """Return a pool whose threads each run PyTorch on one core; the caller's setting stays."""
+    own = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    started = threading.Barrier(workers + 1)
+    for _ in range(workers):
+        pool.submit(started.wait)
+    started.wait()
+    torch.set_num_threads(own)  # also what threads made later begin with
+    return pool
 
 
 def resize(pictures: Tensor, side: int) -> Tensor:
