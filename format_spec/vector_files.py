@@ -109,6 +109,26 @@ def minimal() -> Vector:
 
 
 @vector(VALID)
+def worked_example() -> Vector:
+    """The file that section 16 of SPEC.md walks through."""
+    rows = np.array([[1, 0, -1, 2], [1, 0, -1, 2]])
+    table = {
+        "bundle": "mini",
+        "decoder": bytes(range(32)),
+        "encoder": None,
+        "frames": 3,
+        "rate": [1, 25, 1, 0],
+        "size": [128, 2, 4],
+        "steps": f32(*[0.25] * 34),
+    }
+    body = latent_layer(rows, bytes([0, 12]), step=0.5, spread=15)
+    maker = Maker().add("HEAD", head(**table)).add("IDEN", iden(body, f16(*[0.0] * 34)))
+    values = np.zeros((3, 34), np.int32)
+    values[:, 0], values[:, 1] = [4, 5, 5], -2
+    return whole(maker.group(values).index(), "the worked example of SPEC.md")
+
+
+@vector(VALID)
 def detached_identity() -> Vector:
     return whole(begin(), "an identity without motion")
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from sglat.bitstream import constants, tables
-from tests.format_spec.support import FORMAT_SPEC, MANIFEST, reference
+from tests.format_spec.support import FORMAT_SPEC, MANIFEST, data_of, reference
 
 SPEC = (FORMAT_SPEC / "SPEC.md").read_text(encoding="utf-8")
 
@@ -102,3 +102,17 @@ def test_signature_is_that_of_the_specification() -> None:
     match = re.search(r"Signature, 8 bytes: `([0-9A-F ]+)`", SPEC)
     assert match
     assert bytes.fromhex(match[1]) == constants.SIGNATURE == reference.SIGNATURE
+
+
+def test_worked_example_is_listed_byte_by_byte() -> None:
+    data = data_of("valid/worked-example.sglat")
+    listing = section("16. Worked example").split("```")[1]
+    lines = re.findall(r"^ {0,3}( {3}|\d+)  ((?:[0-9A-F]{2} ?)+)", listing, re.MULTILINE)
+    assert len(lines) > 40
+    at = end = 0
+    for place, text in lines:
+        shown = bytes.fromhex(text)
+        at = int(place) if place.strip() else end
+        assert data[at : at + len(shown)] == shown
+        end = at + len(shown)
+    assert end == len(data)
