@@ -66,7 +66,7 @@ def encode_command(
     consent: Annotated[
         str, typer.Option(help="The pictured person's statement of consent, kept in the file.")
     ] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu; encoding has no other yet.")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     workfile: Annotated[
@@ -86,7 +86,6 @@ def encode_command(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
 ) -> None:
     """Encode a video; stopped at any moment, the same command goes on where it was."""
-    from sglat.decoder.render import choose_device
     from sglat.encoder.encode import EncodeConfig, encode
 
     check_output(target, is_forced=force)
@@ -106,7 +105,7 @@ def encode_command(
         consent=consent,
         seed=seed,
         workfile=work,
-        device=str(choose_device(device)),
+        device=device,
         self_check=self_check,
         threads=threads or None,
         similarity_plot=similarity_plot,

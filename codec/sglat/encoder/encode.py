@@ -137,6 +137,8 @@ def encode(
     source, target = Path(source), Path(target)
     if target.exists() and not config.is_forced:
         raise UsageError("file-exists", f"{target} exists; use --force to replace it")
+    if config.device != "cpu":
+        raise UsageError("no-device", f"expected cpu, encoding does not run on {config.device} yet")
     if not target.parent.is_dir():
         raise UsageError("no-folder", f"expected a folder {target.parent}, found none")
     if config.threads:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sglat import __version__
 from sglat.bitstream.chunks import ByteSource, read_chunks
-from sglat.bitstream.fit import quantize
+from sglat.bitstream.fit import fit_model, quantize
 from sglat.bitstream.identity import pack_identity
 from sglat.bitstream.records import (
     FRAME_CUT,
@@ -73,6 +73,7 @@ def write_file(
         num_ws=contents.bundle.num_ws,
         w_dim=contents.bundle.style_dim,
         motion_steps=contents.steps,
+        model=fit_model(contents.motion),
         time_base=time_base,
         frame_ticks=step,
         start_ticks=stamps[0] if step is not None else 0,

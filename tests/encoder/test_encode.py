@@ -1,0 +1,160 @@
+"""The whole encoder on a drawn face and a random 16 px bundle: every stage, resuming, the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import sglat
+from sglat.bitstream.reader import open_reader
+from sglat.bundles.bundle import Bundle
+from sglat.encoder import encode as encode_module
+from sglat.encoder.encode import EncodeConfig, EncodeResult, encode
+from sglat.errors import FaceError, UsageError
+from sglat.media.audio import AudioReader
+from tests.bundles.tiny import make_tiny_bundle
+from tests.support.faces import DrawnFaces, draw_face
+from tests.support.video import write_video
+
+CONFIG = EncodeConfig(tune_steps=6, identity_bytes=6_000, self_check=True)
+
+
+class Eyes(DrawnFaces):
+    """Drawn faces with stand-ins for identity and parsing."""
+
+    def embed(self, crops: Tensor) -> Tensor:
+        return F.normalize(F.adaptive_avg_pool2d(crops, 4).flatten(1) + 0.1, dim=1)
+
+    def parse(self, crops: Tensor) -> Tensor:
+        classes = torch.zeros(len(crops), 19, *crops.shape[2:])
+        classes[:, 1] = 1.0
+        return classes
+
+
+class Pixels:
+    """A perceptual distance that is none."""
+
+    def features(self, pictures: Tensor) -> list[Tensor]:
+        return [pictures]
+
+    def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        return (first[0] - second[0]).square().mean((1, 2, 3))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+    bundle.__dict__["faces"] = Eyes()
+    bundle.__dict__["perceptual"] = Pixels()
+    monkeypatch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
+    return bundle
+
+
+def draw_clip(path: Path, frames: int = 9, *, audio: str | None = "aac") -> Path:
+    wall = np.full((96, 128, 3), 60, np.uint8)
+    pictures = [draw_face(wall, 60 + i % 3, 48, 72, shut=i % 5 == 4) for i in range(frames)]
+    return write_video(path, pictures, audio_codec=audio)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return draw_clip(tmp_path / "in.mp4")
+
+
+def test_every_frame_is_in_the_file(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    encode(clip, tmp_path / "out.sglat", CONFIG)
+    with open_reader(tmp_path / "out.sglat") as reader:
+        assert reader.header.frame_count == 9
+        assert reader.read_motion().values.shape == (9, 34)
+
+
+def test_the_sound_is_carried_bit_for_bit(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    encode(clip, tmp_path / "out.sglat", CONFIG)
+    with AudioReader(clip) as audio:
+        wanted = [packet.data for packet in audio]
+    with open_reader(tmp_path / "out.sglat") as reader:
+        found = [packet.data for group in reader.groups() for packet in group.packets]
+    assert found == wanted
+
+
+def test_the_file_decodes_to_pictures(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    encode(clip, tmp_path / "out.sglat", CONFIG)
+    frames = list(sglat.decode(tmp_path / "out.sglat", bundle=bundle))
+    assert [frame.picture.shape for frame in frames] == [(16, 16, 3)] * 9
+
+
+def test_the_result_counts_every_byte(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    result = encode(clip, tmp_path / "out.sglat", CONFIG)
+    sizes = dict(result.bytes_by_stream)
+    total = sizes.pop("total")
+    assert total == (tmp_path / "out.sglat").stat().st_size == sum(sizes.values())
+
+
+def test_the_identity_keeps_its_budget(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    result = encode(clip, tmp_path / "out.sglat", CONFIG)
+    assert result.bytes_by_stream["identity"] <= CONFIG.identity_bytes
+
+
+class Killed(BaseException):
+    """Ends an encoding as a kill would, without a chance to tidy up."""
+
+
+@pytest.mark.parametrize(
+    "place", [("track", 5), ("align", 12), ("invert", 1), ("tune", 4), ("expression", 1)]
+)
+def test_an_interrupted_encoding_ends_with_the_same_bytes(
+    bundle: Bundle, clip: Path, tmp_path: Path, place: tuple[str, int]
+) -> None:
+    encode(clip, tmp_path / "whole.sglat", CONFIG)
+
+    def kill(stage: str, done: int, total: int) -> None:
+        if stage == place[0] and done >= place[1]:
+            raise Killed
+
+    with pytest.raises(Killed):
+        encode(clip, tmp_path / "cut.sglat", CONFIG, progress=kill)
+    assert not (tmp_path / "cut.sglat").exists()
+    encode(clip, tmp_path / "cut.sglat", CONFIG)
+    assert (tmp_path / "cut.sglat").read_bytes() == (tmp_path / "whole.sglat").read_bytes()
+
+
+def test_the_work_file_is_gone_at_the_end(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    encode(clip, tmp_path / "out.sglat", CONFIG)
+    assert list(tmp_path.glob("*.work")) == []
+
+
+def test_a_single_frame_is_a_clip(bundle: Bundle, tmp_path: Path) -> None:
+    path = draw_clip(tmp_path / "one.mp4", 1, audio=None)
+    result = encode(path, tmp_path / "one.sglat", CONFIG)
+    assert result.frames == 1
+
+
+@pytest.mark.parametrize("option", [{"solver": "paper"}, {"target": "inverted"},
+                                    {"tuning": "pivotal"}, {"tuning": "none"}, {"plate": True}])  # fmt: skip
+def test_every_choice_gives_a_whole_file(
+    bundle: Bundle, clip: Path, tmp_path: Path, option: dict[str, object]
+) -> None:
+    settings = {"tune_steps": 4, "identity_bytes": 6_000, "self_check": False, **option}
+    config = EncodeConfig(**settings)  # type: ignore[arg-type]
+    result: EncodeResult = encode(clip, tmp_path / "out.sglat", config)
+    with open_reader(tmp_path / "out.sglat") as reader:
+        assert len(reader.read_motion().values) == result.frames
+
+
+def test_a_video_without_a_face_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    wall = np.full((96, 128, 3), 60, np.uint8)
+    path = write_video(tmp_path / "wall.mp4", [wall] * 3)
+    with pytest.raises(FaceError, match="no-face"):
+        encode(path, tmp_path / "out.sglat", CONFIG)
+
+
+def test_an_existing_file_is_kept(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.sglat").write_bytes(b"precious")
+    with pytest.raises(UsageError, match="file-exists"):
+        encode(clip, tmp_path / "out.sglat", CONFIG)
+    assert (tmp_path / "out.sglat").read_bytes() == b"precious"
