@@ -134,8 +134,16 @@ def test_a_single_frame_is_a_clip(bundle: Bundle, tmp_path: Path) -> None:
     assert result.frames == 1
 
 
-@pytest.mark.parametrize("option", [{"solver": "paper"}, {"target": "inverted"},
-                                    {"tuning": "pivotal"}, {"tuning": "none"}, {"plate": True}])  # fmt: skip
+CHOICES = (
+    {"solver": "paper"},
+    {"target": "inverted"},
+    {"tuning": "pivotal"},
+    {"tuning": "none"},
+    {"plate": True},
+)
+
+
+@pytest.mark.parametrize("option", CHOICES)
 def test_every_choice_gives_a_whole_file(
     bundle: Bundle, clip: Path, tmp_path: Path, option: dict[str, object]
 ) -> None:
