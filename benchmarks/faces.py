@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +23,7 @@ from benchmarks.faces_labels import LEFT_EYE, RIGHT_EYE, frames_of, label_clip
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from sglat.bundles.manifest import MANIFEST_NAME, read_manifest, read_tensors
 from sglat.networks.embedded_analysis import ROLES, EmbeddedAnalysis
 from sglat.networks.faces import FaceBox, FaceLandmarks
 from sglat.training.data import Faces, prepare, read_parsing
@@ -37,6 +38,7 @@ PHOTOGRAPHS = (
     "hubble_deep_field", "ihc", "moon", "motorcycle_left", "motorcycle_right", "page", "retina",
     "rocket", "text",
 )  # fmt: skip
+PARTS = "detection,landmarks,validation,parsing,identity,perceptual,speed,pictures"
 Figures = dict[str, Any]
 
 
@@ -217,20 +219,14 @@ def parsing_figures(eyes: EmbeddedAnalysis, packs: Path) -> Figures:
     return {"miou": mean_iou(confusion), "accuracy": accuracy, "classes": ious}
 
 
-def identity_figures(
-    eyes: EmbeddedAnalysis, faces: Faces, clips: list[Clip], teacher: Path
-) -> Figures:
-    """Return the AUC over pairs of held-back persons and over frames of the clips."""
+def identity_figures(eyes: EmbeddedAnalysis, faces: Faces, teacher: Path) -> Figures:
+    """Return the AUC over all pairs of held-back persons, and the teacher's."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(teacher))
     rows = [r for r in faces.rows(split="val", stills=True) if faces.labels["identity"][r] >= 0]
     stills = np.stack([faces.images[r] for r in rows])
     points = faces.labels["landmarks478"][rows].astype(np.float32) * 128
-    frames = [
-        np.asarray(clip.labels["crops128"][:: max(1, len(clip.frames) // 40)]) for clip in clips
-    ]
-    persons = np.concatenate([np.full(len(f), i) for i, f in enumerate(frames)])
 
     def embed(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -243,11 +239,14 @@ def identity_figures(
     teacher_vectors = np.stack(vectors)
     teacher_vectors /= np.linalg.norm(teacher_vectors, axis=1, keepdims=True)
     mine = embed(stills)
+    persons = faces.labels["identity"][rows]
+    same = np.triu(persons[:, None] == persons[None], 1).sum()
     return {
         "auc": pair_auc(mine, faces.labels["identity"][rows]),
         "auc_teacher": pair_auc(teacher_vectors, faces.labels["identity"][rows]),
         "cosine_with_teacher": float((mine * teacher_vectors).sum(1).mean()),
-        "auc_clips": pair_auc(embed(np.concatenate(frames)), persons),
+        "pairs_same": int(same),
+        "pairs": len(rows) * (len(rows) - 1) // 2,
         "faces": len(rows),
     }
 
@@ -313,40 +312,52 @@ def main(
     output: Annotated[Path, typer.Option(help="Figures go here.")],
     heads: Annotated[Path | None, typer.Option(help="LPIPS v0.1 heads for SqueezeNet.")] = None,
     generated: Annotated[Path | None, typer.Option(help="npz of generator outputs.")] = None,
+    parts: Annotated[str, typer.Option(help="What to measure, comma-separated.")] = PARTS,
     threads: int = 2,
-    pictures: bool = True,
 ) -> None:
-    """Measure everything and print the figures as JSON."""
+    """Measure the parts asked for, keep earlier figures of the others, print all as JSON."""
     torch.set_num_threads(threads)
-    tensors = {
-        role: load_file(path) for role in ROLES
-        if (path := weights / f"faces_{role}.safetensors").exists()
-    }  # fmt: skip
-    eyes = EmbeddedAnalysis.from_tensors(tensors)
+    wanted = set(parts.split(","))
+    eyes = load_eyes(weights)
     faces = prepare(shared / "data", cache, 128)
-    task = shared / "teachers" / "face_landmarker_v2_with_blendshapes.task"
-    paths = sorted((shared / "clips").glob("*.mp4"))
-    clips = [analyse(eyes, path, label_clip(path, task, cache / "clips")) for path in paths]
     teachers = shared / "teachers"
-    figures: Figures = {
-        "detection": detection(eyes, clips),
-        "landmarks": landmark_figures(clips),
-        "landmarks_validation": landmark_validation(eyes, faces),
-        "parsing": parsing_figures(eyes, shared / "data"),
-        "identity": identity_figures(eyes, faces, clips, teachers / "mobilefacenet_id.onnx"),
-        "speed": speed_figures(eyes, clips[0], threads),
+    clips: list[Clip] = []
+    if wanted & {"detection", "landmarks", "speed", "pictures"}:
+        task = teachers / "face_landmarker_v2_with_blendshapes.task"
+        paths = sorted((shared / "clips").glob("*.mp4"))
+        clips = [analyse(eyes, path, label_clip(path, task, cache / "clips")) for path in paths]
+    measure: dict[str, Callable[[], Figures]] = {
+        "detection": lambda: detection(eyes, clips),
+        "landmarks": lambda: landmark_figures(clips),
+        "validation": lambda: landmark_validation(eyes, faces),
+        "parsing": lambda: parsing_figures(eyes, shared / "data"),
+        "identity": lambda: identity_figures(eyes, faces, teachers / "mobilefacenet_id.onnx"),
+        "speed": lambda: speed_figures(eyes, clips[0], threads),
     }
     if heads is not None:
         features = teachers / "squeezenet1_1_features.npz"
-        figures["perceptual"] = perceptual_figures(eyes, faces, features, heads, generated)
+        measure["perceptual"] = lambda: perceptual_figures(eyes, faces, features, heads, generated)
     output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(rounded(figures), indent=1)
-    (output / "faces.json").write_text(text + "\n")
+    path = output / "faces.json"
+    figures: Figures = json.loads(path.read_text()) if path.exists() else {}
+    figures |= {name: rounded(call()) for name, call in measure.items() if name in wanted}
+    text = json.dumps(figures, indent=1)
+    path.write_text(text + "\n")
     print(text)
-    if pictures:
+    if "pictures" in wanted:
         from benchmarks.faces_pictures import draw_all
 
         draw_all(eyes, clips, output)
+
+
+def load_eyes(weights: Path) -> EmbeddedAnalysis:
+    """Return the networks in a folder, their check sums compared where there is a manifest."""
+    if (weights / MANIFEST_NAME).exists():
+        records = read_manifest(weights).parts
+        stored = {role: read_tensors(weights, records[f"faces_{role}"]) for role in ROLES}
+    else:
+        stored = {role: load_file(weights / f"faces_{role}.safetensors") for role in ROLES}
+    return EmbeddedAnalysis.from_tensors(stored)
 
 
 if __name__ == "__main__":

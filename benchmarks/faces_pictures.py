@@ -91,7 +91,7 @@ def _parsing(eyes: EmbeddedAnalysis, clip: Clip, moment: int) -> Picture:
 
 
 def _palette() -> Picture:
-    hues = (np.arange(19) * 67 % 180).astype(np.uint8)
+    hues = (np.arange(19) * 37 % 180).astype(np.uint8)
     table = np.stack([hues, np.full(19, 210, np.uint8), np.full(19, 255, np.uint8)], 1)
     colours = np.array(cv2.cvtColor(table[None], cv2.COLOR_HSV2RGB)[0], np.uint8)
     colours[0] = 0

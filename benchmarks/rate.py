@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "codec"), str(ROOT / "benchmarks")]
 
-import anchor_coders as anchors  # noqa: E402
 import motion_tracks as tracks  # noqa: E402
 
 from sglat.bitstream.chunks import ByteSource, read_chunks  # noqa: E402
@@ -47,6 +46,7 @@ from sglat.bitstream.records import (  # noqa: E402
 )
 from sglat.bitstream.seek import SeekableFile  # noqa: E402
 from sglat.bitstream.writer import Writer  # noqa: E402
+from sglat.metrics import motion_coders as anchors  # noqa: E402
 
 Integers = NDArray[np.int32]
 FPS = 25

@@ -1,1 +1,1 @@
-"""The measures of the benchmarks and self-checks."""
+"""What a codec costs and how good it looks: metrics, rates, anchor codecs and their report."""

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-import anchor_coders as anchors
+from sglat.metrics import motion_coders as anchors
 
 
 def test_exp_golomb_lengths_are_those_of_ue_v() -> None:

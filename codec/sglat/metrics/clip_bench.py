@@ -1,0 +1,320 @@
+"""Everything that is measured on one clip: our versions, the anchors, loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sglat.bundles.bundle import Bundle
+from sglat.errors import MediaError
+from sglat.metrics import anchors, material, robustness
+from sglat.metrics.cache import Cache, digest
+from sglat.metrics.curves import refine
+from sglat.metrics.judges import Judges
+from sglat.metrics.measure import (
+    Reference,
+    make_reference,
+    means,
+    measure_pictures,
+    measure_time,
+)
+from sglat.metrics.rates import MINUTE, Cost, file_cost, file_rates
+from sglat.metrics.signals import Landmarker
+
+Pictures = NDArray[np.uint8]
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much is measured."""
+
+    frames: int = 48
+    """Frames of each clip for picture metrics, evenly spread."""
+    window: int = 100
+    """Consecutive frames for the measures over time."""
+    level_step: int = 1
+    """Every n-th quantizer level of the anchors."""
+    factors: tuple[int, ...] = (2, 4)
+    """Coarser motion."""
+    loss_shares: tuple[float, ...] = robustness.LOSS_SHARES
+    loss_seeds: int = 2
+    damage_trials: int = 100
+
+
+FULL = Effort()
+QUICK = Effort(
+    frames=16, window=40, level_step=2, factors=(4,), loss_shares=(0.0, 0.1, 0.3), loss_seeds=1,
+    damage_trials=20,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One way to code a clip, its cost and its figures."""
+
+    codec: str
+    setting: str
+    cost: Cost
+    figures: dict[str, float]
+    is_lowest: bool = False
+    """The coarsest setting; as a match: even this one spends more than was asked for."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values with the rates worked out."""
+        return {
+            "codec": self.codec,
+            "setting": self.setting,
+            "kbit_per_second_clip": self.cost.first_view(),
+            "kbit_per_second_60s": self.cost.first_view(MINUTE),
+            "kbit_per_second_600s": self.cost.first_view(10 * MINUTE),
+            "kbit_per_second_cached": self.cost.cached,
+            "is_lowest": self.is_lowest,
+            "figures": self.figures,
+        }
+
+
+@dataclass(kw_only=True)
+class ClipBench:
+    """The measurements of one clip, each made once and kept.
+
+    Args:
+        video: the source.
+        encoded: the `.sglat` file made from it.
+        bundle: weights.
+        judges: measuring networks.
+        landmarker: None where MediaPipe is not at hand.
+        effort: how much.
+        folder: where results are kept.
+        tell: told of each step.
+    """
+
+    video: Path
+    encoded: Path
+    bundle: Bundle
+    judges: Judges
+    landmarker: Landmarker | None
+    effort: Effort
+    folder: Path
+    tell: Tell = field(default=lambda line: None)
+
+    @property
+    def name(self) -> str:
+        """The clip's name."""
+        return self.video.stem
+
+    @cached_property
+    def cache(self) -> Cache:
+        """Results that depend on the clip, the file, the bundle and the effort."""
+        present = [
+            self.judges.perceptual and self.judges.perceptual.name,
+            self.judges.lpips_alex is not None,
+            self.judges.identity is not None,
+            self.landmarker is not None,
+        ]
+        key = digest(self.video, self.encoded, self.bundle.decoder_id, asdict(self.effort), present)
+        return Cache(self.folder / f"{self.name}-{key}")
+
+    @cached_property
+    def parsed(self) -> material.Parsed:
+        """The file's motion and placement."""
+        return material.parse(self.encoded)
+
+    @cached_property
+    def source(self) -> Pictures:
+        """Source crops `[T, R, R, 3]`."""
+        return self.cache.pictures("source", lambda: material.source_crops(self.video, self.parsed))
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """Frames of the picture metrics."""
+        return material.spread(len(self.parsed.motion.values), self.effort.frames)
+
+    @cached_property
+    def window(self) -> int:
+        """Consecutive frames of the measures over time."""
+        return min(self.effort.window, len(self.parsed.motion.values))
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The source as the metrics see it."""
+        self.tell(f"{self.name}: source")
+        return make_reference(self.source, self.rows, self.window, self.judges, self.landmarker)
+
+    @property
+    def cost(self) -> Cost:
+        """What our file costs."""
+        return file_cost(self.encoded)
+
+    def rates(self) -> dict[str, Any]:
+        """Return all rate figures of our file."""
+        found = self.cache.record("rates", lambda: file_rates(self.encoded))
+        shift = material.audio_shift_milliseconds(self.video, self.encoded)
+        return {**found, "audio_shift_milliseconds": shift}
+
+    def shown(self, path: Path, name: str) -> Pictures:
+        """Return a file's crops at `rows`, `[N, R, R, 3]`."""
+        return self.cache.pictures(
+            f"shown-{name}",
+            lambda: material.decoded_rows(path, self.bundle, self.rows, self.cache.folder),
+        )
+
+    def shown_window(self, path: Path, name: str) -> Pictures:
+        """Return a file's first crops, `[window, R, R, 3]`."""
+        first = np.arange(self.window, dtype=np.int64)
+        return self.cache.pictures(
+            f"window-{name}",
+            lambda: material.decoded_rows(path, self.bundle, first, self.cache.folder),
+        )
+
+    def ours(self) -> Version:
+        """Return the file as it is, with the measures over time."""
+        self.tell(f"{self.name}: ours")
+
+        def make() -> dict[str, float]:
+            shown = self.shown(self.encoded, "ours")
+            figures = means(measure_pictures(shown, self.reference, self.judges))
+            window = self.shown_window(self.encoded, "ours")
+            return figures | measure_time(window, self.reference, self.landmarker)
+
+        figures = self.cache.record("ours", make)
+        return Version(codec="sglat", setting="as encoded", cost=self.cost, figures=figures)
+
+    def our_curve(self) -> list[Version]:
+        """Return the file with fewer identity layers, and with coarser motion."""
+        made: list[Version] = []
+        layers = self._layers()
+        for keep in range(1, layers):
+            path = self.cache.folder / f"layers{keep}.sglat"
+            if not path.exists():
+                material.with_layers(self.encoded, path, keep)
+            made.append(self._variant(path, f"{keep} of {layers} identity layers"))
+        for factor in self.effort.factors:
+            path = self.cache.folder / f"coarser{factor}.sglat"
+            if not path.exists():
+                material.with_coarser_motion(self.encoded, path, factor)
+            made.append(self._variant(path, f"motion steps times {factor}"))
+        return made
+
+    def _layers(self) -> int:
+        from sglat.bitstream.reader import load_identity
+
+        return len(load_identity(self.encoded).layers)
+
+    def _variant(self, path: Path, setting: str) -> Version:
+        self.tell(f"{self.name}: {setting}")
+        figures = self.cache.record(
+            path.stem,
+            lambda: means(
+                measure_pictures(self.shown(path, path.stem), self.reference, self.judges)
+            ),
+        )
+        return Version(codec="sglat", setting=setting, cost=file_cost(path), figures=figures)
+
+    def anchor_cost(self, codec: anchors.AnchorCodec, level: int) -> Cost:
+        """Return what an anchor costs at a level."""
+
+        def make() -> list[int]:
+            self.tell(f"{self.name}: {codec.name} {level}")
+            stream = anchors.encode(codec, level, self.source, self.parsed.rate)
+            return [stream.first_bytes, stream.other_bytes]
+
+        once, running = self.cache.record(f"{codec.encoder}-{level}-bytes", make)
+        return Cost(once_bytes=once, running_bytes=running, seconds=self.cost.seconds)
+
+    def anchor_pictures(self, codec: anchors.AnchorCodec, level: int) -> Pictures:
+        """Return all decoded crops of an anchor, `[T, R, R, 3]`.
+
+        Raises:
+            MediaError: the stream gave another number of frames.
+        """
+        stream = anchors.encode(codec, level, self.source, self.parsed.rate)
+        shown = anchors.decode(codec, stream)
+        if len(shown) != len(self.source):
+            raise MediaError(
+                "anchor-frames",
+                f"expected {len(self.source)} frames, {codec.name} gave {len(shown)}",
+            )
+        return shown
+
+    def anchor(self, codec: anchors.AnchorCodec, level: int) -> Version:
+        """Return one point of an anchor's curve."""
+
+        def make() -> dict[str, float]:
+            shown = self.anchor_pictures(codec, level)[self.rows]
+            return means(measure_pictures(shown, self.reference, self.judges))
+
+        cost = self.anchor_cost(codec, level)
+        figures = self.cache.record(f"{codec.encoder}-{level}", make)
+        return Version(
+            codec=codec.name, setting=f"level {level}", cost=cost, figures=figures,
+            is_lowest=level == codec.levels[-1],
+        )  # fmt: skip
+
+    def anchor_curve(self, codec: anchors.AnchorCodec) -> list[Version]:
+        """Return an anchor's sweep; its coarsest level is always in it."""
+        levels = codec.levels[:: -self.effort.level_step][::-1]
+        return [self.anchor(codec, level) for level in levels]
+
+    def match(self, codec: anchors.AnchorCodec, wanted: float) -> tuple[int, Version]:
+        """Return the anchor at the least rate over 60 s that is not below a wanted one.
+
+        Args:
+            codec: which.
+            wanted: kbit/s.
+
+        Returns:
+            Its level, and the version with the measures over time.
+        """
+
+        def rate(level: int) -> float:
+            return self.anchor_cost(codec, level).first_view(MINUTE)
+
+        level = refine(rate, codec.levels[0], codec.levels[-1], wanted)
+        is_lowest = level == codec.levels[-1] and rate(level) > wanted
+
+        def make() -> dict[str, float]:
+            shown = self.anchor_pictures(codec, level)
+            figures = means(measure_pictures(shown[self.rows], self.reference, self.judges))
+            window = shown[: self.window]
+            return figures | measure_time(window, self.reference, self.landmarker)
+
+        figures = self.cache.record(f"{codec.encoder}-{level}-full", make)
+        version = Version(
+            codec=codec.name, setting=f"level {level}", cost=self.anchor_cost(codec, level),
+            figures=figures, is_lowest=is_lowest,
+        )  # fmt: skip
+        return level, version
+
+    def loss(self) -> list[dict[str, float]]:
+        """Return quality against the share of motion groups lost."""
+        found = []
+        for share in self.effort.loss_shares:
+            for seed in range(1 if share == 0 else self.effort.loss_seeds):
+                name = f"loss-{share:g}-{seed}"
+                found.append(self.cache.record(name, lambda s=share, n=seed: self._loss(s, n)))
+        return found
+
+    def _loss(self, share: float, seed: int) -> dict[str, float]:
+        self.tell(f"{self.name}: {share:.0%} of groups lost")
+        path = self.cache.folder / "lossy.sglat"
+        what = robustness.lossy_file(self.encoded, path, share, seed=seed)
+        shown = material.decoded_rows(path, self.bundle, self.rows, self.cache.folder)
+        figures = means(measure_pictures(shown, self.reference, self.judges))
+        return {"share": share, **what, **figures}
+
+    def damage(self) -> dict[str, Any]:
+        """Return what a reader says of damaged files."""
+        self.tell(f"{self.name}: damage")
+        found: dict[str, Any] = self.cache.record(
+            "damage", lambda: robustness.corruption(self.encoded, trials=self.effort.damage_trials)
+        )
+        path = self.cache.folder / "short_groups.sglat"
+        cost = robustness.small_group_cost(self.encoded, path, material.LOST_GROUP_FRAMES)
+        return {**found, "cached_kbit_per_second_short_groups": cost}

@@ -1,0 +1,232 @@
+"""Pictures to compare: source crops where a file says, decoded crops, and variants of a file."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sglat.bitstream import edits
+from sglat.bitstream.group import join_motion
+from sglat.bitstream.muxer import atomic_file
+from sglat.bitstream.reader import Reader, open_reader
+from sglat.bitstream.records import Header, Motion, Placement
+from sglat.bitstream.writer import GROUP_FRAMES, open_writer
+from sglat.bundles.bundle import Bundle
+from sglat.decoder.decode import DecodeConfig, Decoder
+from sglat.errors import UsageError
+from sglat.media.reader import VideoReader
+
+Pictures = NDArray[np.uint8]
+LOST_GROUP_FRAMES: Final = 12  # half a second: what a live sender puts into one packet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parsed:
+    """The parts of a file that the measurements need."""
+
+    header: Header
+    motion: Motion
+    placement: Placement | None
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second; of a variable rate its mean."""
+        ticks = self.header.frame_ticks
+        if ticks is not None:
+            return 1 / (ticks * self.header.time_base)
+        stamps = self.motion.pts
+        if stamps is None or len(stamps) < 2:
+            return Fraction(25)
+        span = int(stamps[-1] - stamps[0]) * self.header.time_base
+        return (Fraction(len(stamps) - 1) / span).limit_denominator(1000)
+
+
+def parse(path: Path) -> Parsed:
+    """Read a file's header, motion and placement."""
+    with open_reader(path) as reader:
+        groups = reader.read_all()
+        header = reader.header
+    places = [group.placement for group in groups]
+    placement = None
+    if all(place is not None for place in places):
+        known = [place for place in places if place is not None]
+        values = np.concatenate([place.values for place in known])
+        placement = replace(known[0], values=values, first_frame=0)
+    motion = join_motion([group.motion for group in groups], header)
+    return Parsed(header=header, motion=motion, placement=placement)
+
+
+def source_crops(video: Path, parsed: Parsed) -> Pictures:
+    """Return the source's aligned crops `[T, R, R, 3]`, cut where the file says they lie.
+
+    Args:
+        video: the source.
+        parsed: of the file made from it.
+
+    Raises:
+        UsageError: the file has no placement or another number of frames.
+    """
+    from sglat.encoder.crops import crop_picture
+
+    if parsed.placement is None:
+        raise UsageError("no-placement", "expected a file that says where the crops lie")
+    places = parsed.placement.dequantize()
+    with VideoReader(video, threads=1) as reader:
+        crops = [
+            crop_picture(frame.picture, places[frame.index], parsed.header.resolution)
+            for frame in reader
+            if frame.index < len(places)
+        ]
+    if len(crops) != len(places):
+        raise UsageError(
+            "frame-count", f"expected {len(places)} frames in {video.name}, found {len(crops)}"
+        )
+    return np.stack(crops)
+
+
+def decoded_rows(path: Path, bundle: Bundle, rows: NDArray[np.int64], scratch: Path) -> Pictures:
+    """Return some decoded crops `[N, R, R, 3]`; frames do not depend on each other.
+
+    Args:
+        path: the file.
+        bundle: weights.
+        rows: frame numbers, rising.
+        scratch: folder for a file of those frames alone.
+    """
+    part = with_motion(path, scratch / "rows.sglat", parse(path).motion.values, None, rows=rows)
+    config = DecodeConfig(device=bundle.device.type)
+    with part.open("rb") as file:
+        return np.stack([f.picture for f in Decoder(file, bundle=bundle, config=config).frames()])
+
+
+def with_layers(path: Path, out: Path, keep: int) -> Path:
+    """Write a file with the first identity layers only."""
+    with path.open("rb") as file, atomic_file(out, is_forced=True) as target:
+        edits.drop_layers(file, target, keep=keep)
+    return out
+
+
+def with_coarser_motion(path: Path, out: Path, factor: int) -> Path:
+    """Write a file whose motion is rounded to steps `factor` times as large."""
+    parsed = parse(path)
+    values = np.rint(parsed.motion.values / factor).astype(np.int32)
+    steps = (parsed.motion.steps * np.float32(factor)).astype(np.float32)
+    return with_motion(path, out, values, steps)
+
+
+def with_motion(
+    path: Path,
+    out: Path,
+    values: NDArray[np.int32],
+    steps: NDArray[np.float32] | None,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    group_frames: int = GROUP_FRAMES,
+) -> Path:
+    """Write a file with other motion and the same identity; sound is left out.
+
+    Args:
+        path: where the rest comes from.
+        out: the new file, replaced if it exists.
+        values: integers `[T, 34]`.
+        steps: `[34]`; None: those of the file.
+        rows: frames to keep, rising; None: all.
+        group_frames: frames in each group.
+    """
+    parsed = parse(path)
+    kept = np.arange(len(values)) if rows is None else rows
+    steps = parsed.motion.steps if steps is None else steps
+    with path.open("rb") as file:
+        reader = Reader(file)
+        identity, reference = reader.identity, reader.identity_reference
+        neutral = reader.motion_neutral
+    header = replace(parsed.header, motion_steps=steps, frame_count=len(kept))
+    old, places = parsed.motion, parsed.placement
+    motion = Motion(
+        values=np.ascontiguousarray(values[kept]),
+        steps=steps,
+        pts=None if old.pts is None else old.pts[kept],
+        flags=None if old.flags is None else old.flags[kept],
+    )
+    if places is not None:
+        places = replace(places, values=places.values[kept])
+    with open_writer(out, header, group_frames=group_frames, is_forced=True) as writer:
+        if identity is not None:
+            writer.put_identity(identity)
+        elif reference is not None:
+            writer.put_identity_reference(reference)
+        if neutral is not None and identity is None:
+            writer.put_motion_neutral(neutral)
+        writer.put_motion(motion, places)
+    return out
+
+
+def lost_groups(
+    count: int, share: float, random: np.random.Generator, *, group_frames: int = LOST_GROUP_FRAMES
+) -> NDArray[np.bool_]:
+    """Return which of `count` frames are lost when each group is lost by itself, `[T]`.
+
+    The first group is never lost: it travels with the identity.
+    """
+    groups = -(-count // group_frames)
+    is_lost = random.random(groups) < share
+    is_lost[0] = False
+    return np.repeat(is_lost, group_frames)[:count]
+
+
+def concealed(values: NDArray[np.int32], is_lost: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Return motion whose lost frames are straight lines between what arrived, `[T, 34]`.
+
+    After the last frame that arrived, it is held.
+    """
+    arrived = np.flatnonzero(~is_lost)
+    times = np.arange(len(values))
+    lines = [np.interp(times, arrived, values[arrived, c]) for c in range(values.shape[1])]
+    return np.rint(np.stack(lines, axis=1)).astype(np.int32)
+
+
+def swapped(driver: Path, puppet: Path, out: Path) -> Path:
+    """Write the driver's motion with the puppet's identity."""
+    with ExitStack() as stack:
+        motion, look = (stack.enter_context(p.open("rb")) for p in (driver, puppet))
+        edits.swap(motion, look, stack.enter_context(atomic_file(out, is_forced=True)))
+    return out
+
+
+def audio_shift_milliseconds(video: Path, path: Path) -> float | None:
+    """Return how much later the sound is against the picture than in the source; None: no sound.
+
+    Both files are compared by the time stamps of their first picture and first sound packet.
+    """
+    from sglat.media.audio import AudioReader
+
+    with path.open("rb") as file:
+        reader = Reader(file)
+        sound = reader.audio_format
+        packets = [packet for group in reader.groups() for packet in group.packets]
+        packets += reader.trailing_packets
+    if sound is None or not packets:
+        return None
+    parsed = parse(path)
+    stamps = parsed.motion.pts
+    first = parsed.header.start_ticks if stamps is None else int(stamps[0])
+    ours = packets[0].pts * sound.time_base - first * parsed.header.time_base
+    with AudioReader(video) as audio:
+        source = next(iter(audio), None)
+        if audio.format is None or source is None:
+            return None
+        source_sound = source.pts * audio.format.time_base
+    with VideoReader(video, threads=1) as frames:
+        picture = next(iter(frames)).pts * frames.time_base
+    return float(1000 * (ours - (source_sound - picture)))
+
+
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """Return at most `most` frame numbers, evenly spread over `count` frames."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))

@@ -1,0 +1,87 @@
+"""How fast a file decodes, in a process of its own: `python -m sglat.metrics.speed FILE BUNDLE`."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def decode_speed(path: Path, bundle: str, *, device: str = "cpu") -> dict[str, Any]:
+    """Return start-up, frames a second and peak memory of decoding in a fresh interpreter.
+
+    Args:
+        path: the file.
+        bundle: name or folder of the weights.
+        device: as `DecodeConfig.device`.
+    """
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "sglat.metrics.speed", str(path), bundle, device],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
+    )
+    record: dict[str, Any] = json.loads(done.stdout)
+    return {**record, "process_seconds": time.perf_counter() - began}
+
+
+def peak_memory_megabytes() -> float:
+    """Return this process's peak resident memory.
+
+    Linux's own record of the address space; `getrusage` would also show what the parent had in
+    memory when it started us.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _main(path: str, bundle_name: str, device: str) -> None:
+    began = time.perf_counter()
+    import torch
+
+    from sglat.bundles.bundle import load_bundle
+    from sglat.decoder.decode import DecodeConfig, Decoder
+
+    imported = time.perf_counter()
+    bundle = load_bundle(bundle_name, device)
+    loaded = time.perf_counter()
+    frames = 0
+    first = loaded
+    with Path(path).open("rb") as file:
+        decoder = Decoder(file, bundle=bundle, config=DecodeConfig(device=device))
+        for _ in decoder.frames():
+            frames += 1
+            if frames == 1:
+                first = time.perf_counter()
+    ended = time.perf_counter()
+    batch = DecodeConfig().batch
+    rest = max(0, frames - batch)  # the first batch arrives whole with the first frame
+    print(
+        json.dumps(
+            {
+                "frames": frames,
+                "import_seconds": imported - began,
+                "load_seconds": loaded - imported,
+                "first_frame_seconds": first - loaded,
+                "frames_per_second": rest / (ended - first) if rest else None,
+                "peak_memory_megabytes": peak_memory_megabytes(),
+                "threads": torch.get_num_threads(),
+                "device": device,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:4])
