@@ -43,7 +43,6 @@ class LandmarkTask:
         self.blendshapes = labels["blendshapes52"].astype(np.float32)
         self.train_rows = faces.rows(split="train")
         self.val_rows = faces.rows(split="val")
-        self.weights = self._row_weights()
         self.mean_shape, self.shapes = principal_shapes(self.points[self.train_rows])
         self.mirror = mirrored_points(self.mean_shape)
         swapped = [
@@ -51,6 +50,7 @@ class LandmarkTask:
             for n in blendshape_names
         ]
         self.mirror_blendshapes = np.array([blendshape_names.index(n) for n in swapped])
+        self.weights = self._row_weights()
         emphasis = np.ones(478, np.float32)
         emphasis[_eye_points(self.mean_shape)] = 2.5
         emphasis[468:] = 3
@@ -63,7 +63,9 @@ class LandmarkTask:
         turned = (np.abs(self.pose[rows, 0]) > 18) | (np.abs(self.pose[rows, 1]) > 14)
         open_mouth = self.blendshapes[rows, 25] > 0.25
         glance = self.blendshapes[rows, 13:17].max(1) > 0.45  # eyeLookIn, eyeLookOut
-        weights = 1.0 + 2.0 * shut + 1.0 * turned + 1.0 * open_mouth + 1.5 * glance
+        shapes = self.blendshapes[rows]
+        one_sided = np.abs(shapes - shapes[:, self.mirror_blendshapes]).sum(1) > 3.0
+        weights = 1.0 + 2.0 * shut + turned + open_mouth + 1.5 * glance + 1.5 * one_sided
         return np.asarray(weights / weights.sum())
 
     def build(self) -> nn.Module:
