@@ -167,7 +167,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    state = machine()
+    state, code = machine(), commit()
     rows = [
         measure(
             name,
@@ -187,8 +187,8 @@ def main() -> None:
     report = (
         "# Synthesis time per frame\n\n"
         "One frame at a time, float32, random weights, StyleSpace vectors to picture; "
-        f"{options.clock} time, best of {options.rounds} interleaved rounds in one run.\n\n"
-        f"{table(rows)}\n\nMachine: {state}. Commit {commit()}. Command: `{command}`.\n"
+        f"{options.clock} time, best of {options.rounds} interleaved rounds in one run. Aim: reference / fast of at least 2.\n\n"
+        f"{table(rows)}\n\nMachine: {state}. Commit {code}. Command: `{command}`.\n"
     )
     print(report)
     if options.out:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 TILE: Final = 4  # outputs per tile and direction
 _INPUTS: Final = TILE + 2
-# The sixth point is infinity. This set keeps the rounding error at that of the direct sum, about a
-# third of what the usual 0, 1, -1, 2, -2 gives (Alam et al. 2022, https://arxiv.org/abs/2201.10369).
+# The sixth point is infinity. On values of deviation 1 this set's rounding error was 1.7e-5, that
+# of the usual 0, 1, -1, 2, -2 4.6e-5, the direct sum's 1.3e-5. Why points matter: Alam et al. 2022,
+# https://arxiv.org/abs/2201.10369.
 _POINTS: Final = (0.0, 1.0, -1.0, 0.5, -2.0)
 
 
@@ -55,6 +56,11 @@ def convolve(x: Tensor, transformed: Tensor) -> Tensor:
 def _matrices() -> tuple[Tensor, Tensor, Tensor]:
     """Return the output `[4, 6]`, filter `[6, 3]` and input `[6, 6]` transforms, float64."""
 
+    with torch.inference_mode(False):  # the cache must serve callers outside inference mode too
+        return _toom_cook()
+
+
+def _toom_cook() -> tuple[Tensor, Tensor, Tensor]:
     def powers(count: int) -> Tensor:
         rows = [[point**power for power in range(count)] for point in _POINTS]
         return torch.tensor([*rows, [0.0] * (count - 1) + [1.0]], dtype=torch.float64)
