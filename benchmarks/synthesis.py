@@ -187,7 +187,8 @@ def main() -> None:
     report = (
         "# Synthesis time per frame\n\n"
         "One frame at a time, float32, random weights, StyleSpace vectors to picture; "
-        f"{options.clock} time, best of {options.rounds} interleaved rounds in one run. Aim: reference / fast of at least 2.\n\n"
+        f"{options.clock} time, best of {options.rounds} interleaved rounds in one "
+        "run. Aim: reference / fast of at least 2.\n\n"
         f"{table(rows)}\n\nMachine: {state}. Commit {code}. Command: `{command}`.\n"
     )
     print(report)
