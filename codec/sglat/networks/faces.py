@@ -1,4 +1,5 @@
-"""What face analysis returns, whichever networks do it: the embedded ones or insightface and friends."""
+"""What face analysis returns, whichever networks do it: the embedded ones or insightface and
+friends."""
 
 from __future__ import annotations
 
