@@ -69,6 +69,16 @@ def test_a_blink_does_not_move_the_frame() -> None:
     assert np.abs(placement[4] - placement[3]).max() < 0.02
 
 
+def test_an_open_mouth_does_not_zoom() -> None:
+    points = still_points(9)
+    points[4, [61, 291], 1] += 12.0
+    still = np.zeros(9, bool)
+    placement = landmark_placement(points, blink=still)
+    by_recipe = landmark_placement(points, blink=still, steady_mouth=False)
+    assert np.abs(placement[4] - placement[3]).max() < 0.02
+    assert abs(by_recipe[4, SIZE] - by_recipe[3, SIZE]) > 5
+
+
 def test_a_tilted_head_stands_upright_in_the_crop() -> None:
     turn = np.deg2rad(20)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sglat.encoder.align import LEFT_EYE, MOUTH, RIGHT_EYE
+from sglat.encoder.align import LEFT_EYE, MOUTH, NOSE_FOOT, RIGHT_EYE
 from sglat.encoder.crops import FACE_OVAL, LEFT_EYE_AND_BROW, LIPS_AND_CHIN, RIGHT_EYE_AND_BROW
 from sglat.networks.faces import FaceBox, FaceLandmarks
 
@@ -47,6 +47,7 @@ def face_points(x: float, y: float, size: float, *, shut: bool = False) -> NDArr
         upper = [(side - 0.03, -0.1 - 2 * lid), (side + 0.03, -0.1 - 2 * lid)]
         lower = [(side + 0.03, -0.1 + lid), (side - 0.03, -0.1 + lid)]
         points[list(eye)] = [*corners, *upper, *lower]
+    points[list(NOSE_FOOT)] = [(0.0, 0.1), (-0.05, 0.1), (0.05, 0.1)]
     points[list(MOUTH)] = [(-0.11, 0.22), (0.11, 0.22)]
     return (points * size + np.array([x, y])).astype(np.float32)
 

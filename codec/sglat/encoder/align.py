@@ -32,6 +32,7 @@ Float64 = NDArray[np.float64]
 LEFT_EYE: Final = (362, 263, 385, 387, 373, 380)
 RIGHT_EYE: Final = (33, 133, 160, 158, 153, 144)
 MOUTH: Final = (61, 291)
+NOSE_FOOT: Final = (2, 98, 327)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,9 @@ def align(
         MediaError: the video cannot be read again.
     """
     config = config or AlignConfig()
-    framed = landmark_placement(track.points, blink=track.blink | track.held)
+    framed = landmark_placement(
+        track.points, blink=track.blink | track.held, steady_mouth=config.steady_mouth
+    )
     hold(framed, track.held)
     if not registration.is_done:
         register_video(path, track, framed, registration, config, progress)
@@ -127,16 +130,20 @@ def align(
     )
 
 
-def landmark_placement(points: NDArray[np.float32], *, blink: NDArray[np.bool_]) -> Float64:
+def landmark_placement(
+    points: NDArray[np.float32], *, blink: NDArray[np.bool_], steady_mouth: bool = True
+) -> Float64:
     """Return FFHQ framing by landmarks, with eye centres that ignore blinks.
 
     The eye centre of the recipe is the mean of six points, two of which go down with the lid. Here
     the corners carry it: centre = middle of the corners + the person's usual offset, measured over
-    the frames with open eyes.
+    the frames with open eyes. In the same way the foot of the nose carries the mouth: a smile lifts
+    the corners of the mouth, and by the recipe's own rule the whole head would shrink and grow.
 
     Args:
         points: `[T, 478, 2]` pixels.
-        blink: `[T]` frames that do not count for the usual offset.
+        blink: `[T]` frames that do not count for the usual offsets.
+        steady_mouth: False takes the corners of the mouth as they are.
 
     Returns:
         Placement `[T, 4]`.
@@ -146,10 +153,11 @@ def landmark_placement(points: NDArray[np.float32], *, blink: NDArray[np.bool_])
     points64 = points.astype(np.float64)
     left = _open_eye_centre(points64[:, LEFT_EYE], blink)  # lies right in the picture
     right = _open_eye_centre(points64[:, RIGHT_EYE], blink)
-    mouth = points64[:, MOUTH].mean(axis=1)
     across = left - right
     middle = (left + right) / 2
-    down = mouth - middle
+    down = points64[:, MOUTH].mean(axis=1) - middle
+    if steady_mouth:
+        down = _usual(down, points64[:, NOSE_FOOT].mean(axis=1) - middle, blink)
     x_axis = across + np.stack([down[:, 1], -down[:, 0]], axis=1)
     length = np.maximum(2.0 * _length(across), 1.8 * _length(down))
     centre = middle + 0.1 * down
@@ -234,16 +242,22 @@ def _cut(
 def _open_eye_centre(eye: Float64, blink: NDArray[np.bool_]) -> Float64:
     """Return eye centres `[T, 2]` from six points `[T, 6, 2]`, corners first."""
     corners = eye[:, :2].mean(axis=1)
-    along = eye[:, 1] - eye[:, 0]
+    centre: Float64 = corners + _usual(eye.mean(axis=1) - corners, eye[:, 1] - eye[:, 0], blink)
+    return centre
+
+
+def _usual(vectors: Float64, along: Float64, ignored: NDArray[np.bool_]) -> Float64:
+    """Return vectors `[T, 2]` as they usually lie relative to others, turned and scaled with them.
+
+    The median over the frames that are not ignored decides what is usual.
+    """
     across = np.stack([-along[:, 1], along[:, 0]], axis=1)
-    offset = eye.mean(axis=1) - corners
     scale = np.square(along).sum(axis=1)
     coordinates = np.column_stack(
-        [(offset * along).sum(axis=1) / scale, (offset * across).sum(axis=1) / scale]
+        [(vectors * along).sum(axis=1) / scale, (vectors * across).sum(axis=1) / scale]
     )
-    chosen = coordinates if blink.all() else coordinates[~blink]
-    usual = np.median(chosen, axis=0)
-    return np.asarray(corners + usual[0] * along + usual[1] * across)
+    usual = np.median(coordinates if ignored.all() else coordinates[~ignored], axis=0)
+    return np.asarray(usual[0] * along + usual[1] * across)
 
 
 def _length(vectors: Float64) -> Float64:

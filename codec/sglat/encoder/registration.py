@@ -33,6 +33,8 @@ class AlignConfig:
     """Side in pixels of the crops that are registered."""
     join_seconds: float = 0.35
     """Movements slower than this follow the landmarks, faster ones the flow."""
+    steady_mouth: bool = True
+    """Frame by the person's usual mouth, so that a smile does not zoom; off: the recipe's own."""
     use_flow: bool = True
     """Off: landmarks alone, smoothed over `join_seconds` by nothing."""
 
