@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +18,8 @@ from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.errors import SglatError, UsageError
 from sglat.metrics import material
 from sglat.metrics.anchors import ANCHORS, AnchorCodec, is_available
+from sglat.metrics.circumstances import PACKAGES, command, commit, machine, package_version
 from sglat.metrics.clip_bench import FULL, QUICK, ClipBench, Version
-from sglat.metrics.curves import METHODS, bd_rate_percent, bootstrap, envelope
 from sglat.metrics.distribution import frechet_distance
 from sglat.metrics.judges import (
     Judges,
@@ -36,11 +33,9 @@ from sglat.metrics.measure import METRICS
 from sglat.metrics.rates import MINUTE
 from sglat.metrics.signals import Landmarker, compare
 from sglat.metrics.speed import decode_speed
+from sglat.metrics.summary import bd_table, summarize
 
 VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
-BD_METRICS: Final = ("perceptual_face", "perceptual", "identity_loss", "psnr_face", "ssim_face")
-PACKAGES: Final = ("numpy", "torch", "av", "scikit-image", "scipy", "bjontegaard", "mediapipe",
-                   "matplotlib", "zstandard")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +111,11 @@ class Benchmark:
             "not_measured": self.judges.missing,
             "skipped": self.skipped,
         }
+
+    def close(self) -> None:
+        """Release what the measurements used."""
+        if self.landmarker is not None:
+            self.landmarker.close()
 
     def _open(self, video: Path) -> ClipBench:
         clip = ClipBench(
@@ -234,14 +234,10 @@ class Benchmark:
             networks["SqueezeNet (512)"] = lambda p: pooled_features(perceptual, p)
         sets: dict[str, list[Any]] = {"sglat": [c.shown(c.encoded, "ours") for c in self.clips]}
         for codec in self.anchors:
+            levels = [record["at_our_rate"][codec.name]["level"] for record in records]
             sets[codec.name] = [
-                clip.cache.pictures(
-                    f"{codec.encoder}-at-our-rate",
-                    lambda c=clip, r=record, k=codec: c.anchor_pictures(
-                        k, r["at_our_rate"][k.name]["level"]
-                    )[c.rows],
-                )
-                for clip, record in zip(self.clips, records, strict=True)
+                clip.matched_pictures(codec, level)[0]
+                for clip, level in zip(self.clips, levels, strict=True)
             ]
         source = np.concatenate([clip.reference.pictures for clip in self.clips])
         found: dict[str, Any] = {}
@@ -271,10 +267,10 @@ class Benchmark:
         return {
             "sglat": __version__,
             "commit": commit(),
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": command(sys.argv),
             "machine": machine(),
             "python": platform.python_version(),
-            "packages": {name: _version(name) for name in PACKAGES},
+            "packages": {name: package_version(name) for name in PACKAGES},
             "bundle": self.bundle.name,
             "decoder_id": self.bundle.decoder_id.hex(),
             "is_quick": self.config.is_quick,
@@ -302,92 +298,3 @@ def _said(tell: Callable[[str], None], name: str) -> Callable[[str, int, int], N
             tell(f"{name}: {stage}")
 
     return progress
-
-
-def bd_table(curves: dict[str, list[Version]]) -> dict[str, Any]:
-    """Return BD-rate of our curve over 60 s against each anchor, or why there is none."""
-    higher = {metric.key: metric.is_higher_better for metric in METRICS}
-    found: dict[str, Any] = {}
-    for name, points in curves.items():
-        if name == "sglat":
-            continue
-        found[name] = {}
-        for key in BD_METRICS:
-            sign = 1.0 if higher[key] else -1.0
-            both = [
-                [
-                    (v.cost.first_view(MINUTE), sign * v.figures[key])
-                    for v in versions
-                    if key in v.figures
-                ]
-                for versions in (points, curves["sglat"])
-            ]
-            if not all(both):
-                continue
-            anchor, test = map(envelope, both)
-            found[name][key] = {}
-            for method in METHODS:
-                try:
-                    figure: float | str = bd_rate_percent(anchor, test, method=method)
-                except UsageError as error:
-                    figure = f"refused: {error.message}"
-                found[name][key][method] = figure
-    return found
-
-
-def summarize(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return means over clips with 95 % bootstrap intervals: ours and the anchors at our rate."""
-    sets = {"sglat": [record["ours"] for record in records]}
-    for name in records[0]["at_our_rate"]:
-        sets[name] = [record["at_our_rate"][name] for record in records]
-    summary: dict[str, Any] = {}
-    for name, versions in sets.items():
-        figures = {}
-        for metric in METRICS:
-            values = [v["figures"][metric.key] for v in versions if metric.key in v["figures"]]
-            if values:
-                figures[metric.key] = asdict(bootstrap(values))
-        rates = [v["kbit_per_second_60s"] for v in versions]
-        summary[name] = {
-            "figures": figures,
-            "kbit_per_second_60s": asdict(bootstrap(rates)),
-            "kbit_per_second_cached": asdict(
-                bootstrap([v["kbit_per_second_cached"] for v in versions])
-            ),
-            "clips_at_lowest_rate": sum(v["is_lowest"] for v in versions),
-        }
-    return summary
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def commit() -> str | None:
-    """Return the short hash of the checkout we run from; None outside of one."""
-    folder = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return None
-    return done.stdout.strip() or None
-
-
-def machine() -> str:
-    """Return the processor and its cores in words."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"

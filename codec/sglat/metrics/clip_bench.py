@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from sglat.metrics.signals import Landmarker
 
 Pictures = NDArray[np.uint8]
 Tell = Callable[[str], None]
+COARSER = "motion steps times"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +200,7 @@ class ClipBench:
             path = self.cache.folder / f"coarser{factor}.sglat"
             if not path.exists():
                 material.with_coarser_motion(self.encoded, path, factor)
-            made.append(self._variant(path, f"motion steps times {factor}"))
+            made.append(self._variant(path, f"{COARSER} {factor}"))
         return made
 
     def _layers(self) -> int:
@@ -243,6 +244,16 @@ class ClipBench:
             )
         return shown
 
+    def matched_pictures(self, codec: anchors.AnchorCodec, level: int) -> tuple[Pictures, Pictures]:
+        """Return an anchor's crops at `rows` and those of the window."""
+
+        def make() -> Pictures:
+            shown = self.anchor_pictures(codec, level)
+            return np.concatenate([shown[self.rows], shown[: self.window]])
+
+        both = self.cache.pictures(f"{codec.encoder}-{level}-pictures", make)
+        return both[: len(self.rows)], both[len(self.rows) :]
+
     def anchor(self, codec: anchors.AnchorCodec, level: int) -> Version:
         """Return one point of an anchor's curve."""
 
@@ -280,9 +291,8 @@ class ClipBench:
         is_lowest = level == codec.levels[-1] and rate(level) > wanted
 
         def make() -> dict[str, float]:
-            shown = self.anchor_pictures(codec, level)
-            figures = means(measure_pictures(shown[self.rows], self.reference, self.judges))
-            window = shown[: self.window]
+            shown, window = self.matched_pictures(codec, level)
+            figures = means(measure_pictures(shown, self.reference, self.judges))
             return figures | measure_time(window, self.reference, self.landmarker)
 
         figures = self.cache.record(f"{codec.encoder}-{level}-full", make)
@@ -298,7 +308,7 @@ class ClipBench:
         for share in self.effort.loss_shares:
             for seed in range(1 if share == 0 else self.effort.loss_seeds):
                 name = f"loss-{share:g}-{seed}"
-                found.append(self.cache.record(name, lambda s=share, n=seed: self._loss(s, n)))
+                found.append(self.cache.record(name, partial(self._loss, share, seed)))
         return found
 
     def _loss(self, share: float, seed: int) -> dict[str, float]:

@@ -104,6 +104,27 @@ def bootstrap(values: Sequence[float], *, seed: int = 0, draws: int = DRAWS) -> 
     return Interval(mean=float(sample.mean()), low=float(low), high=float(high), clips=len(sample))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a curve gives at a rate."""
+
+    quality: float
+    rate: float
+    """The rate it stands for: the wanted one, or the nearest that the curve reaches."""
+    is_lowest: bool
+    """The wanted rate lies below the curve: this is its cheapest point."""
+
+
+def read_curve(curve: Curve, wanted: float) -> Reading:
+    """Return the quality of a curve at a rate, linear in the logarithm of the rate.
+
+    Nothing is extrapolated: beyond an end, the end's own quality and rate are returned.
+    """
+    rate = float(np.clip(wanted, curve.rates[0], curve.rates[-1]))
+    quality = float(np.interp(np.log(rate), np.log(curve.rates), curve.qualities))
+    return Reading(quality=quality, rate=rate, is_lowest=wanted < curve.rates[0])
+
+
 def refine(measure: Callable[[int], float], low: int, high: int, wanted: float) -> int:
     """Return the largest whole setting in `low` to `high` whose rate is at least the wanted one.
 

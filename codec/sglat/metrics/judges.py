@@ -144,7 +144,7 @@ def _alex(missing: dict[str, str]) -> Perceptual | None:
 
 def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
     """Return pictures `[N, H, W, 3]` as float32 `[N, 3, H, W]` in [-1, 1]."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+    tensor = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2)
     return tensor.float().div_(127.5).sub_(1.0)
 
 

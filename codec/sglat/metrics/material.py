@@ -188,7 +188,8 @@ def concealed(values: NDArray[np.int32], is_lost: NDArray[np.bool_]) -> NDArray[
     arrived = np.flatnonzero(~is_lost)
     times = np.arange(len(values))
     lines = [np.interp(times, arrived, values[arrived, c]) for c in range(values.shape[1])]
-    return np.rint(np.stack(lines, axis=1)).astype(np.int32)
+    shown: NDArray[np.int32] = np.rint(np.stack(lines, axis=1)).astype(np.int32)
+    return shown
 
 
 def swapped(driver: Path, puppet: Path, out: Path) -> Path:

@@ -34,7 +34,8 @@ def exp_golomb_length(numbers: Integers) -> Integers:
 def sei_bits(values: Integers) -> NDArray[np.int64]:
     """Return the bits of each frame, `[T]`, coded as the GFV SEI message does."""
     magnitude = np.abs(differences(values))
-    return (exp_golomb_length(magnitude) + (magnitude > 0)).sum(axis=1).astype(np.int64)
+    bits = exp_golomb_length(magnitude) + (magnitude > 0)
+    return np.asarray(bits.sum(axis=1), np.int64)
 
 
 def gfvc_bits(values: Integers) -> NDArray[np.int64]:

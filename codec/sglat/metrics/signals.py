@@ -25,7 +25,7 @@ GAZE_SHAPES: Final = range(11, 19)  # eyeLook*: gaze has its own figure
 NEUTRAL_SHAPE: Final = 0  # `_neutral` is constant
 QUIET_SHAPE: Final = 0.01  # standard deviation below which a blendshape carries no signal
 QUIET_GAZE: Final = 0.005  # of the eye's width
-QUIET_POSE_DEGREES: Final = 0.5
+QUIET_POSE_DEGREES: Final = 1.0
 LARGER: Final = 2  # crops are enlarged before they are looked at
 FACE_OVAL: Final = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152,
@@ -79,6 +79,10 @@ class Landmarker:
                 num_faces=1,
             )
         )
+
+    def close(self) -> None:
+        """Release the network; MediaPipe cannot do so by itself while Python ends."""
+        self._landmarker.close()
 
     def watch(self, pictures: NDArray[np.uint8]) -> Signals:
         """Return the signals of crops `[T, H, W, 3]`."""

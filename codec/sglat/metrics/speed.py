@@ -9,7 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sglat.bundles.bundle import Bundle
 
 
 def decode_speed(path: Path, bundle: str, *, device: str = "cpu") -> dict[str, Any]:
@@ -46,6 +49,29 @@ def peak_memory_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def reference_ratio(bundle: Bundle, *, batch: int = 8, runs: int = 3) -> float:
+    """Return how many times faster the decoder renders than the plain generator, in one process.
+
+    The two take turns, and the least time of each counts.
+    """
+    import torch
+
+    from sglat.networks.stylegan2_fast import FastSynthesis
+
+    generator = bundle.generator
+    ws = generator.repeat(generator.w_avg.expand(batch, -1))
+    with torch.inference_mode():
+        styles = generator.styles(ws)
+        fast = FastSynthesis(generator)
+        times: dict[str, list[float]] = {"fast": [], "plain": []}
+        for _ in range(runs + 1):
+            for name, render in (("fast", fast), ("plain", generator.synthesize)):
+                began = time.perf_counter()
+                render(styles)
+                times[name].append(time.perf_counter() - began)
+    return min(times["plain"][1:]) / min(times["fast"][1:])
+
+
 def _main(path: str, bundle_name: str, device: str) -> None:
     began = time.perf_counter()
     import torch
@@ -76,6 +102,7 @@ def _main(path: str, bundle_name: str, device: str) -> None:
                 "first_frame_seconds": first - loaded,
                 "frames_per_second": rest / (ended - first) if rest else None,
                 "peak_memory_megabytes": peak_memory_megabytes(),
+                "reference_ratio": reference_ratio(bundle),
                 "threads": torch.get_num_threads(),
                 "device": device,
             }

@@ -1,0 +1,198 @@
+"""All tables of a benchmark's record, in the report's order; here those of cost and robustness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sglat.metrics.quality_tables import (
+    DUEL_METRICS,
+    at_our_rate,
+    bd_rates,
+    duels,
+    frechet,
+    mean,
+    per_clip,
+    present_metrics,
+)
+from sglat.metrics.table import Table, number
+
+Record = dict[str, Any]
+
+
+def tables(record: Record) -> list[Table]:
+    """Return all tables that have rows, in the report's order."""
+    found = [
+        at_our_rate(record),
+        duels(record),
+        bd_rates(record),
+        rates(record),
+        motion_coders(record),
+        per_clip(record),
+        swaps(record),
+        loss(record),
+        damage(record),
+        encode_speed(record),
+        decode_speed(record),
+        frechet(record),
+        not_measured(record),
+    ]
+    return [table for table in found if table.rows]
+
+
+def rates(record: Record) -> Table:
+    """Return bytes by stream and kbit/s of every clip."""
+    rows = []
+    for clip in record["clips"]:
+        found = clip["rates"]
+        sizes, speed = found["bytes_by_stream"], found["kbit_per_second"]
+        shift = found["audio_shift_milliseconds"]
+        rows.append(
+            [clip["clip"], f"{found['seconds']:.1f}", str(found["file_bytes"])]
+            + [str(sizes[k]) for k in ("identity", "motion", "placement", "audio")]
+            + [str(sizes["header"] + sizes["container"])]
+            + [number(found["motion_bits_per_frame"], 1)]
+            + [
+                number(speed[k], 2)
+                for k in (
+                    "motion", "cached_identity", "first_view", "first_view_60s", "first_view_600s",
+                )
+            ]
+            + [number(shift, 1)]
+        )  # fmt: skip
+    return Table(
+        title="What our files cost",
+        head=["clip", "s", "bytes", "identity", "motion", "placement", "sound", "header, container",
+              "motion bits a frame", "kbit/s motion", "cached identity", "first view", "60 s",
+              "10 min", "A/V shift (ms)"],
+        rows=rows,
+        notes=[
+            "Cached identity: motion, placement and index. First view: all but sound; 60 s and "
+            "10 min are extrapolated, the identity counting once. A/V shift: sound against "
+            "picture, first time stamps, compared with the source.",
+        ],
+    )  # fmt: skip
+
+
+def motion_coders(record: Record) -> Table:
+    """Return other coders' bits for the same integers."""
+    rows = []
+    names = list(record["clips"][0]["rates"]["other_coders_bits_per_frame"])
+    for clip in record["clips"]:
+        others = clip["rates"]["other_coders_bits_per_frame"]
+        ours = clip["rates"]["motion_bits_per_frame"]
+        rows.append([clip["clip"], number(ours, 1), *(number(others[n], 1) for n in names)])
+    return Table(
+        title="Motion: the same integers through other coders, bits a frame",
+        head=["clip", "ours", *names],
+        rows=rows,
+        notes=["Ours counts motion groups with their heads, not the motion model in the header."],
+    )
+
+
+def swaps(record: Record) -> Table:
+    """Return cross-identity figures."""
+    keys = ("identity_loss", "identity_loss_of_driver", "identity_loss_of_puppet",
+            "rho_au_proxy", "rho_gaze_proxy", "rho_pose")  # fmt: skip
+    rows = [
+        [found["driver"], found["puppet"], *(number(found.get(key), 3) for key in keys)]
+        for found in record["swap"]
+    ]
+    return Table(
+        title="Swapped: one clip's motion with another clip's identity",
+        head=["driver", "puppet", "L_ID to the puppet", "driver's video itself",
+              "puppet's video itself", "ρ_AU proxy", "ρ_GZ proxy", "ρ_pose"],
+        rows=rows,
+        notes=[
+            "L_ID against the mean identity vector of the puppet's source frames. Simply playing "
+            "the driver's video would have correlations of 1 and the L_ID of the second column.",
+        ],
+    )  # fmt: skip
+
+
+def loss(record: Record) -> Table:
+    """Return quality against the share of groups lost, mean over clips and seeds."""
+    shares: dict[float, list[Record]] = {}
+    for clip in record["clips"]:
+        for found in clip["loss"]:
+            shares.setdefault(found["share"], []).append(found)
+    metrics = [m for m in present_metrics(record) if m.key in (*DUEL_METRICS, "perceptual")]
+    rows = []
+    for share, found in sorted(shares.items()):
+        rows.append(
+            [f"{share:.0%}", f"{mean([f['share_lost'] for f in found]):.1%}"]
+            + [number(mean([f["error_steps"] for f in found]), 2)]
+            + [number(mean([f[m.key] for f in found]), m.digits) for m in metrics]
+        )
+    cost = mean([c["damage"]["cached_kbit_per_second_short_groups"] for c in record["clips"]])
+    return Table(
+        title="Motion groups lost and interpolated",
+        head=["chance of loss", "frames lost", "error of lost numbers (steps)",
+              *(m.label for m in metrics)],
+        rows=rows,
+        notes=[
+            "Groups of 12 frames are lost independently, all but the first; lost frames are "
+            "straight lines between what arrived. Simulated on the motion, not on a network. "
+            f"Such short groups cost {cost:.2f} kbit/s of motion and placement.",
+        ],
+    )  # fmt: skip
+
+
+def damage(record: Record) -> Table:
+    """Return what the reader said of damaged files."""
+    rows = []
+    for kind in ("bit flips", "truncations"):
+        found = [clip["damage"][kind] for clip in record["clips"]]
+        codes = sorted({code for f in found for code in f["codes"]})
+        counts = [
+            str(sum(f[key] for f in found)) for key in ("tried", "refused", "unnoticed", "crashed")
+        ]
+        rows.append([kind, *counts, ", ".join(codes)])
+    return Table(
+        title="Damaged files",
+        head=["damage", "tried", "refused", "unnoticed", "crashed", "codes"],
+        rows=rows,
+    )
+
+
+def encode_speed(record: Record) -> Table:
+    """Return encoding seconds a frame by stage, where they are known."""
+    found = [(c["clip"], c["encode"]) for c in record["clips"] if c["encode"]]
+    stages = list(dict.fromkeys(s for _, e in found for s in e["stage_seconds"]))
+    rows = [
+        [name, str(e["frames"]), number(e["seconds_per_frame"], 3)]
+        + [number(e["stage_seconds"].get(s, 0.0) / e["frames"], 3) for s in stages]
+        for name, e in found
+    ]
+    return Table(
+        title="Encoding: seconds a frame by stage",
+        head=["clip", "frames", "all", *stages],
+        rows=rows,
+        notes=["Wall clock of the machine named above, with whatever else it was doing."],
+    )
+
+
+def decode_speed(record: Record) -> Table:
+    """Return decoding speed of the shortest and the longest file."""
+    rows = []
+    for name, found in record["speed"].items():
+        start = found["load_seconds"] + found["first_frame_seconds"]
+        figures = (
+            number(found["import_seconds"]), number(start),
+            number(found["frames_per_second"], 1), number(found["peak_memory_megabytes"], 0),
+            number(found["reference_ratio"]),
+        )  # fmt: skip
+        rows.append([name, str(found["frames"]), *figures, str(found["threads"]), found["device"]])
+    return Table(
+        title="Decoding in a fresh process",
+        head=["clip", "frames", "import (s)", "weights to first batch (s)", "frames a second",
+              "peak memory (MB)", "rendering against the plain generator (times)", "threads",
+              "device"],
+        rows=rows,
+    )  # fmt: skip
+
+
+def not_measured(record: Record) -> Table:
+    """Return what is missing and why."""
+    rows = [[name, f"not measured: needs {what}"] for name, what in record["not_measured"].items()]
+    rows += [[name, reason] for name, reason in record["skipped"].items()]
+    return Table(title="Not measured", head=["what", "why"], rows=rows)
