@@ -25,8 +25,9 @@ def moving(count: int = 10) -> NDArray[np.uint8]:
 
 @pytest.fixture(params=anchors.ANCHORS, ids=lambda codec: codec.name)
 def codec(request: pytest.FixtureRequest) -> anchors.AnchorCodec:
-    if not anchors.is_available(request.param):
-        pytest.skip(f"this build of PyAV has no {request.param.encoder}")
+    reason = anchors.refusal(request.param, 128)
+    if reason is not None:
+        pytest.skip(reason)
     return request.param
 
 

@@ -75,11 +75,17 @@ class AnchorStream:
     packets: tuple[bytes, ...]
 
 
-def is_available(codec: AnchorCodec) -> bool:
-    """Return whether this build of FFmpeg has the encoder."""
+def refusal(codec: AnchorCodec, side: int) -> str | None:
+    """Return why an encoder cannot code square crops of a size; None if it can."""
     import av
 
-    return codec.encoder in av.codec.codecs_available
+    if codec.encoder not in av.codec.codecs_available:
+        return f"this build of PyAV has no {codec.encoder}"
+    try:
+        encode(codec, codec.levels[-1], np.zeros((2, side, side, 3), np.uint8), Fraction(25))
+    except MediaError as error:
+        return str(error)
+    return None
 
 
 def encode(

@@ -17,7 +17,7 @@ from sglat import __version__
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.errors import SglatError, UsageError
 from sglat.metrics import material
-from sglat.metrics.anchors import ANCHORS, AnchorCodec, is_available
+from sglat.metrics.anchors import ANCHORS, AnchorCodec, refusal
 from sglat.metrics.circumstances import PACKAGES, command, commit, machine, package_version
 from sglat.metrics.clip_bench import FULL, QUICK, ClipBench, Version
 from sglat.metrics.distribution import frechet_distance
@@ -86,9 +86,15 @@ class Benchmark:
             None if self.judges.landmarker is None else Landmarker(self.judges.landmarker)
         )
         self.bundle: Bundle = load_bundle(config.bundle, config.device)
-        self.anchors: list[AnchorCodec] = [codec for codec in ANCHORS if is_available(codec)]
         self.clips: list[ClipBench] = []
         self.skipped: dict[str, str] = {}
+        self.anchors: list[AnchorCodec] = []
+        for codec in ANCHORS:
+            reason = refusal(codec, self.bundle.resolution)
+            if reason is None:
+                self.anchors.append(codec)
+            else:
+                self.skipped[codec.name] = reason
 
     def run(self) -> dict[str, Any]:
         """Return the whole record as plain values; pictures stay in the clips' caches."""
@@ -285,7 +291,6 @@ class Benchmark:
             "anchors": [
                 {"name": c.name, "encoder": c.encoder, "options": c.options} for c in self.anchors
             ],
-            "anchors_absent": [c.name for c in ANCHORS if c not in self.anchors],
         }
 
 

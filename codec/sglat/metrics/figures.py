@@ -21,7 +21,8 @@ from sglat.metrics.measure import METRICS
 
 Pictures = NDArray[np.uint8]
 COLOURS: Final = ("#c0392b", "#2471a3", "#239b56", "#7d3c98", "#b9770e", "#566573")
-PLOTTED: Final = ("perceptual_face", "identity_loss", "psnr_face", "perceptual")
+PLOTTED: Final = ("perceptual_face", "identity_loss", "psnr_face", "perceptual", "psnr", "ssim")
+PLOTS_IN_A_ROW: Final = 4
 SHEET_COLUMNS: Final = 8
 RATE_TICKS: Final = (0.5, 1, 2, 5, 10, 20, 50, 100, 200)
 GAP: Final = 2  # pixels between videos side by side
@@ -44,10 +45,9 @@ def _pyplot() -> Any:
 def curve_plots(clips: Sequence[dict[str, Any]]) -> str:
     """Return rate-distortion curves over 60 s as SVG: a row for each clip, a column a metric."""
     plt = _pyplot()
-    metrics = [
-        m for key in PLOTTED for m in METRICS
-        if m.key == key and key in clips[0]["ours"]["figures"]
-    ]  # fmt: skip
+    known = clips[0]["ours"]["figures"]
+    found = [m for key in PLOTTED for m in METRICS if m.key == key and key in known]
+    metrics = found[:PLOTS_IN_A_ROW]
     size = (3.0 * len(metrics), 2.4 * len(clips))
     figure, axes = plt.subplots(len(clips), len(metrics), figsize=size, squeeze=False)
     for row, clip in zip(axes, clips, strict=True):

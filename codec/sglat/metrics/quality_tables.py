@@ -12,11 +12,20 @@ from sglat.metrics.table import Table, number
 Record = dict[str, Any]
 
 DUEL_METRICS: Final = ("perceptual_face", "identity_loss", "psnr_face")
+"""Those that are shown where there is room for few."""
 
 
 def present_metrics(record: Record) -> list[Metric]:
     """Return the metrics that were measured."""
     return [m for m in METRICS if m.key in record["summary"]["sglat"]["figures"]]
+
+
+def main_metrics(record: Record) -> list[Metric]:
+    """Return the few that count most; PSNR of the crop where no face region is known."""
+    present = present_metrics(record)
+    keys = {metric.key for metric in present}
+    wanted = DUEL_METRICS if "psnr_face" in keys else (*DUEL_METRICS, "perceptual", "psnr")
+    return [metric for metric in present if metric.key in wanted]
 
 
 def _interval(figure: Record, digits: int) -> str:
@@ -79,7 +88,7 @@ def _curve(points: Iterable[Record], metric: Metric) -> Curve:
 
 def duels(record: Record) -> Table:
     """Return each of our settings against what the anchors' curves give at the same rate."""
-    metrics = [m for m in present_metrics(record) if m.key in DUEL_METRICS]
+    metrics = main_metrics(record)
     clips = record["clips"]
     anchors = [name for name in clips[0]["curves"] if name != "sglat"]
     settings = [

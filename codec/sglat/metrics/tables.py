@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from sglat.metrics.quality_tables import (
-    DUEL_METRICS,
     at_our_rate,
     bd_rates,
     duels,
     frechet,
+    main_metrics,
     mean,
     per_clip,
-    present_metrics,
 )
 from sglat.metrics.table import Table, number
 
@@ -115,7 +114,7 @@ def loss(record: Record) -> Table:
     for clip in record["clips"]:
         for found in clip["loss"]:
             shares.setdefault(found["share"], []).append(found)
-    metrics = [m for m in present_metrics(record) if m.key in (*DUEL_METRICS, "perceptual")]
+    metrics = main_metrics(record)
     rows = []
     for share, found in sorted(shares.items()):
         rows.append(

@@ -1,0 +1,171 @@
+"""`sgl-bench` end to end on drawn clips with a random bundle; no network judges, and it says so."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bundles.tiny import make_tiny_bundle
+from tests.support.files import write_file
+from tests.support.video import moving_square, write_video
+
+pytest.importorskip("skimage")
+pytest.importorskip("matplotlib")
+pytest.importorskip("bjontegaard")
+
+FRAMES = 24
+
+
+def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sglat.cli.bench", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SGLAT_SHARED": "/nowhere"},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with two clips, their files, a bundle and a finished report."""
+    folder = Path(tmp_path_factory.mktemp("bench"))
+    bundle = make_tiny_bundle(folder / "bundle")
+    for name in ("clips", "encoded"):
+        (folder / name).mkdir()
+    for seed, clip in enumerate(("one", "two")):
+        pictures = [moving_square(i + 7 * seed) for i in range(FRAMES)]
+        write_video(folder / "clips" / f"{clip}.mp4", pictures)
+        write_file(folder / "encoded" / f"{clip}.sglat", bundle, frames=FRAMES, seed=seed)
+    done = bench(*options(folder))
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout.txt").write_text(done.stdout)
+    return folder
+
+
+def options(folder: Path) -> list[object]:
+    return [
+        folder / "clips", "--out", folder / "out", "--encoded", folder / "encoded",
+        "--bundle", folder / "bundle", "--quick",
+    ]  # fmt: skip
+
+
+def test_the_four_forms_are_written_and_named_on_stdout(folder: Path) -> None:
+    named = (folder / "stdout.txt").read_text().split()
+    assert [Path(name).name for name in named] == [
+        "report.html", "results.json", "results.csv", "results.md",
+    ]  # fmt: skip
+    assert all(Path(name).stat().st_size > 0 for name in named)
+
+
+def test_what_could_not_be_measured_says_what_it_needs(folder: Path) -> None:
+    record = json.loads((folder / "out" / "results.json").read_text())
+    assert "LPIPS-like" in record["not_measured"]
+    assert "perceptual" not in record["clips"][0]["ours"]["figures"]
+    assert "not measured: needs" in (folder / "out" / "results.md").read_text()
+
+
+def test_the_page_needs_nothing_from_elsewhere(folder: Path) -> None:
+    page = (folder / "out" / "report.html").read_text()
+    for outside in ('src="http', 'href="http', "<script", 'src="/', "@import"):
+        assert outside not in page
+    assert page.count("data:video/mp4;base64,") == 2
+    assert page.count("data:image/png;base64,") == 2
+    assert "<svg" in page
+
+
+def test_no_anchor_stands_at_a_rate_it_does_not_reach(folder: Path) -> None:
+    record = json.loads((folder / "out" / "results.json").read_text())
+    for clip in record["clips"]:
+        wanted = clip["ours"]["kbit_per_second_60s"]
+        for version in clip["at_our_rate"].values():
+            reached = [
+                p["kbit_per_second_60s"] for p in clip["curves"][version["codec"]]
+            ]  # the coarsest level is in every sweep
+            assert version["is_lowest"] == (min(reached) > wanted)
+            if version["is_lowest"]:
+                assert version["kbit_per_second_60s"] == min(reached)
+
+
+def test_the_rate_of_our_file_is_that_of_its_bytes(folder: Path) -> None:
+    record = json.loads((folder / "out" / "results.json").read_text())
+    for clip in record["clips"]:
+        size = (folder / "encoded" / f"{clip['clip']}.sglat").stat().st_size
+        assert clip["ours"]["kbit_per_second_clip"] == pytest.approx(8e-3 * size / (FRAMES / 25))
+
+
+def test_the_table_of_versions_has_a_line_for_each(folder: Path) -> None:
+    record = json.loads((folder / "out" / "results.json").read_text())
+    with (folder / "out" / "results.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    expected = sum(
+        len(clip["at_our_rate"]) + sum(map(len, clip["curves"].values()))
+        for clip in record["clips"]
+    )
+    assert len(lines) == expected
+    assert all(float(line["psnr"]) > 0 for line in lines)
+
+
+def test_the_command_in_the_report_names_no_folder_of_the_machine(folder: Path) -> None:
+    assert str(folder) not in (folder / "out" / "results.md").read_text()
+
+
+def test_a_repeated_run_measures_nothing_again(folder: Path) -> None:
+    stamps = {p: p.stat().st_mtime_ns for p in (folder / "out" / "cache").rglob("*.json")}
+    done = bench(*options(folder), "--no-speed")
+    assert done.returncode == 0, done.stderr
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+
+
+def test_a_clip_without_its_file_is_left_out_and_said(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "encoded", tmp_path / "encoded")
+    (tmp_path / "encoded" / "two.sglat").unlink()
+    done = bench(
+        folder / "clips", "--out", folder / "out", "--encoded", tmp_path / "encoded",
+        "--bundle", folder / "bundle", "--quick", "--no-speed",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "two.mp4 left out: not-encoded" in done.stderr
+
+
+def test_an_empty_folder_is_wrong_usage_in_one_line(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    done = bench(
+        tmp_path / "none", "--out", tmp_path / "out", "--bundle", folder / "bundle", "--quick"
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: no-clips")
+
+
+@pytest.mark.slow
+def test_a_browser_loads_plots_and_videos(folder: Path, tmp_path: Path) -> None:
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome-headless-shell")
+    browser = next((found for name in names if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"needs a browser: none of {', '.join(names)} is installed")
+    page = (folder / "out" / "report.html").read_text()
+    probe = (
+        "<script>window.onload = () => setTimeout(() => {"
+        "const v = [...document.querySelectorAll('video')];"
+        "const i = [...document.images];"
+        "document.title = JSON.stringify({"
+        "videos: v.length, playable: v.filter(x => x.readyState > 0 && x.videoWidth > 0).length,"
+        "images: i.filter(x => x.naturalWidth > 0).length,"
+        "plots: [...document.querySelectorAll('svg')]"
+        ".filter(x => x.getBoundingClientRect().width > 0).length});}, 2000)</script>"
+    )
+    probed = tmp_path / "report.html"
+    probed.write_text(page.replace("</body>", probe + "</body>"))
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000",
+         "--dump-dom", probed.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    title = done.stdout.split("<title>", 1)[1].split("</title>", 1)[0].replace("&quot;", '"')
+    assert json.loads(title) == {"videos": 2, "playable": 2, "images": 2, "plots": 1}
