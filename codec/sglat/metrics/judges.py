@@ -93,7 +93,7 @@ def load_judges(folder: Path | None, *, heads: Path | None = None) -> Judges:
         missing["signals"] = f"{LANDMARKER_FILE} in the teachers folder"
     elif importlib.util.find_spec("mediapipe") is None:
         landmarker = None
-        missing["signals"] = "the Python package mediapipe"
+        missing["signals"] = "the Python package mediapipe (pip install sglat[simulate])"
     alex = _alex(missing)
     return Judges(
         perceptual=perceptual,

@@ -68,7 +68,7 @@ class Landmarker:
             import mediapipe as mp
             from mediapipe.tasks.python import BaseOptions, vision
         except ImportError as error:
-            raise MissingExtraError("mediapipe", extra="signals") from error
+            raise MissingExtraError("mediapipe", extra="simulate") from error
         self._mp: Any = mp
         self._landmarker: Any = vision.FaceLandmarker.create_from_options(
             vision.FaceLandmarkerOptions(
