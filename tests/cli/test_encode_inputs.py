@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sglat.cli.encode", *map(str, arguments)]
+    command = [sys.executable, "-m", "sglat.cli.encode", "--quiet", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "codec")}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
