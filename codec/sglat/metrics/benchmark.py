@@ -124,6 +124,13 @@ class Benchmark:
             self.landmarker.close()
 
     def _open(self, video: Path) -> ClipBench:
+        if self.config.encoded is None and self.effort.seconds is not None:
+            folder = self.config.out / "shortened"
+            folder.mkdir(exist_ok=True)
+            short = folder / video.name
+            video = (
+                short if short.exists() else material.shortened(video, short, self.effort.seconds)
+            )
         clip = ClipBench(
             video=video,
             encoded=self._encoded(video),
@@ -148,7 +155,7 @@ class Benchmark:
             return path
         from sglat.encoder.encode import EncodeConfig, encode
 
-        folder = self.config.out / "encoded"
+        folder = self.config.out / ("encoded-quick" if self.config.is_quick else "encoded")
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{video.stem}.sglat"
         record = path.with_suffix(".json")

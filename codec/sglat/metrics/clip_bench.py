@@ -47,12 +47,14 @@ class Effort:
     loss_shares: tuple[float, ...] = robustness.LOSS_SHARES
     loss_seeds: int = 2
     damage_trials: int = 100
+    seconds: float | None = None
+    """Clips are encoded only so far; None: whole. Files made earlier stay as they are."""
 
 
 FULL = Effort()
 QUICK = Effort(
     frames=16, window=40, level_step=2, factors=(4,), loss_shares=(0.0, 0.1, 0.3), loss_seeds=1,
-    damage_trials=20,
+    damage_trials=20, seconds=2.0,
 )  # fmt: skip
 
 

@@ -18,8 +18,8 @@ from sglat.bitstream.reader import Reader, open_reader
 from sglat.bitstream.records import Header, Motion, Placement
 from sglat.bitstream.writer import GROUP_FRAMES, open_writer
 from sglat.bundles.bundle import Bundle
-from sglat.decoder.decode import DecodeConfig, Decoder
-from sglat.errors import UsageError
+from sglat.decoder.decode import DecodeConfig, Decoder, exact_seconds
+from sglat.errors import MediaError, UsageError
 from sglat.media.reader import VideoReader
 
 Pictures = NDArray[np.uint8]
@@ -197,6 +197,41 @@ def swapped(driver: Path, puppet: Path, out: Path) -> Path:
     with ExitStack() as stack:
         motion, look = (stack.enter_context(p.open("rb")) for p in (driver, puppet))
         edits.swap(motion, look, stack.enter_context(atomic_file(out, is_forced=True)))
+    return out
+
+
+def shortened(video: Path, out: Path, seconds: float) -> Path:
+    """Write the beginning of a video; packets are copied, nothing is encoded again.
+
+    A stream ends before its first packet, in decoding order, that is shown too late: what was
+    written thus has all it refers to.
+
+    Raises:
+        MediaError: the container does not take the streams.
+    """
+    import av
+
+    part = out.with_name(f".part-{out.name}")
+    limit = exact_seconds(seconds)
+    ended: set[int] = set()
+    try:
+        with av.open(str(video)) as source, av.open(str(part), "w") as target:
+            kept = {
+                stream.index: target.add_stream_from_template(stream)
+                for stream in [*source.streams.video[:1], *source.streams.audio[:1]]
+            }
+            for packet in source.demux(*[source.streams[index] for index in kept]):
+                if packet.dts is None or packet.pts is None:
+                    continue
+                if packet.pts * Fraction(packet.time_base) >= limit:
+                    ended.add(packet.stream.index)
+                if packet.stream.index not in ended:
+                    packet.stream = kept[packet.stream.index]
+                    target.mux(packet)
+    except (av.error.FFmpegError, ValueError) as error:
+        part.unlink(missing_ok=True)
+        raise MediaError("cannot-shorten", f"{video.name}: {error}") from error
+    part.replace(out)
     return out
 
 

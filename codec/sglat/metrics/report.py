@@ -150,12 +150,12 @@ def _page(record: Record, clips: Sequence[ClipBench], anchors: Sequence[AnchorCo
     parts = ["<h1>sglat benchmark</h1>", _list(about(record)), "<h2>How to read this</h2>"]
     parts.append(_list(caveats(record)))
     all_tables = tables(record)
-    parts += [_table(table) for table in all_tables[:2]]
+    parts += [_table(table) for table in all_tables[:3]]
     parts += ["<h2>Rate and quality</h2>", curve_plots(record["clips"])]
     parts.append("<h2>Pictures and videos at our rate</h2>")
     for clip, found in zip(clips, record["clips"], strict=True):
         parts.append(_pictures(clip, found, anchors))
-    parts += [_table(table) for table in all_tables[2:]]
+    parts += [_table(table) for table in all_tables[3:]]
     plot = loss_plot(record["clips"])
     if plot:
         parts += ["<h2>Loss</h2>", plot]

@@ -7,6 +7,7 @@ from typing import Any
 from sglat.metrics.quality_tables import (
     at_our_rate,
     bd_rates,
+    cached,
     duels,
     frechet,
     main_metrics,
@@ -23,6 +24,7 @@ def tables(record: Record) -> list[Table]:
     found = [
         at_our_rate(record),
         duels(record),
+        cached(record),
         bd_rates(record),
         rates(record),
         motion_coders(record),
