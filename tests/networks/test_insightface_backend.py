@@ -18,8 +18,19 @@ from sglat.errors import BundleError, MissingExtraError, UsageError
 from sglat.networks import insightface_backend as backend
 from sglat.networks.faces import FaceBox, FaceLandmarks
 from sglat.networks.insightface_backend import InsightFaceAnalysis, choose_face_analysis
+from tests.support.tolerances import PLACEMENT_PIXELS
 
 PICTURE = np.zeros((40, 60, 3), np.uint8)
+MESH = FaceLandmarks(
+    points=np.random.default_rng(0).uniform(5, 30, (478, 2)).astype(np.float32),
+    yaw_degrees=1.0,
+    pitch_degrees=2.0,
+    roll_degrees=3.0,
+    eye_openness=(0.3, 0.3),
+    blendshapes=np.zeros(52, np.float32),
+    score=0.9,
+)
+TURNED = MESH.points @ np.array([[0.0, 2.0], [-2.0, 0.0]], np.float32) + np.float32([3, -4])
 
 
 class Embedded:
@@ -35,7 +46,7 @@ class Embedded:
         self, picture: NDArray[np.uint8], box: FaceBox, *, previous: FaceLandmarks | None = None
     ) -> FaceLandmarks:
         self.boxes.append(box)
-        return "landmarks"  # type: ignore[return-value]
+        return MESH
 
     def parse(self, crops: Tensor) -> Tensor:
         return crops + 1
@@ -53,6 +64,7 @@ class FakeApp:
         self.models = {
             "detection": SimpleNamespace(detect=self.find),
             "recognition": SimpleNamespace(get_feat=self.features),
+            "landmark_2d_106": SimpleNamespace(get=self.points),
         }
         FakeApp.latest = self
 
@@ -64,6 +76,13 @@ class FakeApp:
     def find(self, picture: NDArray[np.uint8], **options: Any) -> tuple[Any, Any]:
         self.seen.append(picture)
         return np.array([[1, 2, 5, 8, 0.9], [0, 0, 30, 20, 0.8]], np.float32), None
+
+    def points(self, picture: NDArray[np.uint8], face: Any) -> NDArray[np.float32]:
+        """The mesh turned by a quarter, doubled and moved, at the five places that count."""
+        assert list(face.bbox) == [*MESH.points.min(0), *MESH.points.max(0)]
+        points = np.zeros((106, 2), np.float32)
+        points[list(backend._PLACES_106)] = TURNED[list(backend._PLACES_478)]
+        return points
 
     def features(self, pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         self.seen += pictures
@@ -147,11 +166,23 @@ def test_detection_sorts_by_area_and_speaks_blue_first(package: None, pack: Path
     assert FakeApp.latest.seen[0][0, 0].tolist() == [0, 0, 200]
 
 
-def test_landmarks_and_parsing_stay_with_the_bundle(package: None, pack: Path) -> None:
+def test_the_mesh_is_moved_onto_insightfaces_points(package: None, pack: Path) -> None:
     base = Embedded()
     analysis = InsightFaceAnalysis(base, root=pack)
     box = analysis.detect(PICTURE)[0]
-    assert analysis.landmarks(PICTURE, box) == "landmarks" and base.boxes == [box]
+    found = analysis.landmarks(PICTURE, box)
+    np.testing.assert_allclose(found.points, TURNED, atol=PLACEMENT_PIXELS)
+    assert base.boxes == [box]
+
+
+def test_without_its_landmark_network_the_mesh_stays(package: None, pack: Path) -> None:
+    analysis = InsightFaceAnalysis(Embedded(), root=pack)
+    analysis._points = None
+    assert analysis.landmarks(PICTURE, analysis.detect(PICTURE)[0]) is MESH
+
+
+def test_parsing_stays_with_the_bundle(package: None, pack: Path) -> None:
+    analysis = InsightFaceAnalysis(Embedded(), root=pack)
     assert float(analysis.parse(torch.zeros(1)).item()) == 1
 
 

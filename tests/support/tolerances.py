@@ -63,3 +63,6 @@ STARTUP_NUMPY_RATIO = 2.0
 # Forward-mode derivative against central differences of step 3e-4 on a piecewise linear network in
 # float32; measured 0.002, rising to 0.09 for steps that cross kinks.
 JACOBIAN_RTOL = 0.01
+
+# A similarity fitted to five points of a mesh of tens of pixels in float32; measured 5e-6.
+PLACEMENT_PIXELS = 1e-3

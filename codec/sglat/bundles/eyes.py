@@ -61,9 +61,9 @@ class MixedAnalysis:
 def face_analysis(bundle: Bundle, embedded: Bundle, *, pack_root: Path) -> FaceAnalysis:
     """Return the eyes of a bundle.
 
-    Faces are found by insightface where the package and its model pack are present. Landmarks are
-    the embedded network's. Parsing and identity are the bundle's own or the embedded ones, never
-    insightface's: losses need their gradients.
+    Faces are found, and their landmarks placed, by insightface where the package and its model pack
+    are present; the mesh itself is the embedded network's. Parsing and identity are the bundle's
+    own or the embedded ones, never insightface's: losses need their gradients.
 
     Args:
         bundle: may have networks of its own, roles `faces_parsing` and `faces_identity`.

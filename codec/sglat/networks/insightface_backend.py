@@ -1,8 +1,8 @@
-"""insightface as the eyes of the encoder: its detector and identity network, where at hand.
+"""insightface as the eyes of the encoder: detector, landmarks and identity, where at hand.
 
-The model pack knows 106 landmarks, the codec needs 478 and blendshapes; these, and face parsing,
-stay with the bundle's own networks, which look where insightface found the face. The pack is never
-downloaded from here.
+The model pack knows 106 landmarks, the codec needs 478 and blendshapes. The bundle's own network
+gives the mesh, and insightface's points put it in its place; blendshapes and face parsing stay with
+the bundle. The pack is never downloaded from here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -25,10 +26,15 @@ from sglat.networks.faces import FaceAnalysis, FaceBox, FaceLandmarks
 PACK: Final = "buffalo_l"
 DETECTOR_FILE: Final = "det_10g.onnx"
 IDENTITY_FILE: Final = "w600k_r50.onnx"
+LANDMARKS_FILE: Final = "2d106det.onnx"
 Choice = Literal["auto", "embedded", "insightface"]
 
 _DETECTOR_SIZE: Final = (640, 640)  # pixels; the pack's own default
 _TEMPLATE_SIZE: Final = 112
+# The same places among 106 points and in the 478-point mesh: the pupils (the picture's left first),
+# the tip of the nose, the corners of the mouth.
+_PLACES_106: Final = (38, 88, 86, 52, 61)
+_PLACES_478: Final = (468, 473, 1, 61, 291)
 # Eyes and mouth corners in the identity network's 112 px template, x and y (published with it)
 _TEMPLATE: Final = (
     (38.2946, 51.6963),
@@ -85,7 +91,7 @@ class InsightFaceAnalysis:
         """Load the pack's detector and identity network.
 
         Args:
-            base: does landmarks and parsing.
+            base: gives the mesh, blendshapes and parsing.
             root: insightface's home folder; found by itself if None.
 
         Raises:
@@ -104,12 +110,13 @@ class InsightFaceAnalysis:
         app: Any = module.FaceAnalysis(
             name=PACK,
             root=str(folder.parent.parent),
-            allowed_modules=["detection", "recognition"],
+            allowed_modules=["detection", "landmark_2d_106", "recognition"],
             providers=["CPUExecutionProvider"],
         )
         app.prepare(ctx_id=-1, det_size=_DETECTOR_SIZE)
         self._detector = app.models["detection"]
         self._identity = app.models["recognition"]
+        self._points = app.models.get("landmark_2d_106")  # the pack may lie here without it
 
     def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
         """Return all faces of a picture `[H, W, 3]`, largest first."""
@@ -123,8 +130,20 @@ class InsightFaceAnalysis:
     def landmarks(
         self, picture: NDArray[np.uint8], box: FaceBox, *, previous: FaceLandmarks | None = None
     ) -> FaceLandmarks:
-        """Return the base networks' landmarks of the face in a box."""
-        return self.base.landmarks(picture, box, previous=previous)
+        """Return the base networks' landmarks of the face in a box, moved onto insightface's.
+
+        The mesh is turned, scaled and shifted as a whole, so that pupils, nose and mouth corners
+        lie where insightface sees them in the least-squares sense. Without the pack's landmark
+        network the base networks' landmarks stay as they are.
+        """
+        found = self.base.landmarks(picture, box, previous=previous)
+        if self._points is None:
+            return found
+        face = _Face(bbox=np.concatenate([found.points.min(0), found.points.max(0)]))
+        seen = np.asarray(self._points.get(_blue_first(picture), face), np.float64)
+        matrix, shift = similarity(found.points[list(_PLACES_478)], seen[list(_PLACES_106)])
+        moved = found.points.astype(np.float64) @ matrix.T + shift
+        return replace(found, points=moved.astype(np.float32))
 
     def parse(self, crops: Tensor) -> Tensor:
         """Return the base networks' class probabilities `[N, 19, H, W]`."""
@@ -145,6 +164,35 @@ class InsightFaceAnalysis:
         pictures = [_blue_first(face) for face in levels.permute(0, 2, 3, 1).numpy()]
         features = torch.from_numpy(np.asarray(self._identity.get_feat(pictures), np.float32))
         return F.normalize(features, dim=1).to(crops.device)
+
+
+class _Face(dict[str, Any]):
+    """What insightface's landmark network reads the box from and writes its points to."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
+def similarity(
+    source: NDArray[np.floating[Any]], target: NDArray[np.floating[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the turn, scale and shift that bring points nearest to others.
+
+    Args:
+        source: `[N, 2]`.
+        target: `[N, 2]`.
+
+    Returns:
+        Matrix `[2, 2]` and shift `[2]`: target ≈ source · matrixᵀ + shift in the least-squares
+        sense.
+    """
+    from_middle, to_middle = source.mean(0), target.mean(0)
+    a, b = (np.asarray(source) - from_middle).T
+    c, d = (np.asarray(target) - to_middle).T
+    energy = max(float((a * a + b * b).sum()), 1e-12)
+    cosine, sine = float((a * c + b * d).sum()) / energy, float((a * d - b * c).sum()) / energy
+    matrix = np.array([[cosine, -sine], [sine, cosine]])
+    return matrix, to_middle - matrix @ from_middle
 
 
 def template_faces(crops: Tensor) -> Tensor:
