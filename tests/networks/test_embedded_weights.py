@@ -100,10 +100,10 @@ def test_scenery_holds_no_face(seed: int) -> None:
 def test_a_small_face_in_a_large_picture_is_found() -> None:
     frame = first_frame(clip_paths()[0])
     small = torch.nn.functional.interpolate(
-        torch.from_numpy(frame.copy()).permute(2, 0, 1)[None], scale_factor=0.2, mode="area"
+        torch.from_numpy(frame.copy()).permute(2, 0, 1)[None].float(), scale_factor=0.2, mode="area"
     )[0].permute(1, 2, 0)
     canvas = np.full((700, 900, 3), 120, np.uint8)
-    canvas[300 : 300 + small.shape[0], 500 : 500 + small.shape[1]] = small.numpy()
+    canvas[300 : 300 + small.shape[0], 500 : 500 + small.shape[1]] = small.byte().numpy()
     boxes = eyes().detect(canvas)
     assert len(boxes) == 1 and boxes[0].left > 490
 
