@@ -28,7 +28,15 @@ lint: $(VENV)/.test
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -n 2
 
-bench: $(VENV)/.test
+# mediapipe brings an OpenCV that needs a display; the one without goes on top of it. Of lpips only
+# the heads are used, so that it comes without torchvision.
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[simulate]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps opencv-python-headless
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "lpips>=0.1.4"
+	touch $@
+
+bench: $(VENV)/.bench
 	$(BIN)/sgl-bench ../shared/clips --out benchmarks/report
 
 clean:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
+import av
+import numpy as np
 import pytest
 
 from tests.bundles.tiny import make_tiny_bundle
@@ -78,6 +84,22 @@ def test_the_page_needs_nothing_from_elsewhere(folder: Path) -> None:
     assert page.count("data:video/mp4;base64,") == 2
     assert page.count("data:image/png;base64,") == 2
     assert "<svg" in page
+
+
+def test_the_videos_in_the_page_play(folder: Path) -> None:
+    page = (folder / "out" / "report.html").read_text()
+    for text in re.findall(r'src="data:video/mp4;base64,([^"]+)"', page):
+        with av.open(io.BytesIO(base64.b64decode(text))) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert len(frames) == FRAMES
+        assert np.ptp(frames[0]) > 50
+
+
+def test_the_plots_in_the_page_are_well_formed(folder: Path) -> None:
+    page = (folder / "out" / "report.html").read_text()
+    for text in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
+        drawing = ElementTree.fromstring(text)
+        assert len(list(drawing.iter("{http://www.w3.org/2000/svg}path"))) > 10
 
 
 def test_no_anchor_stands_at_a_rate_it_does_not_reach(folder: Path) -> None:

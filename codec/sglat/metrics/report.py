@@ -130,10 +130,11 @@ def caveats(record: Record) -> list[str]:
         )
     if facts["identity"]:
         lines.append(f"L_ID: {facts['identity']}, not ArcFace.")
-    if facts["perceptual"] or facts["identity"]:
+    if facts["bundle"] == "mini" and (facts["perceptual"] or facts["identity"]):
         lines.append(
             "The embedded bundle's own perceptual and identity networks, which the encoder "
-            "minimises, were taught by these same public networks. That favours sglat in "
+            "minimises, were taught by these same public networks, and its generator was trained "
+            "with them as losses. That favours sglat in "
             "LPIPS-like and L_ID; PSNR and SSIM are free of it, and favour the anchors."
         )
     if facts["signals"]:
