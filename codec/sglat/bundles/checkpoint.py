@@ -105,11 +105,11 @@ def _read_zip(path: Path, data: mmap.mmap) -> Any:
     roots = [name[: -len("data.pkl")] for name in entries if name.endswith("/data.pkl")]
     if len(roots) != 1:
         raise BundleError("not-a-checkpoint", "a zip archive, but not one written by torch.save")
+    root = roots[0]
+    if f"{root}constants.pkl" in entries:  # such archives may hold compressed notes
+        raise BundleError("not-a-checkpoint", "a TorchScript program, not plain weights")
     if sum(info.file_size for info in entries.values()) > len(data):
         raise BundleError("bad-checkpoint", "entries that overlap or are compressed")
-    root = roots[0]
-    if f"{root}constants.pkl" in entries:
-        raise BundleError("not-a-checkpoint", "a TorchScript program, not plain weights")
     if f"{root}byteorder" in entries:
         order = _entry_bytes(data, entries[f"{root}byteorder"], 16)
         if order != b"little":
