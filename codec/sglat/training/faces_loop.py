@@ -84,7 +84,7 @@ def fit(task: Task, config: LoopConfig) -> nn.Module:
         with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
             loss, parts = task.loss(network, batch)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         step += 1
