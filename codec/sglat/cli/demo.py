@@ -31,7 +31,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 FRAMES: Final = 50
 RATE: Final = Fraction(25)
-BORDER: Final = 40  # pixels of plain wall around the generated crop
+BORDER: Final = 40  # pixels of mirrored surroundings about the generated crop
 SHEET_COLUMNS: Final = 8
 
 
@@ -63,7 +63,7 @@ def scripted_motion(frames: int) -> Tensor:
 
 @torch.inference_mode()
 def render_clip(bundle: Bundle, person: Person, motion: Tensor) -> NDArray[np.uint8]:
-    """Return full frames `[T, H, W, 3]`: the generated crop on a plain wall."""
+    """Return full frames `[T, H, W, 3]`: the generated crop with its surroundings mirrored."""
     parts = []
     for rows in motion.split(8):
         styles = animate(
@@ -75,7 +75,7 @@ def render_clip(bundle: Bundle, person: Person, motion: Tensor) -> NDArray[np.ui
         parts.append(to_pixels(larger))
     crops = np.concatenate(parts)
     pad = ((0, 0), (BORDER, BORDER), (BORDER, BORDER), (0, 0))
-    return np.pad(crops, pad, mode="edge")
+    return np.pad(crops, pad, mode="reflect")
 
 
 def write_clip(path: Path, frames: NDArray[np.uint8]) -> None:
@@ -106,7 +106,7 @@ def demo(
     bundle = load_bundle()
     motion = scripted_motion(frames)
     names = ("first", "second")
-    for name, seed in zip(names, (1, 2), strict=True):
+    for name, seed in zip(names, (3, 6), strict=True):
         say(f"sampling the {name} person and filming them")
         acted = motion if name == "first" else motion.flip(0) * 0.7
         clip = render_clip(bundle, sample_person(bundle, seed), acted)
