@@ -162,8 +162,9 @@ class Benchmark:
         if not record.exists():
             self.tell(f"{video.name}: encoding")
             config = EncodeConfig(
-                bundle=self.config.bundle, device=self.config.device, is_forced=True
-            )
+                bundle=self.config.bundle, device=self.config.device, is_forced=True,
+                tune_steps=self.effort.tune_steps,
+            )  # fmt: skip
             result = encode(video, path, config, progress=_said(self.tell, video.stem))
             record.write_text(json.dumps(result.to_json()), encoding="utf-8")
         return path
@@ -275,6 +276,18 @@ class Benchmark:
             found[clip] = decode_speed(path, self.config.bundle, device=self.config.device)
         return found
 
+    def _origin(self) -> str:
+        """Return in words how the files came about."""
+        if self.config.encoded is not None:
+            return "made earlier"
+        effort = self.effort
+        if effort.tune_steps is None:
+            return "encoded in this run"
+        return (
+            f"encoded in this run: {effort.seconds:g} s of each clip and {effort.tune_steps} steps "
+            "of tuning, which costs quality"
+        )
+
     def _about(self) -> dict[str, Any]:
         judges = self.judges
         return {
@@ -288,7 +301,7 @@ class Benchmark:
             "decoder_id": self.bundle.decoder_id.hex(),
             "is_quick": self.config.is_quick,
             "effort": asdict(self.effort),
-            "files": "made earlier" if self.config.encoded else "encoded in this run",
+            "files": self._origin(),
             "metrics": [asdict(metric) for metric in METRICS],
             "perceptual": judges.perceptual.name if judges.perceptual else None,
             "identity": "MobileFaceNet, 128 numbers" if judges.identity else None,

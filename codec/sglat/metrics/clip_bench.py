@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,14 @@ class Effort:
     damage_trials: int = 100
     seconds: float | None = None
     """Clips are encoded only so far; None: whole. Files made earlier stay as they are."""
+    tune_steps: int | None = None
+    """Fewer steps of tuning when encoding, at a loss of quality; None: the encoder's default."""
 
 
 FULL = Effort()
 QUICK = Effort(
     frames=16, window=40, level_step=2, factors=(4,), loss_shares=(0.0, 0.1, 0.3), loss_seeds=1,
-    damage_trials=20, seconds=2.0,
+    damage_trials=20, seconds=2.0, tune_steps=40,
 )  # fmt: skip
 
 
@@ -121,7 +123,8 @@ class ClipBench:
             self.judges.identity is not None,
             self.landmarker is not None,
         ]
-        key = digest(self.video, self.encoded, self.bundle.decoder_id, asdict(self.effort), present)
+        effort = replace(self.effort, seconds=None, tune_steps=None)  # they act through the files
+        key = digest(self.video, self.encoded, self.bundle.decoder_id, asdict(effort), present)
         return Cache(self.folder / f"{self.name}-{key}")
 
     @cached_property
