@@ -159,6 +159,7 @@ def test_a_video_without_a_face_is_refused(bundle: Bundle, tmp_path: Path) -> No
     path = write_video(tmp_path / "wall.mp4", [wall] * 3)
     with pytest.raises(FaceError, match="no-face"):
         encode(path, tmp_path / "out.sglat", CONFIG)
+    assert list(tmp_path.glob("*.work")) == []
 
 
 def test_an_existing_file_is_kept(bundle: Bundle, clip: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from sglat.encoder.track import Track, TrackConfig, track
 from sglat.encoder.tune import TuneConfig, Tuned, Tuner, spread_frames, tune
 from sglat.encoder.workfile import Stage, WorkFile, fingerprint
 from sglat.encoder.write import Contents, write_file
-from sglat.errors import UsageError
+from sglat.errors import FaceError, MediaError, UsageError
 
 STAGES = ("track", "align", "invert", "tune", "jacobian", "pose", "expression", "check")
 
@@ -148,7 +148,12 @@ def encode(
     folder = config.workfile or target.with_name(target.name + ".work")
     work = WorkFile(folder, source=fingerprint(source))
     run = _Run(source, bundle, config, work, progress)
-    result = run.encode(target)
+    try:
+        result = run.encode(target)
+    except (FaceError, MediaError):  # this input will not do another time either
+        if not config.keep_workfile:
+            work.remove()
+        raise
     if not config.keep_workfile:
         work.remove()
     return result
