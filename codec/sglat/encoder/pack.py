@@ -29,8 +29,9 @@ class PackConfig:
     quality: int = DEFAULT_QUALITY
     """0 to 100; 12 points halve the steps."""
     calm: float = 0.2
-    """Weight of the estimated bits against the squared error in steps; 0 rounds to nearest. On three
-    real clips 0.2 took 27 to 43 % of the bits for an error of 0.30 to 0.36 steps instead of 0.29."""
+    """Weight of the estimated bits against the squared error in steps; 0 rounds to nearest. On
+    three real clips 0.2 took 27 to 43 % of the bits for an error of 0.30 to 0.36 steps instead of
+    0.29."""
 
 
 def motion_steps(picture_effect: NDArray[np.float32], config: PackConfig) -> NDArray[np.float32]:
