@@ -12,7 +12,7 @@ from sglat.networks.embedded_views import LEFT_EYE, RIGHT_EYE
 from sglat.networks.faces import FaceLandmarks
 
 # From these changes on a new value is taken as it is. Points: share of the inter-ocular distance.
-POINT_MOTION: Final = 0.08
+POINT_MOTION: Final = 0.09
 POSE_MOTION_DEGREES: Final = 3.0
 OPENNESS_MOTION: Final = 0.06
 BLENDSHAPE_MOTION: Final = 0.15
