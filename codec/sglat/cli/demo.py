@@ -29,7 +29,7 @@ from sglat.media.writer import VideoWriter
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-FRAMES: Final = 50
+FRAMES: Final = 40
 RATE: Final = Fraction(25)
 BORDER: Final = 40  # pixels of mirrored surroundings about the generated crop
 SHEET_COLUMNS: Final = 8
@@ -96,7 +96,7 @@ def decoded_frames(path: Path, bundle: Bundle) -> NDArray[np.uint8]:
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where everything is written.")],
     frames: Annotated[int, typer.Option(min=2, help="Length of the sample clip.")] = FRAMES,
-    steps: Annotated[int, typer.Option(min=1, help="Tuning steps.")] = 150,
+    steps: Annotated[int, typer.Option(min=1, help="Tuning steps.")] = 60,
 ) -> None:
     """Make, encode, decode and swap a sample clip."""
     from sglat import api
