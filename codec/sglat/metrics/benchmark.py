@@ -80,6 +80,7 @@ class Benchmark:
     def __init__(self, config: BenchConfig, tell: Callable[[str], None]) -> None:
         self.config = config
         self.tell = tell
+        self.commit = commit()  # of the code that is loaded now, hours before the end
         self.effort = QUICK if config.is_quick else FULL
         self.judges: Judges = load_judges(find_teachers(config.teachers), heads=config.heads)
         self.landmarker = (
@@ -292,7 +293,7 @@ class Benchmark:
         judges = self.judges
         return {
             "sglat": __version__,
-            "commit": commit(),
+            "commit": self.commit,
             "command": command(sys.argv),
             "machine": machine(),
             "python": platform.python_version(),
