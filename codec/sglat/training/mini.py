@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sglat.bundles.bundle import load_bundle
 from sglat.networks.inverter import InverterConfig
 from sglat.networks.pose_flow import PoseFlowConfig
-from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylespace import GeneratorConfig
 from sglat.training.batches import FaceSampler
 from sglat.training.data import prepare
@@ -54,6 +54,10 @@ class TrainConfig:
     identity_every: int = 4
     ema: float = 0.998
     """Decay of the averaged weights per step at full warm-up."""
+    still_share: float = 0.4
+    """Share of stills in a batch; the rest are pairs of frames of one clip."""
+    precision: str = "auto"
+    """Of features: `bf16`, `fp32`, or `auto`: bf16 where the device computes in it."""
     seed: int = 0
     minutes: float = 60.0
     """Stop after this much wall time."""
@@ -71,7 +75,15 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         faces = prepare(args.packs, args.cache, 128)
-        self.sampler = FaceSampler(faces, args.packs, device=self.device, seed=config.seed)
+        self.sampler = FaceSampler(
+            faces,
+            args.packs,
+            device=self.device,
+            seed=config.seed,
+            still_share=config.still_share,
+        )
+        self.dtype = feature_type(config.precision, self.device)
+        print(f"device {self.device}, features in {self.dtype}", flush=True)
         self.model = self._build()
         self.average = self._build().requires_grad_(False)
         self.discriminator = Discriminator().to(self.device)
@@ -85,7 +97,7 @@ class Trainer:
             self.discriminator.parameters(), lr=config.rate_generator * 0.8, betas=(0.0, 0.99)
         )
         self.state: dict[str, Any] = {"step": 0, "images": 0, "seconds": 0.0, "log": []}
-        self._resume()
+        self._resume(args.start)
 
     def _build(self) -> MiniModel:
         model = MiniModel(GeneratorConfig.mini(), InverterConfig(), PoseFlowConfig())
@@ -103,7 +115,7 @@ class Trainer:
             {"params": list(model.inverter.parameters()), "base": config.rate_inverter},
             {"params": motion, "base": config.rate_motion},
         ]
-        return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99))
+        return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99), fused=True)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -126,10 +138,13 @@ class Trainer:
         )
         temporary.replace(self.checkpoint_path)
 
-    def _resume(self) -> None:
+    def _resume(self, bundle: Path | None) -> None:
         if not self.checkpoint_path.exists():
-            with torch.no_grad():
-                self.model.estimator.fit_scale(*self.sampler.label_sample())
+            if bundle is not None:
+                load_start(self.model, bundle)
+            else:
+                with torch.no_grad():
+                    self.model.estimator.fit_scale(*self.sampler.label_sample())
             self.average.load_state_dict(self.model.state_dict())
             return
         try:
@@ -152,9 +167,18 @@ class Trainer:
 
     def render(self, identity: FaceBatch, motion: FaceBatch) -> tuple[Tensor, Tensor]:
         if self.config.stage == "autoencoder":
-            ws = self.model.inverter(motion.images)
-            return self.model.generator(ws, resolution=self.config.resolution), ws
-        return self.model(identity, motion)  # type: ignore[no-any-return]
+            with self._reduced():
+                ws = self.model.inverter(motion.images).float()
+            size = self.config.resolution
+            return self.model.generator(ws, resolution=size, dtype=self.dtype), ws
+        with self._reduced():
+            ws = self.model.inverter(identity.images).float()
+        return self.model.move(ws, identity, motion, dtype=self.dtype), ws
+
+    def _reduced(self) -> torch.autocast:
+        """Return a context in which networks other than the generator compute as configured."""
+        reduced = self.dtype != torch.float32
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=reduced)
 
     def step(self, rate: float) -> dict[str, float]:
         """Take one optimisation step; `rate` scales all learning rates."""
@@ -167,10 +191,9 @@ class Trainer:
         if config.resolution != target.shape[-1]:
             target = F.interpolate(target, size=config.resolution, mode="area")
         weights = feature_weights(motion.points, config.resolution, config.weight_features)
-        terms = {
-            "l1": ((pictures - target).abs() * weights).mean(),
-            "perceptual": self.perceptual(pictures, target).mean(),
-        }
+        terms = {"l1": ((pictures - target).abs() * weights).mean()}
+        with self._reduced():
+            terms["perceptual"] = self.perceptual(pictures, target).mean()
         loss = terms["l1"] + config.weight_perceptual * terms["perceptual"]
         base = ws.mean(1, keepdim=True)
         loss = loss + 2e-3 * (ws - base).square().mean() + 1e-4 * base.square().mean()
@@ -178,7 +201,8 @@ class Trainer:
             half = max(1, config.batch // 2)
             with torch.no_grad():
                 wanted = self.identity(target[:half])
-            terms["identity"] = 1 - (self.identity(pictures[:half]) * wanted).sum(1).mean()
+            found = self.identity(pictures[:half])
+            terms["identity"] = 1 - (found * wanted).sum(1).mean()
             loss = loss + config.weight_identity * config.identity_every * terms["identity"]
         if config.weight_adversarial:
             self.discriminator.requires_grad_(False)
@@ -273,9 +297,36 @@ def feature_weights(points: Tensor, size: int, extra: float) -> Tensor:
     return 1 + extra * bumps.amax(1, keepdim=True)
 
 
-def load_generator_start(model: MiniModel, generator: Generator) -> None:
-    """Copy another generator's weights into the model."""
-    model.generator.load_state_dict(generator.state_dict())
+def feature_type(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type of features that a name of `TrainConfig.precision` means on a device."""
+    if precision == "auto":
+        computes = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        precision = "bf16" if computes else "fp32"
+    types = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    if precision not in types:
+        raise SystemExit(f"--precision: expected auto, bf16 or fp32, found {precision}")
+    return types[precision]
+
+
+def load_start(model: MiniModel, folder: Path) -> None:
+    """Copy the parts of a bundle of the same shapes into the model; its mapping network is not
+    trained here and stays behind."""
+    bundle = load_bundle(folder)
+    generator = {
+        name: value
+        for name, value in bundle.generator.state_dict().items()
+        if not name.startswith("mapping.")
+    }
+    model.generator.load_state_dict(generator)
+    model.inverter.load_state_dict(bundle.inverter.state_dict())
+    model.pose_flow.load_state_dict(bundle.module("pose_flow").state_dict())
+    model.estimator.load_state_dict(bundle.module("estimator").state_dict())
+    widths = model.generator.config.style_widths
+    matrices = bundle.controls.matrix.float().split(list(widths), dim=1)
+    table = model.generator.config.style_table
+    kept = [m for m, entry in zip(matrices, table, strict=True) if entry.kind != "torgb"]
+    with torch.no_grad():
+        model.directions.copy_(torch.cat(kept, dim=1))
 
 
 def main() -> None:
@@ -283,6 +334,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("packs", "teachers", "out", "cache"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="bundle to start from, without a checkpoint")
     parser.add_argument("--lpips-heads", type=Path, help="lpips v0.1 squeeze.pth, for validation")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -86,9 +86,21 @@ class MiniModel(nn.Module):
             Pictures `[N, 3, H, W]` and the ID latents `[N, L, D]`.
         """
         ws = self.inverter(identity.images)
+        return self.move(ws, identity, motion), ws
+
+    def move(
+        self,
+        ws: Tensor,
+        identity: FaceBatch,
+        motion: FaceBatch,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Render ID latents `[N, L, D]` of one batch with the motion of another; features in
+        `dtype`."""
         controls = self.controls_of(motion) - self.controls_of(identity)
         styles = self.styles(ws, identity.pose_degrees, motion.pose_degrees, controls)
-        return self.generator.synthesize(styles), ws
+        return self.generator.synthesize(styles, dtype=dtype)
 
 
 def mirror_order(points: NDArray[np.float32]) -> NDArray[np.int64]:
