@@ -88,6 +88,14 @@ def cover(picture: Picture, generator: np.random.Generator) -> Picture:
     return np.asarray(covered, np.uint8)
 
 
+def smooth_field(size: int, reach: float, generator: np.random.Generator) -> NDArray[np.float32]:
+    """Return a smooth random displacement along one axis, `[size, size]`, `reach` px rms or so."""
+    cells = int(generator.integers(3, 8))
+    coarse = generator.standard_normal((cells, cells)).astype(np.float32)
+    field = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(np.float32(reach) * field, np.float32)
+
+
 def shuffled(picture: Picture, generator: np.random.Generator) -> Picture:
     """Return a picture cut into tiles in random order, each turned: texture without a face."""
     size = picture.shape[0]

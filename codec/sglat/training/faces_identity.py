@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,19 +12,24 @@ import torch
 import typer
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sglat.networks.embedded_identity import DIMENSIONS, IdentityNetwork
 from sglat.networks.embedded_views import LEFT_EYE, RIGHT_EYE
 from sglat.training.data import Faces, prepare
 from sglat.training.faces_augment import Picture, cover, cut, degrade
+from sglat.training.faces_hard import TunedGenerator, fooled
 from sglat.training.faces_landmarks import to_input
 from sglat.training.faces_loop import Batch, LoopConfig, fit
+from sglat.training.teachers import MobileFaceIdentity
 
 # Where the teacher expects eyes, nose tip and mouth corners in its 112 px input, left to right.
 TEMPLATE = np.array(((38.3, 51.7), (73.5, 51.5), (56.0, 71.7), (41.5, 92.4), (70.7, 92.2)))
 TEMPLATE_SIZE = 112
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 DEVIATION = np.array((0.229, 0.224, 0.225), np.float32)
+NUM_HARD = 8  # pictures made to fool the network, where a step has them
+HARD_SHARE = 0.35  # of the steps
 
 
 class IdentityTask:
@@ -32,15 +38,33 @@ class IdentityTask:
     name = "identity"
 
     def __init__(
-        self, faces: Faces, vectors: NDArray[np.float32], recipes: NDArray[np.float32]
+        self,
+        faces: Faces,
+        vectors: NDArray[np.float32],
+        recipes: NDArray[np.float32],
+        *,
+        teacher: MobileFaceIdentity | None = None,
+        generator: TunedGenerator | None = None,
     ) -> None:
-        """Take the teacher's vectors `[M, 128]` of the mixes `[M, 3]`: row, other row, share."""
-        self.faces = faces
+        """Take the teacher's vectors `[M, 128]` of the mixes `[M, 3]`: row, other row, share.
+
+        With the teacher itself the network also learns from pictures that fool it; with a
+        generator, from generator outputs tuned to fool it.
+        """
+        self.faces, self.teacher, self.generator = faces, teacher, generator
         train = set(faces.rows(split="train").tolist())
         is_train = [int(a) in train and int(b) in train for a, b, _ in recipes]
         self.vectors, self.recipes = vectors, recipes
         self.train_items = np.flatnonzero(is_train)
         self.val_rows = faces.rows(split="val", stills=True)
+        persons = faces.labels["identity"][recipes[:, 0].astype(np.int64)].astype(np.int64)
+        self.persons = np.where(recipes[:, 2] >= 1, persons, -1)
+        known = self.train_items[self.persons[self.train_items] >= 0]
+        groups = np.split(
+            known[np.argsort(self.persons[known], kind="stable")],
+            np.cumsum(np.unique(self.persons[known], return_counts=True)[1])[:-1],
+        )
+        self.groups = [group for group in groups if len(group) > 1]
 
     def build(self) -> nn.Module:
         """Return the untrained network."""
@@ -48,9 +72,19 @@ class IdentityTask:
 
     def batch(self, generator: np.random.Generator, size: int) -> Batch:
         """Return crops and the vectors they should get."""
-        items = generator.choice(self.train_items, size, replace=False)
+        single = generator.choice(self.train_items, size - size // 3 // 2 * 2, replace=False)
+        chosen = generator.choice(len(self.groups), size // 3 // 2, replace=False)
+        pairs = [generator.choice(self.groups[int(g)], 2, replace=False) for g in chosen]
+        items = np.concatenate([single, *pairs])
         crops = np.stack([self._crop(int(item), generator) for item in items])
-        return {"crop": torch.from_numpy(crops), "vector": torch.from_numpy(self.vectors[items])}
+        persons = self.persons[items]
+        persons = np.where(persons >= 0, persons, -1 - np.arange(len(items)))  # nobody else's
+        return {
+            "crop": torch.from_numpy(crops),
+            "vector": torch.from_numpy(self.vectors[items]),
+            "person": torch.from_numpy(persons),
+            "seed": torch.from_numpy(generator.integers(0, 1 << 31, 1)),
+        }
 
     def _crop(self, item: int, generator: np.random.Generator) -> Picture:
         picture = mix(self.faces, self.recipes[item])
@@ -67,12 +101,56 @@ class IdentityTask:
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return one minus the cosine, and how far the similarities within the batch are off."""
-        found, wanted = network(to_input(batch["crop"])).float(), batch["vector"]
+        crops = to_input(batch["crop"])
+        found, wanted = network(crops).float(), batch["vector"]
         cosine = (found * wanted).sum(1).mean()
         off = (found @ found.T - wanted @ wanted.T).square()
         relation = off.sum() / (len(off) * (len(off) - 1))
-        loss = (1 - cosine) + 3 * relation
-        return loss, {"cosine": float(cosine.detach()), "relation": float(relation.detach())}
+        contrast = same_person(found, batch["person"])
+        loss = (1 - cosine) + 3 * relation + 0.1 * contrast
+        parts = {"cosine": cosine, "relation": relation, "contrast": contrast}
+        generator = np.random.default_rng(int(batch["seed"][0]))
+        if self.teacher is not None and network.training and generator.random() < HARD_SHARE:
+            hard, vectors = self._hard(network, crops, generator)
+            parts["hard"] = (network(hard).float() * vectors).sum(1).mean()
+            loss = loss + 0.5 * (1 - parts["hard"])
+        return loss, {key: float(value.detach()) for key, value in parts.items()}
+
+    def _hard(
+        self, network: nn.Module, crops: Tensor, generator: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return pictures that the network takes for others than they are, and their vectors."""
+        assert self.teacher is not None
+        reference, other = crops[:NUM_HARD], crops[NUM_HARD : 2 * NUM_HARD]
+        size = crops.shape[-1]
+        kind = generator.random()
+        network.eval()
+        if kind < 0.3 and self.generator is not None:
+            hard = self.generator.tuned(
+                reference[: NUM_HARD // 2], self._distance(network, reference[: NUM_HARD // 2]),
+                steps=int(generator.integers(0, 6)), rate=float(generator.uniform(0.003, 0.02)),
+            )  # fmt: skip
+        else:
+            if kind < 0.55 and self.generator is not None:
+                start = self.generator.pictures(reference)
+            elif kind < 0.75:
+                small = functional.interpolate(reference, scale_factor=0.15, mode="area")
+                start = functional.interpolate(small, (size, size), mode="bicubic").clamp(-1, 1)
+            else:
+                share = float(generator.uniform(0.2, 0.9))
+                start = share * other + (1 - share) * reference
+            distance = self._distance(network, reference)
+            steps = int(generator.integers(1, 7))
+            hard = fooled(start, reference, distance, generator, steps=steps)
+        network.train()
+        with torch.no_grad():
+            return hard, self.teacher(hard).float()
+
+    @staticmethod
+    def _distance(network: nn.Module, reference: Tensor) -> Callable[[Tensor], Tensor]:
+        with torch.no_grad():
+            wanted = network(reference).float()
+        return lambda pictures: 1 - (network(pictures).float() * wanted).sum(1)
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
@@ -88,6 +166,17 @@ class IdentityTask:
             "auc": pair_auc(vectors, identity[rows]),
             "teacher_auc": pair_auc(teacher, identity[rows]),
         }
+
+
+def same_person(vectors: Tensor, persons: Tensor) -> Tensor:
+    """Return how poorly pictures of one person find each other among all others of a batch."""
+    logits = 12 * (vectors @ vectors.T)
+    logits = logits - 1e4 * torch.eye(len(vectors), device=vectors.device)
+    same = (persons[:, None] == persons[None]) & ~torch.eye(
+        len(persons), dtype=torch.bool, device=persons.device
+    )
+    likelihood = (logits.log_softmax(1) * same).sum(1)[same.any(1)]
+    return -likelihood.sum() / same.any(1).sum().clamp(min=1)
 
 
 def mix(faces: Faces, recipe: NDArray[np.float32]) -> Picture:
@@ -188,7 +277,9 @@ def main(
         folder=folder, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
         seed=seed, device=device, start=start,
     )  # fmt: skip
-    fit(IdentityTask(faces, vectors, recipes), config)
+    frozen = MobileFaceIdentity(teacher).to(device).eval()
+    tuned = TunedGenerator() if device == "cpu" else None
+    fit(IdentityTask(faces, vectors, recipes, teacher=frozen, generator=tuned), config)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sglat.networks.embedded_blocks import folded_state
+from sglat.training.faces_start import fill_folded
 
 Batch = dict[str, Tensor]
+NUM_MEASURED = 192  # pictures whose statistics stand in for the folded normalisation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,11 @@ class LoopConfig:
     seed: int = 0
     device: str = "cpu"
     start: Path | None = None
-    """Checkpoint of an earlier run whose averaged weights to begin with."""
+    """What to begin with: the checkpoint of an earlier run, of which the averaged weights are
+    taken, or exported weights (`.safetensors`)."""
+    precision: str = "auto"
+    """Of the networks' features: `bf16`, `fp32`, or `auto`: bf16 where the device computes in
+    it."""
 
 
 class Task(Protocol):
@@ -70,18 +76,19 @@ def fit(task: Task, config: LoopConfig) -> nn.Module:
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     checkpoint_path = config.folder / f"{task.name}.ckpt"
-    step = _resume(checkpoint_path, config, network, averaged, optimizer)
+    step = _resume(checkpoint_path, config, task, network, averaged, optimizer)
     log_path = config.folder / f"{task.name}.jsonl"
     began, figures = time.monotonic(), dict[str, float]()
+    if step == 0 and config.start is not None:
+        _log(log_path, {"step": 0}, task.validate(averaged))
+    dtype = feature_type(config.precision, device)
     while step < config.steps:
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _schedule(step, config)
         generator = np.random.default_rng((config.seed, step))
-        batch = {
-            key: value.to(device) for key, value in task.batch(generator, config.batch_size).items()
-        }
+        batch = _on(device, task.batch(generator, config.batch_size))
         network.train()
-        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             loss, parts = task.loss(network, batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -93,13 +100,25 @@ def fit(task: Task, config: LoopConfig) -> nn.Module:
             figures[key] = 0.98 * figures.get(key, value) + 0.02 * value
         if step % config.validate_every == 0 or step == config.steps:
             row = {"step": step, "seconds": round(time.monotonic() - began, 1)}
-            row |= {key: round(value, 5) for key, value in figures.items()}
-            row |= {f"val_{key}": round(value, 5) for key, value in task.validate(averaged).items()}
-            with log_path.open("a") as log:
-                print(json.dumps(row), file=log)
+            _log(log_path, row | figures, task.validate(averaged))
             _save(checkpoint_path, step, network, averaged, optimizer)
             export(averaged, config.folder / f"faces_{task.name}.safetensors")
     return averaged
+
+
+def feature_type(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type of features that a `LoopConfig.precision` means on a device.
+
+    Raises:
+        ValueError: another word.
+    """
+    if precision == "auto":
+        computes = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        precision = "bf16" if computes else "fp32"
+    types = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    if precision not in types:
+        raise ValueError(f"precision: expected auto, bf16 or fp32, found {precision}")
+    return types[precision]
 
 
 def export(network: nn.Module, path: Path) -> None:
@@ -109,6 +128,16 @@ def export(network: nn.Module, path: Path) -> None:
     save_file(state, temporary)
     temporary.chmod(0o644)
     temporary.replace(path)
+
+
+def _on(device: torch.device, batch: Batch) -> Batch:
+    return {key: value.to(device) for key, value in batch.items()}
+
+
+def _log(path: Path, row: dict[str, float], validated: dict[str, float]) -> None:
+    row = row | {f"val_{key}": value for key, value in validated.items()}
+    with path.open("a") as log:
+        print(json.dumps({key: round(value, 5) for key, value in row.items()}), file=log)
 
 
 def _schedule(step: int, config: LoopConfig) -> float:
@@ -143,6 +172,7 @@ def _save(
 def _resume(
     path: Path,
     config: LoopConfig,
+    task: Task,
     network: nn.Module,
     averaged: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -153,7 +183,12 @@ def _resume(
         averaged.load_state_dict(state["averaged"])
         optimizer.load_state_dict(state["optimizer"])
         return int(state["step"])
-    if config.start is not None:
+    if config.start is not None and config.start.suffix == ".safetensors":
+        sample = task.batch(np.random.default_rng((config.seed, 1 << 30)), NUM_MEASURED)
+        sample = _on(torch.device(config.device), sample)
+        fill_folded(network, load_file(config.start), lambda: task.loss(network, sample))
+        averaged.load_state_dict(network.state_dict())
+    elif config.start is not None:
         state = torch.load(config.start, map_location=config.device, weights_only=True)
         network.load_state_dict(state["averaged"])
         averaged.load_state_dict(state["averaged"])

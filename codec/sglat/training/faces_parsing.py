@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from sglat.networks.embedded_parsing import INPUT_SIZE, NUM_CLASSES, ParsingNetwork
 from sglat.training.data import read_parsing
-from sglat.training.faces_augment import degrade
+from sglat.training.faces_augment import cover, degrade, smooth_field
 from sglat.training.faces_landmarks import to_input
 from sglat.training.faces_loop import Batch, LoopConfig, fit
 
@@ -43,6 +43,7 @@ class ParsingTask:
         self.val_rows = held_back
         self.train_rows = np.setdiff1d(np.arange(len(names)), held_back)
         present = np.stack([np.bincount(m.ravel(), minlength=NUM_CLASSES) for m in masks])
+        self.donors = {k: self.train_rows[present[self.train_rows, k] > 60] for k in RARE}
         rare = (present[self.train_rows][:, RARE] > 60).sum(1)
         self.weights = (1.0 + 1.5 * rare) / (1.0 + 1.5 * rare).sum()
         share = present[self.train_rows].sum(0) / present[self.train_rows].sum()
@@ -65,21 +66,51 @@ class ParsingTask:
     def _sample(
         self, row: int, generator: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        picture, mask = self._mirrored(row, generator)
+        if generator.random() < 0.35:
+            picture, mask = self._with_thing(picture, mask, generator)
+        turn, zoom = generator.normal(0, 9), np.exp(generator.normal(0, 0.11))
+        matrix = np.asarray(cv2.getRotationMatrix2D((63.5, 63.5), turn, zoom), np.float64)
+        matrix[:, 2] += generator.normal(0, 5, 2)
+        inverse = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+        y, x = np.mgrid[:INPUT_SIZE, :INPUT_SIZE].astype(np.float32)
+        if generator.random() < 0.6:
+            reach = generator.uniform(0, 3.5)
+            x, y = (axis + smooth_field(INPUT_SIZE, reach, generator) for axis in (x, y))
+        source = np.stack((x, y), -1) @ inverse[:, :2].T + inverse[:, 2]
+        in_picture = source.astype(np.float32)
+        in_mask = (2 * source + 0.5).astype(np.float32)  # masks have 256 px; pixel centres agree
+        border = cv2.BORDER_REFLECT_101
+        crop = cv2.remap(picture, in_picture, None, cv2.INTER_LINEAR, borderMode=border)
+        view = cv2.remap(mask, in_mask, None, cv2.INTER_NEAREST, borderMode=border)
+        crop = degrade(np.asarray(crop, np.uint8), generator, 0.9)
+        if generator.random() < 0.1:  # part unseen, its classes still asked for
+            crop = cover(crop, generator)
+        return crop, np.asarray(view, np.uint8)
+
+    def _mirrored(
+        self, row: int, generator: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         picture, mask = self.pictures[row], self.masks[row]
         if generator.random() < 0.5:
             picture = np.ascontiguousarray(picture[:, ::-1])
             mask = MIRRORED[np.ascontiguousarray(mask[:, ::-1])]
-        turn, zoom = generator.normal(0, 7), np.exp(generator.normal(0, 0.09))
-        matrix = np.asarray(cv2.getRotationMatrix2D((64.0, 64.0), turn, zoom), np.float64)
-        matrix[:, 2] += generator.normal(0, 5, 2)
-        doubled = matrix.copy()
-        doubled[:, :2] /= 2  # from mask pixels (256) to the view (128); centres of pixels agree
-        doubled[:, 2] += doubled[:, :2] @ (-0.5, -0.5)
+        return picture, mask
+
+    def _with_thing(
+        self, picture: NDArray[np.uint8], mask: NDArray[np.uint8], generator: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return a face that wears glasses, an earring, a necklace or a hat of another face."""
+        kind = int(generator.choice(RARE))
+        if not len(self.donors[kind]):
+            return picture, mask
+        worn, worn_mask = self._mirrored(int(generator.choice(self.donors[kind])), generator)
+        there = (worn_mask == kind).astype(np.uint8)
         size = (INPUT_SIZE, INPUT_SIZE)
-        border = cv2.BORDER_REFLECT_101
-        crop = cv2.warpAffine(picture, matrix, size, borderMode=border)
-        view = cv2.warpAffine(mask, doubled, size, flags=cv2.INTER_NEAREST, borderMode=border)
-        return degrade(np.asarray(crop, np.uint8), generator, 0.7), np.asarray(view, np.uint8)
+        share = cv2.resize(cv2.dilate(there, np.ones((3, 3), np.uint8)) * 255, size)
+        alpha = (cv2.GaussianBlur(share, (3, 3), 0).astype(np.float32) / 255)[..., None]
+        mixed = alpha * worn + (1 - alpha) * picture
+        return mixed.astype(np.uint8), np.where(there > 0, worn_mask, mask)
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return weighted cross entropy and the soft Dice loss of the classes present."""
