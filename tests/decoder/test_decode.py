@@ -14,6 +14,7 @@ import torch
 
 from sglat.bitstream.reader import Reader
 from sglat.bitstream.records import Picture
+from sglat.bitstream.seek import SeekableFile
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.backdrop import StillBackdrop
 from sglat.decoder.decode import DecodeConfig, Decoder, decode, prefetch
@@ -85,6 +86,49 @@ def test_a_range_in_time_is_the_same_frames(tmp_path: Path, bundle: Bundle) -> N
     assert np.abs(frames[0].picture.astype(int) - whole[6].picture).max() <= 1
 
 
+def without_group(path: Path, at: int) -> Path:
+    """Damage one motion group of a file."""
+    with path.open("rb") as file:
+        offset = SeekableFile(file).index[at].offset
+    data = bytearray(path.read_bytes())
+    data[offset + 20] ^= 0x55
+    path.write_bytes(data)
+    return path
+
+
+def test_a_later_start_does_not_read_the_groups_before(tmp_path: Path, bundle: Bundle) -> None:
+    path = write_file(tmp_path / "a.sglat", bundle, frames=40)
+    whole = pictures(path, bundle)
+    damaged = without_group(path, 1)
+    with pytest.raises(FormatError):
+        pictures(damaged, bundle)
+    difference = pictures(damaged, bundle, start_seconds=0.76).astype(int) - whole[19:]
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_start_in_a_pipe_reads_from_the_front(tmp_path: Path, bundle: Bundle) -> None:
+    path = write_file(tmp_path / "a.sglat", bundle, frames=40)
+
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def seek(self, *place: int) -> int:
+            raise OSError("a pipe")
+
+    decoder = Decoder(
+        Pipe(path.read_bytes()), bundle=bundle, config=DecodeConfig(start_seconds=1.2)
+    )
+    assert [frame.index for frame in decoder.frames()] == list(range(30, 40))
+
+
+def test_a_file_without_its_end_is_read_from_the_front(tmp_path: Path, bundle: Bundle) -> None:
+    path = write_file(tmp_path / "a.sglat", bundle, frames=40)
+    path.write_bytes(path.read_bytes()[:-40])
+    frames = decode(path, bundle=bundle, config=DecodeConfig(start_seconds=1.0, end_seconds=1.2))
+    assert [frame.index for frame in frames] == list(range(25, 30))
+
+
 def test_fewer_layers_show_another_picture(tmp_path: Path, bundle: Bundle) -> None:
     path = write_file(tmp_path / "a.sglat", bundle)
     assert not np.array_equal(pictures(path, bundle, layers=1), pictures(path, bundle))
@@ -149,14 +193,18 @@ def test_variable_time_stamps_reach_the_video_exactly(tmp_path: Path, bundle: Bu
     assert times == [Fraction(stamp, 1000) for stamp in stamps]
 
 
-def with_sound(folder: Path, bundle: Bundle) -> tuple[Path, list[bytes]]:
+def with_sound(
+    folder: Path, bundle: Bundle, *, is_interleaved: bool = False
+) -> tuple[Path, list[bytes]]:
     source = write_video(
         folder / "in.mp4", [moving_square(i) for i in range(50)], audio_codec="aac"
     )
     with AudioReader(source) as reader:
         assert reader.format is not None
         audio = reader.format, list(reader)
-    path = write_file(folder / "a.sglat", bundle, frames=50, audio=audio)
+    path = write_file(
+        folder / "a.sglat", bundle, frames=50, audio=audio, is_interleaved=is_interleaved
+    )
     return path, [packet.data for packet in audio[1]]
 
 
@@ -167,8 +215,11 @@ def test_sound_comes_back_bit_for_bit(tmp_path: Path, bundle: Bundle) -> None:
         assert [packet.data for packet in reader] == sent
 
 
-def test_a_range_keeps_its_own_sound_in_step(tmp_path: Path, bundle: Bundle) -> None:
-    path, sent = with_sound(tmp_path, bundle)
+@pytest.mark.parametrize("is_interleaved", [False, True])
+def test_a_range_keeps_its_own_sound_in_step(
+    tmp_path: Path, bundle: Bundle, is_interleaved: bool
+) -> None:
+    path, sent = with_sound(tmp_path, bundle, is_interleaved=is_interleaved)
     config = DecodeConfig(start_seconds=0.8, end_seconds=1.6)
     write_out(path, bundle, tmp_path / "a.mp4", config)
     with AudioReader(tmp_path / "a.mp4") as reader:
@@ -178,6 +229,8 @@ def test_a_range_keeps_its_own_sound_in_step(tmp_path: Path, bundle: Bundle) -> 
     original_seconds = (first - 1) * 1024 / 48000  # AAC: one packet of priming
     assert abs(float(packets[0].pts * base) - (original_seconds - 0.8)) < 0.001
     assert float(packets[-1].pts * base) < 0.8 + 1024 / 48000
+    assert float(packets[0].pts * base) <= 0
+    assert float(packets[-1].pts * base) > 0.8 - 2 * 1024 / 48000
 
 
 def test_the_video_says_that_it_is_generated(tmp_path: Path, bundle: Bundle) -> None:

@@ -77,8 +77,12 @@ def write_file(
     audio: tuple[AudioFormat, list[AudioPacket]] | None = None,
     consent: str = "",
     group_frames: int = 8,
+    is_interleaved: bool = False,
 ) -> Path:
-    """Write a file with random motion; placement wanders about the middle of the frame."""
+    """Write a file with random motion; placement wanders about the middle of the frame.
+
+    With `is_interleaved` each group has its audio before it; else all audio comes first.
+    """
     random = np.random.default_rng(seed)
     header = Header(
         decoder_id=bundle.decoder_id,
@@ -105,19 +109,28 @@ def write_file(
         writer.put_provenance(Provenance(generated_by="sglat test", consent=consent))
         if audio is not None:
             writer.put_audio_format(audio[0])
-            writer.put_audio(audio[1])
+            if not is_interleaved:
+                writer.put_audio(audio[1])
         values = None
         if source_size is not None:
             middle = np.array([source_size[0] / 2, source_size[1] / 2, source_size[1] * 0.6, 4.0])
             wander = np.cumsum(random.integers(-1, 2, (frames, 4)), axis=0)
             values = (np.round(middle / PLACEMENT_STEPS) + wander).astype(np.int32)
-        writer.put_motion(
-            Motion(
-                values=motion,
-                steps=MOTION_STEPS,
-                pts=None if pts is None else np.array(pts, np.int64),
-            ),
-            None if values is None else Placement(values=values, steps=PLACEMENT_STEPS),
-        )
+        for first in range(0, frames, group_frames):
+            span = slice(first, first + group_frames)
+            if audio is not None and is_interleaved:
+                ends = min(first + group_frames, frames) * time_base
+                begins = first * time_base if first else Fraction(-1)
+                base = audio[0].time_base
+                packets = [p for p in audio[1] if begins <= p.dts * base < ends]
+                writer.put_audio(packets)
+            writer.put_motion(
+                Motion(
+                    values=motion[span],
+                    steps=MOTION_STEPS,
+                    pts=None if pts is None else np.array(pts[span], np.int64),
+                ),
+                None if values is None else Placement(values=values[span], steps=PLACEMENT_STEPS),
+            )
         writer.close()
     return path

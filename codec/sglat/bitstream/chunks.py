@@ -67,6 +67,11 @@ class ByteSource:
         self._file = file
         self.position = position
 
+    def jump(self, position: int) -> None:
+        """Go on at another place of a seekable file."""
+        self._file.seek(position)
+        self.position = position
+
     def read_some(self, count: int) -> bytes:
         """Return `count` bytes, or fewer only at the end of the input."""
         pieces: list[bytes] = []

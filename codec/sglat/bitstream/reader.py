@@ -45,6 +45,7 @@ from sglat.bitstream.records import (
     Placement,
     Provenance,
 )
+from sglat.bitstream.seek import SeekableFile
 from sglat.bitstream.tracker import Tracker
 from sglat.errors import FormatError
 
@@ -103,7 +104,9 @@ class Reader:
         self._waiting_placement: Placement | None = None
         self._pending: list[tuple[GroupHead, Placement | None, tuple[AudioPacket, ...]]] = []
         self._ready: list[Group] = []
-        self._chunks = read_chunks(ByteSource(file))
+        self._file, self._source = file, ByteSource(file)
+        self._has_skipped = False
+        self._chunks = read_chunks(self._source)
         first = next(self._chunks)
         self.header: Header = unpack_header(first.payload, offset=first.payload_offset)
         self._tracker = Tracker(self.header)
@@ -180,8 +183,32 @@ class Reader:
             )
             self.identity_sha256 = self._identity_digest.digest()
 
+    def skip_to(self, ticks: int) -> None:
+        """Go on shortly before a time, by the index; groups in between are neither read nor hashed.
+
+        To be called before the first group is taken. Without an index, or in a pipe, nothing is
+        skipped.
+
+        Raises:
+            FormatError: the index names another place.
+        """
+        if not self._file.seekable():
+            return
+        back, sound = self._source.position, self.audio_format
+        heard = None if sound is None else int(ticks * self.header.time_base / sound.time_base)
+        place = SeekableFile(self._file).place_before(ticks, heard)
+        self._source.jump(back)
+        if place is None:
+            return
+        self._source.jump(place[0])
+        self._tracker.skip_to(place[1])
+        self._has_skipped, self._waiting_placement, self._packets = True, None, []
+        self._ahead = self._next_of_motion()
+
     def _check_hash(self, chunk: Chunk) -> None:
         assert self.end is not None
+        if self._has_skipped:
+            return
         found = self._digest.digest()
         if found != self.end.motion_sha256:
             raise FormatError(

@@ -47,6 +47,8 @@ class SeekableFile:
         self.header: Header = unpack_header(head.payload, offset=head.payload_offset)
         self._after_header = source.position
         self.is_index_rebuilt = False
+        self.audio_index: tuple[tuple[int, int], ...] = ()
+        """Offset and first time stamp of each run of audio packets; empty if rebuilt."""
         try:
             self.index = self._read_index()
         except FormatError:
@@ -83,6 +85,7 @@ class SeekableFile:
             start_ticks=self.header.start_ticks,
             offset=chunk.payload_offset,
         )
+        self.audio_index = tuple(index.audio)
         return index.groups
 
     def _scan(self) -> tuple[IndexEntry, ...]:
@@ -136,6 +139,29 @@ class SeekableFile:
         """Return the group that holds a frame."""
         starts = [entry.first_frame for entry in self.index]
         return self._group(max(0, bisect_right(starts, frame) - 1))
+
+    def place_before(self, ticks: int, audio_ticks: int | None) -> tuple[int, int] | None:
+        """Return where to read on for a time: an offset, and the frame its first group begins with.
+
+        From there a reader meets the group on screen at that time with its placement, and the audio
+        packet that sounds then. None: the file must be read from the front.
+
+        Args:
+            ticks: time in the file's time base.
+            audio_ticks: the same time in the audio's time base; None without sound.
+        """
+        at = bisect_right(self._stamps, ticks) - 1
+        if at < 1 or self.is_index_rebuilt:
+            return None
+        before = self.index[at - 1].offset
+        self._file.seek(before)
+        _, packed = _HEAD.unpack(ByteSource(self._file).read(CHUNK_HEAD_BYTES, "a head"))
+        offset = before + (packed >> 8) + CHUNK_FRAME_BYTES
+        if audio_ticks is not None:
+            heard = [place for place, first in self.audio_index if first <= audio_ticks]
+            offset = min(offset, heard[-1] if heard else 0)
+        following = next(entry for entry in self.index if entry.offset > offset)
+        return (offset, following.first_frame) if following.first_frame > 0 else None
 
     def end_ticks(self) -> int:
         """Return the first tick after the last frame; at a variable rate it lasts one tick.

@@ -21,6 +21,13 @@ class Tracker:
         self._last_pts: int | None = None
         self._placement: tuple[int, int, int] | None = None
         self._index: tuple[int, extras.Index] | None = None
+        self._has_skipped = False
+
+    def skip_to(self, frame: int) -> None:
+        """Expect the group that begins with a frame next; what was seen so far is forgotten."""
+        self.frame_count, self._has_skipped = frame, True
+        self.groups, self.audio = [], []
+        self._last_pts = self._placement = None
 
     def group(self, chunk: Chunk) -> GroupHead:
         """Read and check the head of a MOTN chunk."""
@@ -73,7 +80,11 @@ class Tracker:
             offset=chunk.payload_offset,
         )
         found = [(entry.frame_count, entry.offset, entry.first_pts) for entry in index.groups]
-        if found != self.groups or list(index.audio) != self.audio:
+        audio = list(index.audio)
+        if self._has_skipped:
+            found = found[len(found) - len(self.groups) :]
+            audio = audio[len(audio) - len(self.audio) :]
+        if found != self.groups or audio != self.audio:
             raise FormatError(
                 "bad-index", "expected the groups of this file, found others", offset=chunk.offset
             )

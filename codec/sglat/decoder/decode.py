@@ -212,6 +212,8 @@ class Decoder:
     def _batches(self) -> Iterator[_Rows]:
         """Yield wanted frames, at most `batch` at a time, never across motion groups."""
         start, end = self._range
+        if self.config.start_seconds > 0:
+            self.reader.skip_to(start)
         for group in self._groups:
             self._audio.extend(group.packets)
             rows = _rows_of(group, self.header)
@@ -226,6 +228,8 @@ class Decoder:
     def _read_audio_until(self, end: int | None) -> None:
         """Read on for the sound that belongs to frames already shown."""
         sound = self.reader.audio_format
+        if sound is None and end is not None:
+            return
         for group in self._groups:
             self._audio.extend(group.packets)
             if sound is None or end is None or not group.packets:
