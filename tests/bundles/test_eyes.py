@@ -57,28 +57,47 @@ def test_a_bundles_own_identity_network_is_preferred_and_has_a_gradient(tmp_path
     make_tiny_bundle(tmp_path / "other")
     add_face_network(tmp_path / "other", "identity", "arcface", ArcFace().state_dict())
     crops = torch.rand(1, 3, 256, 256, requires_grad=True)
-    embedded = Bundle(tmp_path / "other").faces.embed(crops)
+    faces = Bundle(tmp_path / "other").faces
+    embedded = faces.embed_for_loss(crops)
     assert embedded.shape == (1, 512)  # the embedded one has fewer
+    torch.testing.assert_close(faces.embed(crops), embedded, rtol=0, atol=0)
     embedded.sum().backward()  # type: ignore[no-untyped-call]
     assert crops.grad is not None and bool(crops.grad.abs().sum() > 0)
 
 
-def test_insightface_finds_the_faces_where_it_is_present(
-    embedded: Path, monkeypatch: pytest.MonkeyPatch
+class Finder:
+    """Stands in for insightface."""
+
+    def __init__(self, base: Any) -> None:
+        self.base = base
+
+    def detect(self, _: Any) -> list[str]:
+        return ["found by insightface"]
+
+    def embed(self, crops: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(crops), 2), 0.5)
+
+
+@pytest.mark.parametrize("has_own_networks", [False, True])
+def test_insightface_finds_and_judges_where_it_is_present_but_gives_no_gradient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedded: Path, has_own_networks: bool
 ) -> None:
-    class Finder:
-        def __init__(self, base: Any) -> None:
-            self.base = base
-
-        def detect(self, _: Any) -> list[str]:
-            return ["found by insightface"]
-
+    folder, size = embedded, 128
+    if has_own_networks:
+        folder, size = tmp_path / "other", 512
+        make_tiny_bundle(folder)
+        add_face_network(folder, "identity", "arcface", ArcFace().state_dict())
     monkeypatch.setattr(eyes, "choose_face_analysis", lambda base, root: Finder(base))
-    faces = Bundle(embedded).faces
+    faces = Bundle(folder).faces
     assert isinstance(faces, MixedAnalysis)
     assert faces.detect(np.zeros((8, 8, 3), np.uint8)) == ["found by insightface"]
+    crops = torch.rand(1, 3, 256, 256, requires_grad=True)
+    assert faces.embed(crops.detach()).tolist() == [[0.5, 0.5]]
+    vectors = faces.embed_for_loss(crops)
+    assert vectors.shape == (1, size)
+    vectors.sum().backward()  # type: ignore[no-untyped-call]
+    assert crops.grad is not None and bool(crops.grad.abs().sum() > 0)
     assert isinstance(faces.parser, EmbeddedAnalysis)
-    assert isinstance(faces.embedder, EmbeddedAnalysis)
 
 
 def test_a_fetched_pack_is_looked_for_in_the_cache(

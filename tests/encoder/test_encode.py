@@ -30,6 +30,8 @@ class Eyes(DrawnFaces):
     def embed(self, crops: Tensor) -> Tensor:
         return F.normalize(F.adaptive_avg_pool2d(crops, 4).flatten(1) + 0.1, dim=1)
 
+    embed_for_loss = embed
+
     def parse(self, crops: Tensor) -> Tensor:
         classes = torch.zeros(len(crops), 19, *crops.shape[2:])
         classes[:, 1] = 1.0

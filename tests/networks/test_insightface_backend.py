@@ -54,24 +54,33 @@ class Embedded:
     def embed(self, crops: Tensor) -> Tensor:
         raise AssertionError("insightface embeds")
 
+    def embed_for_loss(self, crops: Tensor) -> Tensor:
+        return crops * 2
 
-class FakeApp:
-    """Stands in for `insightface.app.FaceAnalysis`."""
 
-    def __init__(self, **options: Any) -> None:
-        self.options = options
+class FakeZoo(ModuleType):
+    """Stands in for `insightface.model_zoo`; the real one is in test_insightface_package.py."""
+
+    def __init__(self) -> None:
+        super().__init__("insightface.model_zoo")
         self.seen: list[NDArray[np.uint8]] = []
-        self.models = {
-            "detection": SimpleNamespace(detect=self.find),
-            "recognition": SimpleNamespace(get_feat=self.features),
-            "landmark_2d_106": SimpleNamespace(get=self.points),
+        self.opened: list[str] = []
+        self.prepared: dict[str, Any] = {}
+
+    def get_model(self, name: str, *, providers: list[str]) -> SimpleNamespace:
+        self.opened.append(name)
+        assert providers == ["CPUExecutionProvider"]
+        models = {
+            backend.DETECTOR_FILE: SimpleNamespace(
+                taskname="detection", detect=self.find, prepare=self.prepare
+            ),
+            backend.IDENTITY_FILE: SimpleNamespace(taskname="recognition", get_feat=self.features),
+            backend.LANDMARKS_FILE: SimpleNamespace(taskname="landmark_2d_106", get=self.points),
         }
-        FakeApp.latest = self
+        return models[Path(name).name]
 
-    latest: FakeApp
-
-    def prepare(self, **options: Any) -> None:
-        self.prepared = options
+    def prepare(self, device: int, **options: Any) -> None:
+        self.prepared = {"device": device, **options}
 
     def find(self, picture: NDArray[np.uint8], **options: Any) -> tuple[Any, Any]:
         self.seen.append(picture)
@@ -90,13 +99,13 @@ class FakeApp:
 
 
 @pytest.fixture
-def package(monkeypatch: pytest.MonkeyPatch) -> None:
+def zoo(monkeypatch: pytest.MonkeyPatch) -> FakeZoo:
     """Install a fake insightface."""
-    package, app = ModuleType("insightface"), ModuleType("insightface.app")
+    package, zoo = ModuleType("insightface"), FakeZoo()
     package.__spec__ = ModuleSpec("insightface", None)
-    app.FaceAnalysis = FakeApp  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "insightface", package)
-    monkeypatch.setitem(sys.modules, "insightface.app", app)
+    monkeypatch.setitem(sys.modules, "insightface.model_zoo", zoo)
+    return zoo
 
 
 @pytest.fixture
@@ -104,23 +113,24 @@ def pack(tmp_path: Path) -> Path:
     """Make a home folder with a model pack."""
     folder = tmp_path / "models" / backend.PACK
     folder.mkdir(parents=True)
-    for name in (backend.DETECTOR_FILE, backend.IDENTITY_FILE):
+    for name in (backend.DETECTOR_FILE, backend.IDENTITY_FILE, backend.LANDMARKS_FILE):
         (folder / name).touch()
     return tmp_path
 
 
-def test_auto_takes_insightface_where_the_pack_is_present(package: None, pack: Path) -> None:
+def test_auto_takes_insightface_where_the_pack_is_present(zoo: FakeZoo, pack: Path) -> None:
     chosen = choose_face_analysis(Embedded(), root=pack)
     assert isinstance(chosen, InsightFaceAnalysis)
-    assert FakeApp.latest.options["root"] == str(pack)
+    assert {Path(name).parent for name in zoo.opened} == {pack / "models" / backend.PACK}
+    assert zoo.prepared == {"device": -1, "input_size": (640, 640), "det_thresh": 0.5}
 
 
-def test_auto_takes_the_embedded_analysis_without_the_pack(package: None, tmp_path: Path) -> None:
+def test_auto_takes_the_embedded_analysis_without_the_pack(zoo: FakeZoo, tmp_path: Path) -> None:
     embedded = Embedded()
     assert choose_face_analysis(embedded, root=tmp_path) is embedded
 
 
-def test_auto_takes_the_embedded_analysis_with_half_a_pack(package: None, pack: Path) -> None:
+def test_auto_takes_the_embedded_analysis_with_half_a_pack(zoo: FakeZoo, pack: Path) -> None:
     (pack / "models" / backend.PACK / backend.IDENTITY_FILE).unlink()
     embedded = Embedded()
     assert choose_face_analysis(embedded, root=pack) is embedded
@@ -134,7 +144,7 @@ def test_auto_takes_the_embedded_analysis_without_the_package(
     assert choose_face_analysis(embedded, root=pack) is embedded
 
 
-def test_embedded_can_be_asked_for(package: None, pack: Path) -> None:
+def test_embedded_can_be_asked_for(zoo: FakeZoo, pack: Path) -> None:
     embedded = Embedded()
     assert choose_face_analysis(embedded, choice="embedded", root=pack) is embedded
 
@@ -148,25 +158,26 @@ def test_asking_for_an_absent_package_explains_itself(
     monkeypatch: pytest.MonkeyPatch, pack: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "insightface", None)
+    monkeypatch.delitem(sys.modules, "insightface.model_zoo", raising=False)
     with pytest.raises(MissingExtraError, match=r"pip install sglat\[insightface\]"):
         choose_face_analysis(Embedded(), choice="insightface", root=pack)
 
 
-def test_asking_for_an_absent_pack_names_the_file(package: None, tmp_path: Path) -> None:
+def test_asking_for_an_absent_pack_names_the_file(zoo: FakeZoo, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"missing-weights: expected det_10g\.onnx in"):
         choose_face_analysis(Embedded(), choice="insightface", root=tmp_path)
 
 
-def test_detection_sorts_by_area_and_speaks_blue_first(package: None, pack: Path) -> None:
+def test_detection_sorts_by_area_and_speaks_blue_first(zoo: FakeZoo, pack: Path) -> None:
     analysis = InsightFaceAnalysis(Embedded(), root=pack)
     picture = PICTURE.copy()
     picture[..., 0] = 200
     boxes = analysis.detect(picture)
     assert [box.right for box in boxes] == [30.0, 5.0]
-    assert FakeApp.latest.seen[0][0, 0].tolist() == [0, 0, 200]
+    assert zoo.seen[0][0, 0].tolist() == [0, 0, 200]
 
 
-def test_the_mesh_is_moved_onto_insightfaces_points(package: None, pack: Path) -> None:
+def test_the_mesh_is_moved_onto_insightfaces_points(zoo: FakeZoo, pack: Path) -> None:
     base = Embedded()
     analysis = InsightFaceAnalysis(base, root=pack)
     box = analysis.detect(PICTURE)[0]
@@ -175,27 +186,35 @@ def test_the_mesh_is_moved_onto_insightfaces_points(package: None, pack: Path) -
     assert base.boxes == [box]
 
 
-def test_without_its_landmark_network_the_mesh_stays(package: None, pack: Path) -> None:
+def test_without_its_landmark_network_the_mesh_stays(zoo: FakeZoo, pack: Path) -> None:
+    (pack / "models" / backend.PACK / backend.LANDMARKS_FILE).unlink()
     analysis = InsightFaceAnalysis(Embedded(), root=pack)
-    analysis._points = None
     assert analysis.landmarks(PICTURE, analysis.detect(PICTURE)[0]) is MESH
 
 
-def test_parsing_stays_with_the_bundle(package: None, pack: Path) -> None:
+def test_parsing_stays_with_the_bundle(zoo: FakeZoo, pack: Path) -> None:
     analysis = InsightFaceAnalysis(Embedded(), root=pack)
     assert float(analysis.parse(torch.zeros(1)).item()) == 1
 
 
-def test_embedding_is_a_unit_vector_of_the_template_face(package: None, pack: Path) -> None:
+def test_embedding_is_a_unit_vector_of_the_template_face(zoo: FakeZoo, pack: Path) -> None:
     vectors = InsightFaceAnalysis(Embedded(), root=pack).embed(torch.zeros(2, 3, 128, 128))
     torch.testing.assert_close(vectors, torch.tensor([[0.6, 0.8]] * 2))
-    assert [picture.shape for picture in FakeApp.latest.seen] == [(112, 112, 3)] * 2
+    assert [picture.shape for picture in zoo.seen] == [(112, 112, 3)] * 2
 
 
-def test_embedding_refuses_to_pretend_a_gradient(package: None, pack: Path) -> None:
+def test_embedding_refuses_to_pretend_a_gradient(zoo: FakeZoo, pack: Path) -> None:
     analysis = InsightFaceAnalysis(Embedded(), root=pack)
     with pytest.raises(UsageError, match="no-gradient"):
         analysis.embed(torch.zeros(1, 3, 128, 128, requires_grad=True))
+
+
+def test_the_gradient_of_losses_comes_from_the_bundles_own_network(
+    zoo: FakeZoo, pack: Path
+) -> None:
+    crops = torch.ones(1, requires_grad=True)
+    InsightFaceAnalysis(Embedded(), root=pack).embed_for_loss(crops).backward()
+    assert crops.grad is not None and float(crops.grad) == 2
 
 
 @pytest.mark.parametrize("size", [128, 256, 1024])
@@ -210,11 +229,3 @@ def test_eyes_and_mouth_of_an_aligned_crop_land_on_the_template(size: int) -> No
         columns = float((weights.sum(dim=0) * torch.arange(112)).sum())
         rows = float((weights.sum(dim=1) * torch.arange(112)).sum())
         assert abs(columns - template_x) < 3 and abs(rows - template_y) < 3  # pixels of 112
-
-
-def test_real_pack_finds_what_it_should() -> None:
-    if not backend.is_available():
-        pytest.skip("needs insightface and its buffalo_l model pack")
-    analysis = InsightFaceAnalysis(Embedded())
-    assert analysis.detect(np.zeros((256, 256, 3), np.uint8)) == []
-    assert analysis.embed(torch.zeros(1, 3, 256, 256)).shape == (1, 512)

@@ -119,7 +119,8 @@ class Bundle:
     def faces(self) -> FaceAnalysis:
         """Detection, landmarks, parsing and identity; the embedded networks where it has none.
 
-        insightface finds the faces where its package and model pack are present.
+        insightface finds the faces and judges identity where its package and model pack are
+        present; identity vectors for losses stay the bundle's own, which have a gradient.
 
         Raises:
             BundleError: a face network is missing or damaged.

@@ -32,12 +32,23 @@ class Embedder(Protocol):
 
 
 class MixedAnalysis:
-    """Faces found by one analysis; parsed and recognised by other networks."""
+    """Faces found by one analysis; parsed, judged and learned by other networks."""
 
-    def __init__(self, finder: FaceAnalysis, *, parser: Parser, embedder: Embedder) -> None:
+    def __init__(
+        self, finder: FaceAnalysis, *, parser: Parser, judge: Embedder, teacher: Embedder
+    ) -> None:
+        """Take the networks.
+
+        Args:
+            finder: detection and landmarks.
+            parser: face parsing, differentiable.
+            judge: identity vectors that people are compared by.
+            teacher: identity vectors whose gradient losses follow.
+        """
         self.finder = finder
         self.parser = parser
-        self.embedder = embedder
+        self.judge = judge
+        self.teacher = teacher
 
     def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
         """See `FaceAnalysis`."""
@@ -55,15 +66,20 @@ class MixedAnalysis:
 
     def embed(self, crops: Tensor) -> Tensor:
         """See `FaceAnalysis`."""
-        return self.embedder.embed(crops)
+        return self.judge.embed(crops)
+
+    def embed_for_loss(self, crops: Tensor) -> Tensor:
+        """See `FaceAnalysis`."""
+        return self.teacher.embed(crops)
 
 
 def face_analysis(bundle: Bundle, embedded: Bundle, *, pack_root: Path) -> FaceAnalysis:
     """Return the eyes of a bundle.
 
-    Faces are found, and their landmarks placed, by insightface where the package and its model pack
-    are present; the mesh itself is the embedded network's. Parsing and identity are the bundle's
-    own or the embedded ones, never insightface's: losses need their gradients.
+    Where insightface and its model pack are present, they find faces, place landmarks and judge who
+    is seen; the mesh itself is the embedded network's. Parsing and the identity vectors of losses
+    are the bundle's own or the embedded ones, since both need a gradient. So insightface judges
+    what was tuned by another network, which tuning cannot have learned to please.
 
     Args:
         bundle: may have networks of its own, roles `faces_parsing` and `faces_identity`.
@@ -80,9 +96,10 @@ def face_analysis(bundle: Bundle, embedded: Bundle, *, pack_root: Path) -> FaceA
     if bundle is embedded and finder is own:
         return own
     parser: Parser = own
-    embedder: Embedder = own
+    teacher: Embedder = own
     if bundle is not embedded and bundle.has("faces_parsing"):
         parser = cast(Parser, bundle.module("faces_parsing"))
     if bundle is not embedded and bundle.has("faces_identity"):
-        embedder = cast(Embedder, bundle.module("faces_identity"))
-    return MixedAnalysis(finder, parser=parser, embedder=embedder)
+        teacher = cast(Embedder, bundle.module("faces_identity"))
+    judge = teacher if finder is own else finder
+    return MixedAnalysis(finder, parser=parser, judge=judge, teacher=teacher)

@@ -283,7 +283,8 @@ class _Run:
         weights = feature_weights(
             torch.from_numpy(points[chosen]), targets.shape[-1], LossConfig().feature_weight
         )
-        loss = TargetLoss(targets, weights, self.bundle.perceptual, self.faces.embed, LossConfig())
+        embed = self.faces.embed_for_loss
+        loss = TargetLoss(targets, weights, self.bundle.perceptual, embed, LossConfig())
         manifold = Manifold(self.bundle, ws, start[selection.frame])
         tuner = Tuner(
             manifold, targets, start[chosen], loss, config,

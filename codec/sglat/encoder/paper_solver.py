@@ -145,7 +145,7 @@ class _GroupLoss:
         with torch.no_grad():
             self.features = solver.bundle.perceptual.features(targets)
             self.classes = solver.faces.parse(targets)
-            self.identity = solver.faces.embed(targets[:1])
+            self.identity = solver.faces.embed_for_loss(targets[:1])
 
     def __call__(self, pictures: Tensor, group: int) -> Tensor:
         config, perceptual = self.config, self.solver.bundle.perceptual
@@ -159,7 +159,7 @@ class _GroupLoss:
         classes = self.solver.faces.parse(pictures)
         parsing = ((classes - self.classes) * self.mask).square().sum(1).mean().sqrt()
         total = total + config.weight_parsing * parsing
-        embedded = self.solver.faces.embed(pictures)
+        embedded = self.solver.faces.embed_for_loss(pictures)
         total = total + config.weight_identity * (1 - (embedded * embedded[:1]).sum(1)).mean()
         if len(pictures) > 1:  # change of the rendered frames against change of the targets
             change = difference[1:] - difference[:-1]

@@ -23,7 +23,11 @@ _MOST_WARNINGS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class SelfCheck:
-    """Decoded crops against aligned source crops, measured with the bundle's own networks."""
+    """Decoded crops against aligned source crops.
+
+    Identity is judged by insightface where its model pack is at hand, else by the network that
+    tuning also followed, which flatters; the perceptual network is always the bundle's own.
+    """
 
     psnr_db: float
     perceptual: float

@@ -66,4 +66,13 @@ class FaceAnalysis(Protocol):
         """Return class probabilities `[N, 19, H, W]` of aligned crops `[N, 3, H, W]`."""
 
     def embed(self, crops: Tensor) -> Tensor:
-        """Return unit identity vectors `[N, D]` of aligned crops; differentiable."""
+        """Return unit identity vectors `[N, D]` of aligned crops, for judging who is seen.
+
+        The best network at hand; it need not have a gradient.
+        """
+
+    def embed_for_loss(self, crops: Tensor) -> Tensor:
+        """Return unit identity vectors `[N, D]` of aligned crops, for losses: differentiable.
+
+        Maybe another network than `embed`'s; vectors of the two must never be compared.
+        """

@@ -1,8 +1,9 @@
 """insightface as the eyes of the encoder: detector, landmarks and identity, where at hand.
 
 The model pack knows 106 landmarks, the codec needs 478 and blendshapes. The bundle's own network
-gives the mesh, and insightface's points put it in its place; blendshapes and face parsing stay with
-the bundle. The pack is never downloaded from here.
+gives the mesh, and insightface's points put it in its place. Blendshapes, face parsing and the
+identity vectors of losses stay with the bundle: ONNX Runtime gives no gradients. The pack is never
+downloaded from here.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ LANDMARKS_FILE: Final = "2d106det.onnx"
 Choice = Literal["auto", "embedded", "insightface"]
 
 _DETECTOR_SIZE: Final = (640, 640)  # pixels; the pack's own default
+_DETECTOR_SCORE: Final = 0.5  # the package's default
+_ON_CPU: Final = -1  # the package's number of the processor; GPUs count from 0
 _TEMPLATE_SIZE: Final = 112
 # The same places among 106 points and in the 478-point mesh: the pupils (the picture's left first),
 # the tip of the nose, the corners of the mouth.
@@ -88,7 +91,7 @@ class InsightFaceAnalysis:
     """insightface behind the interface of `FaceAnalysis`."""
 
     def __init__(self, base: FaceAnalysis, *, root: Path | None = None) -> None:
-        """Load the pack's detector and identity network.
+        """Load the pack's detector, identity and landmark network, and no other of its files.
 
         Args:
             base: gives the mesh, blendshapes and parsing.
@@ -96,27 +99,20 @@ class InsightFaceAnalysis:
 
         Raises:
             MissingExtraError: the package is not installed.
-            BundleError: the model pack is absent.
+            BundleError: a file of the model pack is absent, damaged or another network.
         """
         self.base = base
         folder = pack_folder(root)
         try:
-            module = importlib.import_module("insightface.app")
+            zoo = importlib.import_module("insightface.model_zoo")
         except ImportError as error:
             raise MissingExtraError("insightface", extra="insightface") from error
-        for name in (DETECTOR_FILE, IDENTITY_FILE):
-            if not (folder / name).is_file():
-                raise BundleError("missing-weights", f"expected {name} in {folder}, found nothing")
-        app: Any = module.FaceAnalysis(
-            name=PACK,
-            root=str(folder.parent.parent),
-            allowed_modules=["detection", "landmark_2d_106", "recognition"],
-            providers=["CPUExecutionProvider"],
-        )
-        app.prepare(ctx_id=-1, det_size=_DETECTOR_SIZE)
-        self._detector = app.models["detection"]
-        self._identity = app.models["recognition"]
-        self._points = app.models.get("landmark_2d_106")  # the pack may lie here without it
+        self._detector = _load(zoo, folder / DETECTOR_FILE, task="detection")
+        self._detector.prepare(_ON_CPU, input_size=_DETECTOR_SIZE, det_thresh=_DETECTOR_SCORE)
+        self._identity = _load(zoo, folder / IDENTITY_FILE, task="recognition")
+        self._points = None  # the pack may lie here without it
+        if (folder / LANDMARKS_FILE).is_file():
+            self._points = _load(zoo, folder / LANDMARKS_FILE, task="landmark_2d_106")
 
     def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
         """Return all faces of a picture `[H, W, 3]`, largest first."""
@@ -157,13 +153,34 @@ class InsightFaceAnalysis:
         """
         if crops.requires_grad:
             raise UsageError(
-                "no-gradient", "insightface's identity network has no gradient; use a bundle's own"
+                "no-gradient", "insightface's identity network has no gradient: embed_for_loss has"
             )
         faces = template_faces(crops.detach().float().cpu())
         levels = ((faces + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         pictures = [_blue_first(face) for face in levels.permute(0, 2, 3, 1).numpy()]
         features = torch.from_numpy(np.asarray(self._identity.get_feat(pictures), np.float32))
         return F.normalize(features, dim=1).to(crops.device)
+
+    def embed_for_loss(self, crops: Tensor) -> Tensor:
+        """Return the base network's identity vectors `[N, D]`; differentiable."""
+        return self.base.embed_for_loss(crops)
+
+
+def _load(zoo: Any, path: Path, *, task: str) -> Any:
+    """Return one network of the pack; raises BundleError."""
+    if not path.is_file():
+        raise BundleError(
+            "missing-weights", f"expected {path.name} in {path.parent}, found nothing"
+        )
+    try:
+        model = zoo.get_model(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has a class of its own for each kind of damage
+        reason = " ".join(str(error).split())[:200]
+        raise BundleError("damaged-weights", f"{path}: expected ONNX, found {reason}") from error
+    found = getattr(model, "taskname", "none that insightface knows")
+    if found != task:
+        raise BundleError("bad-weights", f"{path}: expected a network for {task}, found {found}")
+    return model
 
 
 class _Face(dict[str, Any]):
