@@ -105,7 +105,7 @@ class TunedGenerator:
             squared = (pictures - references).square().mean((1, 2, 3))
             loss = (distance(pictures) + WEIGHT_L2 * squared).sum()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
         with torch.no_grad():
             return self._render(latents, offsets)
@@ -115,7 +115,7 @@ class TunedGenerator:
             name: self.weights[name] * (1 + offset) + 0.1 * offset * self.weights[name].std()
             for name, offset in offsets.items()
         }
-        made = torch.func.functional_call(self.generator, changed, (latents,))
+        made: Tensor = torch.func.functional_call(self.generator, changed, (latents,))
         if made.shape[-1] != self.size:
             made = functional.interpolate(made, (self.size, self.size), mode="area")
         return made.clamp(-1, 1)

@@ -78,11 +78,11 @@ class ParsingTask:
             reach = generator.uniform(0, 3.5)
             x, y = (axis + smooth_field(INPUT_SIZE, reach, generator) for axis in (x, y))
         source = np.stack((x, y), -1) @ inverse[:, :2].T + inverse[:, 2]
-        in_picture = source.astype(np.float32)
-        in_mask = (2 * source + 0.5).astype(np.float32)  # masks have 256 px; pixel centres agree
+        at_x, at_y = (np.ascontiguousarray(source[..., k], np.float32) for k in (0, 1))
+        mask_x, mask_y = (2 * axis + np.float32(0.5) for axis in (at_x, at_y))  # masks: 256 px
         border = cv2.BORDER_REFLECT_101
-        crop = cv2.remap(picture, in_picture, None, cv2.INTER_LINEAR, borderMode=border)
-        view = cv2.remap(mask, in_mask, None, cv2.INTER_NEAREST, borderMode=border)
+        crop = cv2.remap(picture, at_x, at_y, cv2.INTER_LINEAR, borderMode=border)
+        view = cv2.remap(mask, mask_x, mask_y, cv2.INTER_NEAREST, borderMode=border)
         crop = degrade(np.asarray(crop, np.uint8), generator, 0.9)
         if generator.random() < 0.1:  # part unseen, its classes still asked for
             crop = cover(crop, generator)
