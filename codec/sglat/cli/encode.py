@@ -60,6 +60,9 @@ def encode_command(
     tuning: Annotated[
         Tuning, typer.Option(help="How the generator is fitted to the person.")
     ] = Tuning.manifold,
+    tune_steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of the fit; fewer are quicker and poorer.")
+    ] = None,
     plate: Annotated[
         bool, typer.Option("--plate", help="Store a still background for full frames.")
     ] = False,
@@ -101,6 +104,7 @@ def encode_command(
         solver=solver.value,
         target=target_picture.value,
         tuning=tuning.value,
+        tune_steps=tune_steps,
         plate=plate,
         consent=consent,
         seed=seed,
