@@ -15,7 +15,7 @@ import torch
 from sglat.bitstream.reader import Reader
 from sglat.bitstream.records import Picture
 from sglat.bitstream.seek import SeekableFile
-from sglat.bundles.bundle import Bundle
+from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.decoder.backdrop import StillBackdrop
 from sglat.decoder.decode import DecodeConfig, Decoder, decode, prefetch
 from sglat.decoder.output import OutputConfig, write_decoded
@@ -26,6 +26,7 @@ from sglat.media.pictures import encode_png
 from sglat.media.reader import VideoReader
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.files import make_identity, write_file
+from tests.support.tolerances import HALF_PRECISION_MEAN_LEVELS
 from tests.support.video import moving_square, write_video
 
 
@@ -137,6 +138,13 @@ def test_fewer_layers_show_another_picture(tmp_path: Path, bundle: Bundle) -> No
 def test_another_size_is_another_size(tmp_path: Path, bundle: Bundle) -> None:
     path = write_file(tmp_path / "a.sglat", bundle, frames=2)
     assert pictures(path, bundle, size=40).shape == (2, 40, 40, 3)
+
+
+def test_half_precision_shows_the_same_person_within_a_level(tmp_path: Path) -> None:
+    bundle = load_bundle()
+    path = write_file(tmp_path / "a.sglat", bundle, frames=4)
+    difference = pictures(path, bundle, half=True).astype(int) - pictures(path, bundle)
+    assert 0 < np.abs(difference).mean() < HALF_PRECISION_MEAN_LEVELS
 
 
 def test_swapped_motion_is_carried_over_from_neutral_to_neutral(

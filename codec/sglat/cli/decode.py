@@ -51,6 +51,10 @@ def decode_command(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, max=256, help="Frames rendered together.")] = 8,
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all.")] = 0,
+    half: Annotated[
+        bool | None,
+        typer.Option("--half/--no-half", help="16-bit features; default: on CUDA only."),
+    ] = None,
     encoder: Annotated[
         str, typer.Option(help="FFmpeg video encoder; auto: hardware, else libx264.")
     ] = "auto",
@@ -79,6 +83,7 @@ def decode_command(
         size=size,
         start_seconds=parse_time(start) or 0.0,
         end_seconds=parse_time(end),
+        half=half,
     )
     output = OutputConfig(
         path=target,

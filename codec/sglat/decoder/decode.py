@@ -46,7 +46,8 @@ class DecodeConfig:
     start_seconds: float = 0.0
     end_seconds: float | None = None
     half: bool | None = None
-    """float16 features; None: on CUDA only."""
+    """16-bit features in the large layers; None: on CUDA only, so that the picture is the same on
+    every processor."""
     workers: int = 0
     """Frames rendered side by side on a processor; 0: one for each PyTorch thread."""
 

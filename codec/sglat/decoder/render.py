@@ -107,7 +107,8 @@ class Renderer:
         generator: with the person's deltas applied, on its device.
         pose_flow: turns latents.
         controls: the 32 directions.
-        half: float16 features in the large layers; pays on GPUs.
+        half: 16-bit features in the large layers: float16 on GPUs, bfloat16 on processors, where it
+            pays if they compute in it.
         workers: frames rendered side by side on a processor, one thread each. Small pictures gain
             more from this than from sharing each layer among the threads; 0 takes PyTorch's count.
     """
@@ -126,9 +127,11 @@ class Renderer:
         self.generator = generator
         self.pose_flow = pose_flow
         self.controls = controls
-        self._synthesis = FastSynthesis(generator, dtype=torch.float16 if half else torch.float32)
+        on_processor = generator.const.device.type == "cpu"
+        narrow = torch.bfloat16 if on_processor else torch.float16
+        self._synthesis = FastSynthesis(generator, dtype=narrow if half else torch.float32)
         self._workers = workers or torch.get_num_threads()
-        has_pool = generator.const.device.type == "cpu" and self._workers > 1
+        has_pool = on_processor and self._workers > 1
         self._pool = _single_threaded_pool(self._workers) if has_pool else None
 
     def render(self, motion: Tensor) -> Tensor:
