@@ -1,20 +1,24 @@
-"""Unusual but usable input goes through the whole codec and gives a sensible result."""
+"""Unusual but usable input goes through `sgl-encode` and the decoder to a sensible result."""
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import av
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from sglat.bitstream.reader import open_reader
 from sglat.bundles.bundle import Bundle
+from sglat.cli.encode import app
 from sglat.decoder.decode import Decoder
 from sglat.decoder.output import OutputConfig, write_decoded
 from sglat.encoder import encode as encode_module
-from sglat.encoder.encode import EncodeConfig, EncodeResult, encode
 from sglat.media.audio import AudioReader
 from sglat.media.reader import VideoReader
 from tests.bundles.tiny import make_tiny_bundle
@@ -22,7 +26,7 @@ from tests.encoder.test_encode import Eyes, Pixels
 from tests.support.faces import draw_face
 from tests.support.video import set_display_matrix, write_video
 
-CONFIG = EncodeConfig(tune_steps=2, identity_bytes=6_000, self_check=False)
+OPTIONS = ("--tune-steps", "2", "--identity-bytes", "6000", "--no-self-check", "--json", "--quiet")
 
 
 @pytest.fixture
@@ -39,9 +43,12 @@ def pictures(count: int = 5, *, width: int = 128, height: int = 96) -> list[np.n
     return [draw_face(wall, 60 + i % 3, 48, 72) for i in range(count)]
 
 
-def encoded(source: Path) -> tuple[EncodeResult, Path]:
+def encoded(source: Path, *options: str) -> tuple[dict[str, Any], Path]:
+    """Run the command in this process; return what it printed, and the file."""
     target = source.with_name("out.sglat")
-    return encode(source, target, CONFIG), target
+    done = CliRunner().invoke(app, [str(source), str(target), *OPTIONS, *options])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout), target
 
 
 def source_size(path: Path) -> tuple[int, int] | None:
@@ -73,13 +80,13 @@ def test_odd_sizes(bundle: Bundle, tmp_path: Path) -> None:
         tmp_path / "in.mkv", pictures(width=129, height=97), codec="ffv1", pixel_format="bgra"
     )
     result, path = encoded(source)
-    assert result.frames == 5
+    assert result["frames"] == 5
     assert source_size(path) == (129, 97)
 
 
 def test_ten_bits(bundle: Bundle, tmp_path: Path) -> None:
     source = write_video(tmp_path / "in.mp4", pictures(), pixel_format="yuv420p10le")
-    assert encoded(source)[0].frames == 5
+    assert encoded(source)[0]["frames"] == 5
 
 
 def test_a_rotated_phone_video(bundle: Bundle, tmp_path: Path) -> None:
@@ -115,7 +122,7 @@ def test_sound_and_picture_stay_together(bundle: Bundle, tmp_path: Path) -> None
 def test_two_faces_are_reported_and_one_is_encoded(bundle: Bundle, tmp_path: Path) -> None:
     both = [draw_face(picture, 108, 70, 30) for picture in pictures()]
     result, _ = encoded(write_video(tmp_path / "in.mp4", both))
-    assert any("2 faces" in line for line in result.messages)
+    assert any("2 faces" in line for line in result["messages"])
 
 
 def test_a_file_cut_in_the_middle_is_encoded_as_far_as_it_goes(
@@ -124,4 +131,48 @@ def test_a_file_cut_in_the_middle_is_encoded_as_far_as_it_goes(
     source = write_video(tmp_path / "in.mkv", pictures(30), codec="ffv1", pixel_format="bgra")
     data = source.read_bytes()
     source.write_bytes(data[: len(data) // 2])
-    assert 5 < encoded(source)[0].frames < 30
+    assert 5 < encoded(source)[0]["frames"] < 30
+
+
+def test_one_frame_is_a_clip(bundle: Bundle, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mp4", pictures(1))
+    result, path = encoded(source)
+    assert (result["frames"], result["seconds"]) == (1, 0.04)
+    assert len(times(decoded(path, bundle))) == 1
+
+
+def test_the_other_of_two_faces_may_be_chosen(bundle: Bundle, tmp_path: Path) -> None:
+    both = [draw_face(picture, 108, 70, 30) for picture in pictures()]
+    source = write_video(tmp_path / "in.mp4", both)
+    places = []
+    for face in ("1", "2"):
+        with open_reader(encoded(source, "--face", face, "--force")[1]) as reader:
+            placement = next(iter(reader.groups())).placement
+            assert placement is not None
+            places.append(float(placement.dequantize()[0, 0]))
+    assert abs(places[0] - 60) < 15
+    assert abs(places[1] - 108) < 15
+
+
+def test_the_printed_record_has_what_a_user_wants_to_know(bundle: Bundle, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mp4", pictures(9), audio_codec="aac")
+    record, path = encoded(source, "--self-check")
+    streams = {"identity", "motion", "placement", "audio", "plate", "container", "total"}
+    assert set(record["bytes"]) == streams
+    assert record["bytes"]["total"] == path.stat().st_size
+    assert {"kbit_per_second_first_view", "kbit_per_second_motion", "bits_per_frame"} <= set(record)
+    assert {"track", "align", "invert", "tune", "pose", "expression", "check"} <= set(
+        record["stage_seconds"]
+    )
+    assert {"psnr_db", "perceptual", "identity", "warnings"} <= set(record["check"])
+
+
+@pytest.mark.parametrize("target", ["frame", "inverted"])
+def test_the_similarity_of_identity_is_plotted(bundle: Bundle, tmp_path: Path, target: str) -> None:
+    source = write_video(tmp_path / "in.mp4", pictures(9))
+    plot = tmp_path / "similarity.svg"
+    encoded(source, "--similarity-plot", str(plot), "--target", target)
+    drawing = ElementTree.fromstring(plot.read_text())
+    line = drawing.find("{http://www.w3.org/2000/svg}polyline")
+    assert line is not None
+    assert len(line.attrib["points"].split()) >= 2
