@@ -107,7 +107,8 @@ def test_an_interrupted_run_ends_with_the_same_records(tmp_path: Path) -> None:
     path = video(tmp_path / "a.mkv", faces)
     whole = track(path, DrawnFaces(), stage_of(tmp_path, "whole"))
 
-    def stop(done: int) -> None:
+    def stop(done: int, total: int) -> None:
+        assert total == CHUNK + 20
         if done == CHUNK + 10:
             raise KeyboardInterrupt
 

@@ -88,7 +88,7 @@ def check_file(
     return SelfCheck(
         psnr_db=round(float(means[0]), 2), perceptual=round(float(means[1]), 4),
         identity=round(float(means[2]), 3), inverter_perceptual=round(float(own[0]), 4),
-        inverter_identity=round(float(own[1]), 3), warnings=_warnings(rows, track),
+        inverter_identity=round(float(own[1]), 3), warnings=poor_seconds(rows, track),
     )  # fmt: skip
 
 
@@ -103,8 +103,13 @@ def _figures(
     return psnr.tolist(), distance.tolist(), cosine.tolist()
 
 
-def _warnings(rows: list[tuple[int, float, float, float]], track: Track) -> list[str]:
-    """Return one line for each second whose mean falls below a limit, worst first."""
+def poor_seconds(rows: list[tuple[int, float, float, float]], track: Track) -> list[str]:
+    """Return one line for each second whose mean falls below a limit, worst first.
+
+    Args:
+        rows: frame number, PSNR in dB, perceptual distance and identity cosine of each frame.
+        track: for the time of a frame.
+    """
     seconds: dict[int, list[tuple[float, float]]] = {}
     for number, psnr, _, cosine in rows:
         at = int((track.pts[number] - track.pts[0]) * track.time_base)

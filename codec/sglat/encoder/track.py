@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from sglat.encoder.workfile import Stage
 from sglat.errors import FaceError
-from sglat.media.reader import VideoReader
+from sglat.media.reader import VideoInfo, VideoReader
 from sglat.networks.faces import FaceAnalysis, FaceBox, FaceLandmarks
 
-Progress = Callable[[int], None]
-"""Called with the number of frames done."""
+Progress = Callable[[int, int], None]
+"""Called with the number of frames done, and of all frames as the container says; 0 if it does
+not."""
 
 NUM_POINTS: Final = 478
 NUM_BLENDSHAPES: Final = 52
@@ -182,6 +183,11 @@ def track(
     return _assemble(stage, config)
 
 
+def expected_frames(info: VideoInfo) -> int:
+    """Return how many frames a container promises, by count or else by duration; 0 if neither."""
+    return info.frame_count or round(info.duration_seconds * info.frame_rate)
+
+
 def box_of_points(points: NDArray[np.float32], score: float) -> FaceBox:
     """Return the bounding box of landmarks `[N, 2]`."""
     (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
@@ -222,6 +228,7 @@ def _follow(
     if done:
         _restore(follower, stage)
     with VideoReader(path) as reader:
+        expected = expected_frames(reader.info)
         for frame in reader:
             if frame.index < done:
                 if frame.index == done - 1:
@@ -233,7 +240,7 @@ def _follow(
                 stage.append(_stack(rows))
                 rows = []
             if progress is not None:
-                progress(frame.index + 1)
+                progress(frame.index + 1, max(expected, frame.index + 1) if expected else 0)
         if rows:
             stage.append(_stack(rows))
         info = reader.info
