@@ -8,6 +8,7 @@ from the flow.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,7 +23,7 @@ from torch import Tensor
 from sglat.decoder.placement import SIZE
 from sglat.encoder.crops import crop_picture
 from sglat.encoder.registration import AlignConfig, register_video, scaled
-from sglat.encoder.track import CHUNK, Progress, Track
+from sglat.encoder.track import CHUNK, Track
 from sglat.encoder.workfile import Stage
 from sglat.media.reader import VideoReader
 
@@ -85,7 +86,7 @@ def align(
     *,
     resolution: int,
     config: AlignConfig | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Alignment:
     """Frame, register and cut the crops of a tracked video; two passes over the file.
 
@@ -218,7 +219,7 @@ def _cut(
     placement: Float64,
     stage: Stage,
     resolution: int,
-    progress: Progress | None,
+    progress: Callable[[int], None] | None,
 ) -> None:
     done = stage.rows
     rows: list[NDArray[np.uint8]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from sglat.decoder.placement import SIZE, crop_to_frame, frame_to_crop, placemen
 from sglat.decoder.placement import transform_points as transform
 from sglat.encoder.crops import crop_picture, rigid_face_mask
 from sglat.encoder.flow import FlowConfig, KeyFrame, warp
-from sglat.encoder.track import CHUNK, Progress, Track
+from sglat.encoder.track import CHUNK, Track
 from sglat.encoder.workfile import Stage
 from sglat.media.reader import VideoReader
 
@@ -45,7 +46,7 @@ def register_video(
     framed: Float64,
     stage: Stage,
     config: AlignConfig,
-    progress: Progress | None,
+    progress: Callable[[int], None] | None,
 ) -> None:
     register = _Registration(track, framed, config)
     done = stage.rows
