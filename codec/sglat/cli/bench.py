@@ -31,7 +31,19 @@ def bench_command(
     lpips_heads: Annotated[
         Path | None, typer.Option(help="squeeze.pth of the lpips package, if it is not installed.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer frames and points.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer frames, points and steps of tuning.")
+    ] = False,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=2, help="Most frames of each clip; default: as time allows, 150 at most."),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Time to plan for; default: 28, quick 4.5.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes side by side; default: one a core.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "cpu",
     speed: Annotated[
         bool, typer.Option("--speed/--no-speed", help="Measure decoding in fresh processes.")
@@ -53,14 +65,14 @@ def bench_command(
         BenchConfig(
             clips=clips, out=out, encoded=encoded, bundle=bundle, teachers=teachers,
             heads=lpips_heads, is_quick=quick, device=str(choose_device(device)),
-            with_speed=speed,
+            with_speed=speed, frames=frames, minutes=minutes, workers=workers,
         ),
         say,
     )  # fmt: skip
     try:
         record = benchmark.run()
         say("writing the report")
-        for path in write_report(record, benchmark.clips, benchmark.anchors, out):
+        for path in write_report(record, benchmark.clips, benchmark.tools.anchors, out):
             print(path)
     finally:
         benchmark.close()

@@ -1,41 +1,35 @@
-"""The whole benchmark: every clip, what holds between clips, and the summary over clips."""
+"""The whole benchmark: plans its time, encodes, measures, sweeps, and sums up over clips."""
 
 from __future__ import annotations
 
-import json
+import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from sglat import __version__
-from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.errors import SglatError, UsageError
-from sglat.metrics import material
-from sglat.metrics.anchors import ANCHORS, AnchorCodec, refusal
 from sglat.metrics.circumstances import PACKAGES, command, commit, machine, package_version
-from sglat.metrics.clip_bench import FULL, QUICK, ClipBench, Version
-from sglat.metrics.distribution import frechet_distance
-from sglat.metrics.judges import (
-    Judges,
-    embeddings,
-    find_teachers,
-    identity_losses,
-    load_judges,
-    pooled_features,
-)
+from sglat.metrics.clip_bench import ClipBench
+from sglat.metrics.clip_record import clip_record, is_recorded
+from sglat.metrics.distribution import distances
+from sglat.metrics.encodes import Encodes
 from sglat.metrics.measure import METRICS
-from sglat.metrics.rates import MINUTE
-from sglat.metrics.signals import Landmarker, compare
+from sglat.metrics.memory import decode_memory
+from sglat.metrics.plan import FULL_BUDGET, QUICK_BUDGET, Clock, Plan
 from sglat.metrics.speed import decode_speed
-from sglat.metrics.summary import bd_table, summarize
+from sglat.metrics.summary import summarize
+from sglat.metrics.workers import ClipFiles, Crew, ToolConfig, Tools, crew, swap_record
 
 VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+SOLVER_FRAMES: Final = 8
+SOLVER_EPOCHS: Final = {True: 10, False: 100}  # quick and full; the method's own are 100
+SOLVER_ITERATIONS: Final = 6
+MEMORY_LENGTHS: Final = {True: (50, 250), False: (50, 250, 1000)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +49,12 @@ class BenchConfig:
     is_quick: bool = False
     device: str = "cpu"
     with_speed: bool = True
+    frames: int | None = None
+    """Most frames of each clip; None: as many as there is time for."""
+    minutes: float | None = None
+    """Time that encoding and sweeps are planned for; None: by `is_quick`."""
+    workers: int | None = None
+    """Processes side by side; None: one a core."""
 
 
 def clip_paths(folder: Path) -> list[Path]:
@@ -80,217 +80,163 @@ class Benchmark:
     def __init__(self, config: BenchConfig, tell: Callable[[str], None]) -> None:
         self.config = config
         self.tell = tell
-        self.commit = commit()  # of the code that is loaded now, hours before the end
-        self.effort = QUICK if config.is_quick else FULL
-        self.judges: Judges = load_judges(find_teachers(config.teachers), heads=config.heads)
-        self.landmarker = (
-            None if self.judges.landmarker is None else Landmarker(self.judges.landmarker)
-        )
-        self.bundle: Bundle = load_bundle(config.bundle, config.device)
+        self.commit = commit()  # of the code that is loaded now, long before the end
+        budget = QUICK_BUDGET if config.is_quick else FULL_BUDGET
+        if config.minutes is not None:
+            budget = replace(budget, minutes=config.minutes)
+        self.budget = budget
+        self.clock = Clock(tell, budget.minutes)
+        self.cores = os.cpu_count() or 1
+        self.tool_config = ToolConfig(
+            out=config.out, bundle=config.bundle, teachers=config.teachers, heads=config.heads,
+            is_quick=config.is_quick, device=config.device,
+        )  # fmt: skip
+        self.tools = Tools(self.tool_config)
         self.clips: list[ClipBench] = []
-        self.skipped: dict[str, str] = {}
-        self.anchors: list[AnchorCodec] = []
-        for codec in ANCHORS:
-            reason = refusal(codec, self.bundle.resolution)
-            if reason is None:
-                self.anchors.append(codec)
-            else:
-                self.skipped[codec.name] = reason
+        self.skipped: dict[str, str] = dict(self.tools.refused)
+        self.plan: Plan | None = None
 
     def run(self) -> dict[str, Any]:
         """Return the whole record as plain values; pictures stay in the clips' caches."""
-        for video in clip_paths(self.config.clips):
-            try:
-                self.clips.append(self._open(video))
-            except SglatError as error:
-                self.skipped[video.name] = str(error)
-                self.tell(f"{video.name} left out: {error}")
-        if not self.clips:
-            raise UsageError("no-clips", f"none of the clips could be used: {self.skipped}")
-        records = [self._clip(clip) for clip in self.clips]
-        return {
-            "about": self._about(),
+        videos = clip_paths(self.config.clips)
+        workers = min(self.config.workers or self.cores, len(videos))
+        encodes = None
+        if self.config.encoded is None:
+            encodes = Encodes(self.config, self.tools.bundle, self.clock, self.budget, workers)
+            files = encodes.run(videos)
+            self.plan, self.skipped = encodes.plan, self.skipped | encodes.skipped
+        else:
+            files = self._made_earlier(videos)
+        files = self._usable(files)
+        threads = max(1, self.cores // workers)
+        with crew(self.tool_config, workers, threads) as hands:
+            files = self._measure(hands, files, encodes)
+            swaps = self._swaps(hands, files)
+            solvers = self._solvers(hands, files)
+        records = [clip_record(clip, self.tools.anchors) for clip in self.clips]
+        speed = self._speed(encodes) if self.config.with_speed else {}
+        self.clock.stage("sums")
+        record = {
+            "about": self._about(workers),
             "clips": records,
             "summary": summarize(records),
-            "swap": self._swaps(),
-            "frechet": self._frechet(records),
-            "speed": self._speed() if self.config.with_speed else {},
-            "not_measured": self.judges.missing,
+            "swap": swaps,
+            "frechet": distances(self.tools.judges, self.clips, self.tools.anchors, records),
+            "solvers": solvers,
+            "speed": speed,
+            "not_measured": self.tools.judges.missing,
             "skipped": self.skipped,
         }
+        return record | {"stage_seconds": self.clock.finish()}
 
     def close(self) -> None:
         """Release what the measurements used."""
-        if self.landmarker is not None:
-            self.landmarker.close()
+        self.tools.close()
 
-    def _open(self, video: Path) -> ClipBench:
-        if self.config.encoded is None and self.effort.seconds is not None:
-            folder = self.config.out / "shortened"
-            folder.mkdir(exist_ok=True)
-            short = folder / video.name
-            video = (
-                short if short.exists() else material.shortened(video, short, self.effort.seconds)
-            )
-        clip = ClipBench(
-            video=video,
-            encoded=self._encoded(video),
-            bundle=self.bundle,
-            judges=self.judges,
-            landmarker=self.landmarker,
-            effort=self.effort,
-            folder=self.config.out / "cache",
-            tell=self.tell,
-        )
-        self.bundle.check_decoder_id(
-            clip.parsed.header.decoder_id, wanted_bundle=clip.parsed.header.bundle
-        )
-        return clip
+    def _made_earlier(self, videos: Sequence[Path]) -> list[ClipFiles]:
+        folder = self.config.encoded
+        found = []
+        for video in videos:
+            path = Path() if folder is None else folder / f"{video.stem}.sglat"
+            if path.is_file():
+                found.append(ClipFiles(video=video, encoded=path))
+            else:
+                self._leave_out(video, f"not-encoded: expected {path.name}, found none")
+        return found
 
-    def _encoded(self, video: Path) -> Path:
-        """Return the file of a clip, encoded now unless a folder of files was given."""
-        if self.config.encoded is not None:
-            path = self.config.encoded / f"{video.stem}.sglat"
-            if not path.is_file():
-                raise UsageError("not-encoded", f"expected {path.name}, found none")
-            return path
-        from sglat.encoder.encode import EncodeConfig, encode
+    def _usable(self, files: Sequence[ClipFiles]) -> list[ClipFiles]:
+        """Return the clips whose file this bundle plays and whose source crops can be cut."""
+        found = []
+        for one in files:
+            try:
+                clip = self.tools.clip(one)
+                header = clip.parsed.header
+                self.tools.bundle.check_decoder_id(header.decoder_id, wanted_bundle=header.bundle)
+                _ = clip.source
+                found.append(one)
+            except SglatError as error:
+                self._leave_out(one.video, str(error))
+        if not found:
+            raise UsageError("no-clips", f"none of the clips could be used: {self.skipped}")
+        return found
 
-        folder = self.config.out / ("encoded-quick" if self.config.is_quick else "encoded")
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{video.stem}.sglat"
-        record = path.with_suffix(".json")
-        if not record.exists():
-            self.tell(f"{video.name}: encoding")
-            config = EncodeConfig(
-                bundle=self.config.bundle, device=self.config.device, is_forced=True,
-                tune_steps=self.effort.tune_steps,
-            )  # fmt: skip
-            result = encode(video, path, config, progress=_said(self.tell, video.stem))
-            record.write_text(json.dumps(result.to_json()), encoding="utf-8")
-        return path
+    def _leave_out(self, video: Path, reason: str) -> None:
+        self.skipped[video.name] = reason
+        self.tell(f"{video.name} left out: {reason}")
 
-    def _clip(self, clip: ClipBench) -> dict[str, Any]:
-        ours = clip.ours()
-        wanted = ours.cost.first_view(MINUTE)
-        matched: dict[str, Any] = {}
-        curves: dict[str, list[Version]] = {"sglat": [*clip.our_curve(), ours]}
-        for codec in self.anchors:
-            curves[codec.name] = clip.anchor_curve(codec)
-            level, version = clip.match(codec, wanted)
-            matched[codec.name] = version.to_json() | {"level": level}
-        record = clip.encoded.with_suffix(".json")
-        reference = clip.reference
-        trembling = None
-        if reference.signals is not None:
-            side = clip.parsed.header.resolution
-            trembling = compare(reference.signals, reference.signals, side=side)["jitter_pixels"]
-        return {
-            "clip": clip.name,
-            "frames": len(clip.parsed.motion.values),
-            "frames_measured": len(clip.rows),
-            "window": clip.window,
-            "rates": clip.rates(),
-            "ours": ours.to_json(),
-            "curves": {name: [v.to_json() for v in points] for name, points in curves.items()},
-            "at_our_rate": matched,
-            "bd_rate": bd_table(curves),
-            "source_jitter_pixels": trembling,
-            "loss": clip.loss(),
-            "damage": clip.damage(),
-            "encode": json.loads(record.read_text()) if record.exists() else None,
-        }
+    def _measure(
+        self, hands: Crew, files: list[ClipFiles], encodes: Encodes | None
+    ) -> list[ClipFiles]:
+        """Measure all clips; then encode some again at other identity sizes while there is time."""
+        self.clock.stage("measure", f"{len(files)} clips")
+        began = self.clock.elapsed
+        self._measured(hands, files)
+        if encodes is None:
+            return files
+        files = encodes.sweep(files, self.clock.elapsed - began)
+        self.clock.stage("measure", "identity sizes")
+        self._measured(hands, files)
+        return files
 
-    def _swaps(self) -> list[dict[str, Any]]:
+    def _measured(self, hands: Crew, files: Sequence[ClipFiles]) -> None:
+        self.clips = [self.tools.clip(one) for one in files]
+        waiting = [
+            one for one, clip in zip(files, self.clips, strict=True) if not is_recorded(clip)
+        ]
+        if waiting:
+            hands.measure(waiting)
+
+    def _swaps(self, hands: Crew, files: Sequence[ClipFiles]) -> list[dict[str, Any]]:
         """Put each clip's motion onto the next clip's person."""
-        if len(self.clips) < 2:
+        if len(files) < 2:
             return []
-        pairs = [*pairwise(self.clips), (self.clips[-1], self.clips[0])]
-        return [self._swap(driver, puppet) for driver, puppet in pairs]
+        self.clock.stage("swap")
+        pairs = [*pairwise(files), (files[-1], files[0])]
+        hands.swap(pairs)
+        clips = [*pairwise(self.clips), (self.clips[-1], self.clips[0])]
+        return [swap_record(self.tools, driver, puppet) for driver, puppet in clips]
 
-    def _swap(self, driver: ClipBench, puppet: ClipBench) -> dict[str, Any]:
-        name = f"swap-{puppet.cache.folder.name}"
+    def _solvers(self, hands: Crew, files: Sequence[ClipFiles]) -> dict[str, Any] | str:
+        """Return the two solvers' losses on a piece of one clip, or why they are not known."""
+        self.clock.stage("solvers")
+        epochs = SOLVER_EPOCHS[self.config.is_quick]
+        one, clip = next(
+            ((f, c) for f, c in zip(files, self.clips, strict=True) if f.work is not None),
+            (files[0], self.clips[0]),
+        )
 
         def make() -> dict[str, Any]:
-            self.tell(f"{driver.name} onto {puppet.name}")
-            path = material.swapped(
-                driver.encoded, puppet.encoded, driver.cache.folder / f"{name}.sglat"
-            )
-            found: dict[str, Any] = {"driver": driver.name, "puppet": puppet.name}
-            shown = driver.shown(path, name)
-            if self.judges.identity is not None:
-                look = embeddings(self.judges.identity, puppet.reference.pictures).mean(0)
-                look /= np.linalg.norm(look)
-                for key, pictures in (
-                    ("identity_loss", shown),
-                    ("identity_loss_of_driver", driver.reference.pictures),
-                    ("identity_loss_of_puppet", puppet.reference.pictures),
-                ):
-                    vectors = embeddings(self.judges.identity, pictures)
-                    target = np.broadcast_to(look, vectors.shape)
-                    found[key] = float(identity_losses(vectors, target).mean())
-            signals = driver.reference.signals
-            if self.landmarker is not None and signals is not None:
-                watched = self.landmarker.watch(driver.shown_window(path, name))
-                side = driver.parsed.header.resolution
-                found |= compare(watched, signals, side=side)
+            count = min(SOLVER_FRAMES, clip.window)
+            return hands.solvers(one, count=count, epochs=epochs, iterations=SOLVER_ITERATIONS)
+
+        try:
+            found: dict[str, Any] = clip.cache.record(f"solvers-{epochs}", make)
             return found
+        except UsageError as error:
+            return f"not measured: {error.message}"
 
-        record: dict[str, Any] = driver.cache.record(name, make)
-        return record
+    def _speed(self, encodes: Encodes | None) -> dict[str, Any]:
+        """Return decoding speed in fresh processes, and peak memory against the length."""
+        import torch
 
-    def _frechet(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Return distances between the sets of all clips' frames, ours and the anchors'."""
-        networks: dict[str, Callable[[Any], Any]] = {}
-        identity, perceptual = self.judges.identity, self.judges.perceptual
-        if identity is not None:
-            networks["MobileFaceNet (128)"] = lambda p: embeddings(identity, p)
-        if perceptual is not None:
-            networks["SqueezeNet (512)"] = lambda p: pooled_features(perceptual, p)
-        sets: dict[str, list[Any]] = {"sglat": [c.shown(c.encoded, "ours") for c in self.clips]}
-        for codec in self.anchors:
-            levels = [record["at_our_rate"][codec.name]["level"] for record in records]
-            sets[codec.name] = [
-                clip.matched_pictures(codec, level)[0]
-                for clip, level in zip(self.clips, levels, strict=True)
-            ]
-        source = np.concatenate([clip.reference.pictures for clip in self.clips])
-        found: dict[str, Any] = {}
-        for name, network in networks.items():
-            wanted = network(source)
-            found[name] = {}
-            for codec_name, parts in sets.items():
-                try:
-                    shown = network(np.concatenate(parts))
-                    found[name][codec_name] = frechet_distance(shown, wanted)
-                except UsageError as error:
-                    found[name][codec_name] = f"not measured: {error.message}"
-        return found
-
-    def _speed(self) -> dict[str, Any]:
-        """Return decoding speed of the shortest and the longest file, each in a fresh process."""
+        self.clock.stage("speed and memory")
         ordered = sorted(self.clips, key=lambda clip: len(clip.parsed.motion.values))
-        found = {}
-        for clip in dict.fromkeys((ordered[0].name, ordered[-1].name)):
-            path = next(c.encoded for c in self.clips if c.name == clip)
-            self.tell(f"{clip}: decoding speed")
-            found[clip] = decode_speed(path, self.config.bundle, device=self.config.device)
-        return found
+        longest = ordered[-1]
+        devices = list(dict.fromkeys(["cpu", *(["cuda"] if torch.cuda.is_available() else [])]))
+        decoding = [
+            {"clip": longest.name, **decode_speed(longest.encoded, self.config.bundle, device=name)}
+            for name in devices
+        ]
+        lengths = MEMORY_LENGTHS[self.config.is_quick]
+        memory = decode_memory(longest.encoded, self.config.bundle, lengths, longest.cache.folder)
+        return {
+            "decoding": decoding,
+            "decode_memory": memory,
+            "encode_memory": [] if encodes is None else encodes.memory(),
+        }
 
-    def _origin(self) -> str:
-        """Return in words how the files came about."""
-        if self.config.encoded is not None:
-            return "made earlier"
-        effort = self.effort
-        if effort.tune_steps is None:
-            return "encoded in this run"
-        return (
-            f"encoded in this run: {effort.seconds:g} s of each clip and {effort.tune_steps} steps "
-            "of tuning, which costs quality"
-        )
-
-    def _about(self) -> dict[str, Any]:
-        judges = self.judges
+    def _about(self, workers: int) -> dict[str, Any]:
+        judges = self.tools.judges
         return {
             "sglat": __version__,
             "commit": self.commit,
@@ -298,29 +244,21 @@ class Benchmark:
             "machine": machine(),
             "python": platform.python_version(),
             "packages": {name: package_version(name) for name in PACKAGES},
-            "bundle": self.bundle.name,
-            "decoder_id": self.bundle.decoder_id.hex(),
+            "bundle": self.tools.bundle.name,
+            "decoder_id": self.tools.bundle.decoder_id.hex(),
             "is_quick": self.config.is_quick,
-            "effort": asdict(self.effort),
-            "files": self._origin(),
+            "effort": asdict(self.tools.effort),
+            "plan": None if self.plan is None else self.plan.to_json(),
+            "minutes": self.budget.minutes,
+            "workers": workers,
             "metrics": [asdict(metric) for metric in METRICS],
             "perceptual": judges.perceptual.name if judges.perceptual else None,
             "identity": "MobileFaceNet, 128 numbers" if judges.identity else None,
             "signals": "MediaPipe face landmarker, each frame by itself"
-            if self.landmarker
+            if self.tools.landmarker
             else None,
             "anchors": [
-                {"name": c.name, "encoder": c.encoder, "options": c.options} for c in self.anchors
+                {"name": c.name, "encoder": c.encoder, "options": c.options}
+                for c in self.tools.anchors
             ],
         }
-
-
-def _said(tell: Callable[[str], None], name: str) -> Callable[[str, int, int], None]:
-    last = [""]
-
-    def progress(stage: str, done: int, total: int) -> None:
-        if stage != last[0]:
-            last[0] = stage
-            tell(f"{name}: {stage}")
-
-    return progress

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when figures of the same name come to mean something else."""
 
 
@@ -46,11 +46,15 @@ class Cache:
 
     def pictures(self, name: str, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Return an array of pictures, made on first use and read as it is needed."""
+        return self.array(name, make)
+
+    def array(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Return any array, likewise."""
         file = self.folder / f"{name}.npy"
         if not file.exists():
             part = file.with_suffix(".part")
             with part.open("wb") as stream:
                 np.save(stream, make(), allow_pickle=False)
             part.replace(file)
-        found: NDArray[np.uint8] = np.load(file, mmap_mode="r", allow_pickle=False)
+        found: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
         return found

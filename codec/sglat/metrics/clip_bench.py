@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bundles.bundle import Bundle
-from sglat.errors import MediaError
+from sglat.errors import MediaError, UsageError
 from sglat.metrics import anchors, material, robustness
 from sglat.metrics.cache import Cache, digest
 from sglat.metrics.curves import refine
+from sglat.metrics.encoding import QUALITIES, requantized
 from sglat.metrics.judges import Judges
 from sglat.metrics.measure import (
     Reference,
@@ -24,39 +24,38 @@ from sglat.metrics.measure import (
     measure_pictures,
     measure_time,
 )
-from sglat.metrics.rates import MINUTE, Cost, file_cost, file_rates
-from sglat.metrics.signals import Landmarker
+from sglat.metrics.rates import MINUTE, TEN_SECONDS, Cost, file_cost, file_rates
+from sglat.metrics.signals import Landmarker, Signals
 
 Pictures = NDArray[np.uint8]
-Tell = Callable[[str], None]
-COARSER = "motion steps times"
+ENCODED, IDENTITY, QUALITY, LAYERS, COARSER = "encoded", "identity", "quality", "layers", "coarser"
+"""Kinds of our versions: as encoded, encoded again with another identity size or motion quality,
+identity layers cut off, motion rounded to coarser steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
     """How much is measured."""
 
-    frames: int = 48
+    frames: int = 24
     """Frames of each clip for picture metrics, evenly spread."""
     window: int = 100
     """Consecutive frames for the measures over time."""
     level_step: int = 1
     """Every n-th quantizer level of the anchors."""
+    qualities: tuple[int, ...] = QUALITIES
+    """Motion qualities beside the default, where the work file is at hand."""
     factors: tuple[int, ...] = (2, 4)
-    """Coarser motion."""
+    """Coarser motion instead, where it is not."""
     loss_shares: tuple[float, ...] = robustness.LOSS_SHARES
     loss_seeds: int = 2
     damage_trials: int = 100
-    seconds: float | None = None
-    """Clips are encoded only so far; None: whole. Files made earlier stay as they are."""
-    tune_steps: int | None = None
-    """Fewer steps of tuning when encoding, at a loss of quality; None: the encoder's default."""
 
 
 FULL = Effort()
 QUICK = Effort(
-    frames=16, window=40, level_step=2, factors=(4,), loss_shares=(0.0, 0.1, 0.3), loss_seeds=1,
-    damage_trials=20, seconds=2.0, tune_steps=40,
+    frames=8, window=40, level_step=2, qualities=(26, 74), factors=(4,),
+    loss_shares=(0.0, 0.1, 0.3), loss_seeds=1, damage_trials=20,
 )  # fmt: skip
 
 
@@ -68,6 +67,8 @@ class Version:
     setting: str
     cost: Cost
     figures: dict[str, float]
+    kind: str = ENCODED
+    """Of ours: how it came about."""
     is_lowest: bool = False
     """The coarsest setting; as a match: even this one spends more than was asked for."""
 
@@ -76,7 +77,9 @@ class Version:
         return {
             "codec": self.codec,
             "setting": self.setting,
+            "kind": self.kind,
             "kbit_per_second_clip": self.cost.first_view(),
+            "kbit_per_second_10s": self.cost.first_view(TEN_SECONDS),
             "kbit_per_second_60s": self.cost.first_view(MINUTE),
             "kbit_per_second_600s": self.cost.first_view(10 * MINUTE),
             "kbit_per_second_cached": self.cost.cached,
@@ -97,7 +100,8 @@ class ClipBench:
         landmarker: None where MediaPipe is not at hand.
         effort: how much.
         folder: where results are kept.
-        tell: told of each step.
+        work: the encoding's work file; None: not at hand.
+        others: the clip encoded again at other identity sizes, by their bytes.
     """
 
     video: Path
@@ -107,7 +111,9 @@ class ClipBench:
     landmarker: Landmarker | None
     effort: Effort
     folder: Path
-    tell: Tell = field(default=lambda line: None)
+    work: Path | None = None
+    others: dict[int, Path] = field(default_factory=dict)
+    _last: tuple[tuple[str, int], anchors.AnchorStream] | None = None
 
     @property
     def name(self) -> str:
@@ -123,8 +129,8 @@ class ClipBench:
             self.judges.identity is not None,
             self.landmarker is not None,
         ]
-        effort = replace(self.effort, seconds=None, tune_steps=None)  # they act through the files
-        key = digest(self.video, self.encoded, self.bundle.decoder_id, asdict(effort), present)
+        effort = asdict(self.effort)
+        key = digest(self.video, self.encoded, self.bundle.decoder_id, effort, present)
         return Cache(self.folder / f"{self.name}-{key}")
 
     @cached_property
@@ -150,8 +156,17 @@ class ClipBench:
     @cached_property
     def reference(self) -> Reference:
         """The source as the metrics see it."""
-        self.tell(f"{self.name}: source")
-        return make_reference(self.source, self.rows, self.window, self.judges, self.landmarker)
+        return make_reference(
+            self.source, self.rows, self.window, self.judges, self.landmarker, watch=self._watched
+        )
+
+    def _watched(self, name: str, pictures: Pictures) -> Signals:
+        """Return the signals of source crops, made once."""
+        landmarker = self.landmarker
+        if landmarker is None:
+            raise UsageError("no-landmarker", "expected a landmark network, found none")
+        packed = self.cache.array(f"signals-{name}", lambda: landmarker.watch(pictures).packed())
+        return Signals.unpacked(packed)
 
     @property
     def cost(self) -> Cost:
@@ -181,7 +196,6 @@ class ClipBench:
 
     def ours(self) -> Version:
         """Return the file as it is, with the measures over time."""
-        self.tell(f"{self.name}: ours")
 
         def make() -> dict[str, float]:
             shown = self.shown(self.encoded, "ours")
@@ -193,19 +207,29 @@ class ClipBench:
         return Version(codec="sglat", setting="as encoded", cost=self.cost, figures=figures)
 
     def our_curve(self) -> list[Version]:
-        """Return the file with fewer identity layers, and with coarser motion."""
+        """Return the clip at other motion qualities and identity sizes, and with layers cut off."""
+        folder = self.cache.folder
         made: list[Version] = []
+        if self.work is not None:
+            for quality in self.effort.qualities:
+                path = folder / f"quality{quality}.sglat"
+                if not path.exists():
+                    requantized(self.encoded, self.work, path, quality=quality)
+                made.append(self._variant(path, f"-q {quality}", QUALITY))
+        else:
+            for factor in self.effort.factors:
+                path = folder / f"coarser{factor}.sglat"
+                if not path.exists():
+                    material.with_coarser_motion(self.encoded, path, factor)
+                made.append(self._variant(path, f"motion steps times {factor}", COARSER))
+        for size, path in sorted(self.others.items()):
+            made.append(self._variant(path, f"--identity-bytes {size}", IDENTITY))
         layers = self._layers()
         for keep in range(1, layers):
-            path = self.cache.folder / f"layers{keep}.sglat"
+            path = folder / f"layers{keep}.sglat"
             if not path.exists():
                 material.with_layers(self.encoded, path, keep)
-            made.append(self._variant(path, f"{keep} of {layers} identity layers"))
-        for factor in self.effort.factors:
-            path = self.cache.folder / f"coarser{factor}.sglat"
-            if not path.exists():
-                material.with_coarser_motion(self.encoded, path, factor)
-            made.append(self._variant(path, f"{COARSER} {factor}"))
+            made.append(self._variant(path, f"{keep} of {layers} identity layers", LAYERS))
         return made
 
     def _layers(self) -> int:
@@ -213,22 +237,29 @@ class ClipBench:
 
         return len(load_identity(self.encoded).layers)
 
-    def _variant(self, path: Path, setting: str) -> Version:
-        self.tell(f"{self.name}: {setting}")
+    def _variant(self, path: Path, setting: str, kind: str) -> Version:
+        name = path.stem if kind != IDENTITY else f"identity-{digest(path)}"
         figures = self.cache.record(
-            path.stem,
-            lambda: means(
-                measure_pictures(self.shown(path, path.stem), self.reference, self.judges)
-            ),
+            name,
+            lambda: means(measure_pictures(self.shown(path, name), self.reference, self.judges)),
         )
-        return Version(codec="sglat", setting=setting, cost=file_cost(path), figures=figures)
+        return Version(
+            codec="sglat", setting=setting, cost=file_cost(path), figures=figures, kind=kind
+        )
+
+    def _coded(self, codec: anchors.AnchorCodec, level: int) -> anchors.AnchorStream:
+        """Return an anchor's stream; the last one is remembered."""
+        key = (codec.encoder, level)
+        if self._last is None or self._last[0] != key:
+            stream = anchors.encode(codec, level, self.source, self.parsed.rate)
+            self._last = (key, stream)
+        return self._last[1]
 
     def anchor_cost(self, codec: anchors.AnchorCodec, level: int) -> Cost:
         """Return what an anchor costs at a level."""
 
         def make() -> list[int]:
-            self.tell(f"{self.name}: {codec.name} {level}")
-            stream = anchors.encode(codec, level, self.source, self.parsed.rate)
+            stream = self._coded(codec, level)
             return [stream.first_bytes, stream.other_bytes]
 
         once, running = self.cache.record(f"{codec.encoder}-{level}-bytes", make)
@@ -240,8 +271,7 @@ class ClipBench:
         Raises:
             MediaError: the stream gave another number of frames.
         """
-        stream = anchors.encode(codec, level, self.source, self.parsed.rate)
-        shown = anchors.decode(codec, stream)
+        shown = anchors.decode(codec, self._coded(codec, level))
         if len(shown) != len(self.source):
             raise MediaError(
                 "anchor-frames",
@@ -317,7 +347,6 @@ class ClipBench:
         return found
 
     def _loss(self, share: float, seed: int) -> dict[str, float]:
-        self.tell(f"{self.name}: {share:.0%} of groups lost")
         path = self.cache.folder / "lossy.sglat"
         what = robustness.lossy_file(self.encoded, path, share, seed=seed)
         shown = material.decoded_rows(path, self.bundle, self.rows, self.cache.folder)
@@ -326,7 +355,6 @@ class ClipBench:
 
     def damage(self) -> dict[str, Any]:
         """Return what a reader says of damaged files."""
-        self.tell(f"{self.name}: damage")
         found: dict[str, Any] = self.cache.record(
             "damage", lambda: robustness.corruption(self.encoded, trials=self.effort.damage_trials)
         )

@@ -50,9 +50,17 @@ class Judges:
 
 
 NOT_AT_HAND: Final = {
-    "FID": "Inception-v3 weights of the TTUR implementation",
-    "FVD": "I3D weights of the original implementation, and fragments of 120 frames",
-    "FVD_M": "I3D weights of the original implementation, and fragments of 120 frames",
+    "L_ID (ArcFace)": "ArcFace weights (r50 or r100, 512 numbers); MobileFaceNet stands in under "
+    "its own name",
+    "FID": "Inception-v3 weights of the TTUR implementation (inception-2015-12-05), and more than "
+    "2,048 frames for a covariance of full rank",
+    "FVD": "I3D weights (Kinetics-400) of the original implementation, and batches of 8 fragments "
+    "of 120 frames",
+    "FVD_M": "the same I3D weights, on the mouth region",
+    "ρ_AU": "OpenFace 2.0 action units; blendshapes stand in as ρ_AU proxy",
+    "ρ_GZ": "OpenFace 2.0 gaze angles; iris positions stand in as ρ_GZ proxy",
+    "ρ_pose (OpenFace)": "OpenFace 2.0 head pose; the landmark network's head matrix stands in",
+    "DISTS": "VGG-16 ImageNet weights and the published α, β of DISTS; MS-SSIM is shown",
 }
 
 
@@ -136,7 +144,10 @@ def _alex(missing: dict[str, str]) -> Perceptual | None:
     try:
         network = Lpips(net="alex")
     except SglatError as error:
-        missing["LPIPS"] = f"the lpips package and its AlexNet backbone ({error.code})"
+        missing["LPIPS"] = (
+            "AlexNet ImageNet weights (torchvision's alexnet-owt-7be5be79) for the published heads "
+            f"({error.code}); the SqueezeNet distance stands in under its own name"
+        )
         return None
     heads = tuple(line.model[-1].weight.flatten() for line in network.metric.lins)
     return Perceptual(name="LPIPS v0.1 (AlexNet)", features=network.features, heads=heads)
@@ -165,13 +176,48 @@ def perceptual_distances(
         wanted: `[N, H, W, 3]`.
         masks: `[N, H, W]`.
     """
-    found: list[Tensor] = []
-    for at in range(0, len(shown), BATCH):
+    whole, inside = distances_to(network, shown, features_of(network, wanted), masks)
+    return whole if inside is None else inside
+
+
+@torch.inference_mode()
+def features_of(network: Perceptual, pictures: NDArray[np.uint8]) -> list[list[Tensor]]:
+    """Return the feature maps of pictures `[N, H, W, 3]`, batch by batch, to compare with often."""
+    return [
+        network.features(to_tensor(pictures[at : at + BATCH]))
+        for at in range(0, len(pictures), BATCH)
+    ]
+
+
+@torch.inference_mode()
+def distances_to(
+    network: Perceptual,
+    shown: NDArray[np.uint8],
+    wanted: list[list[Tensor]],
+    masks: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Return the distances of whole pictures and inside the masks, `[N]` each, in one pass.
+
+    Args:
+        network: features and heads.
+        shown: `[N, H, W, 3]`.
+        wanted: of `features_of`.
+        masks: `[N, H, W]`; None: no second figure.
+    """
+    whole: list[Tensor] = []
+    inside: list[Tensor] = []
+    for at, features in zip(range(0, len(shown), BATCH), wanted, strict=True):
         span = slice(at, at + BATCH)
-        mask = None if masks is None else torch.from_numpy(masks[span]).float()[:, None]
-        a, b = (network.features(to_tensor(p[span])) for p in (shown, wanted))
-        found.append(weighted_feature_distance(a, b, network.heads, mask))
-    return np.asarray(torch.cat(found).double().numpy())
+        found = network.features(to_tensor(shown[span]))
+        whole.append(weighted_feature_distance(found, features, network.heads, None))
+        if masks is not None:
+            mask = torch.from_numpy(masks[span]).float()[:, None]
+            inside.append(weighted_feature_distance(found, features, network.heads, mask))
+
+    def numbers(parts: list[Tensor]) -> NDArray[np.float64]:
+        return np.asarray(torch.cat(parts).double().numpy())
+
+    return numbers(whole), numbers(inside) if inside else None
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream import edits
+from sglat.bitstream.chunks import ByteSource, read_chunks
 from sglat.bitstream.group import join_motion
 from sglat.bitstream.muxer import atomic_file
 from sglat.bitstream.reader import Reader, open_reader
@@ -128,8 +129,9 @@ def with_motion(
     *,
     rows: NDArray[np.int64] | None = None,
     group_frames: int = GROUP_FRAMES,
+    header: Header | None = None,
 ) -> Path:
-    """Write a file with other motion and the same identity; sound is left out.
+    """Write a file with other motion and the same identity; sound and plate are left out.
 
     Args:
         path: where the rest comes from.
@@ -138,6 +140,7 @@ def with_motion(
         steps: `[34]`; None: those of the file.
         rows: frames to keep, rising; None: all.
         group_frames: frames in each group.
+        header: to write instead of the file's own; steps and frame count are put into it.
     """
     parsed = parse(path)
     kept = np.arange(len(values)) if rows is None else rows
@@ -146,7 +149,9 @@ def with_motion(
         reader = Reader(file)
         identity, reference = reader.identity, reader.identity_reference
         neutral = reader.motion_neutral
-    header = replace(parsed.header, motion_steps=steps, frame_count=len(kept))
+        file.seek(0)
+        origin = [chunk for chunk in read_chunks(ByteSource(file)) if chunk.type == "PROV"]
+    header = replace(header or parsed.header, motion_steps=steps, frame_count=len(kept))
     old, places = parsed.motion, parsed.placement
     motion = Motion(
         values=np.ascontiguousarray(values[kept]),
@@ -163,7 +168,24 @@ def with_motion(
             writer.put_identity_reference(reference)
         if neutral is not None and identity is None:
             writer.put_motion_neutral(neutral)
+        for chunk in origin:
+            writer.put_chunk(chunk)
         writer.put_motion(motion, places)
+    return out
+
+
+def repeated(path: Path, out: Path, rows: NDArray[np.int64]) -> Path:
+    """Write a file that shows frames in any order, often if asked, at a constant rate."""
+    parsed = parse(path)
+    ticks = parsed.header.frame_ticks or max(1, round(1 / (parsed.rate * parsed.header.time_base)))
+    header = replace(parsed.header, frame_ticks=ticks, frame_count=len(rows), placement_steps=None)
+    with path.open("rb") as file:
+        identity = Reader(file).identity
+    if identity is None:
+        raise UsageError("no-identity", f"expected {path.name} to hold its identity")
+    with open_writer(out, header, is_forced=True) as writer:
+        writer.put_identity(identity)
+        writer.put_motion(Motion(values=parsed.motion.values[rows], steps=parsed.motion.steps))
     return out
 
 
@@ -233,6 +255,32 @@ def shortened(video: Path, out: Path, seconds: float) -> Path:
         raise MediaError("cannot-shorten", f"{video.name}: {error}") from error
     part.replace(out)
     return out
+
+
+def first_frames(video: Path, folder: Path, frames: int) -> Path:
+    """Return a copy in a folder of a video's first frames, made once; the video if it is shorter.
+
+    The copy may have a few frames less, where the last of them need later ones.
+
+    Raises:
+        MediaError: no video, or the container does not take the streams.
+    """
+    out = folder / video.name
+    if out.exists():
+        return out
+    import av
+
+    try:
+        with av.open(str(video)) as container:
+            stream = container.streams.video[0]
+            rate, count = stream.average_rate or Fraction(25), stream.frames
+            began = (stream.start_time or 0) * Fraction(stream.time_base or 1)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise MediaError("cannot-shorten", f"{video.name}: {error}") from error
+    if count and count <= frames:
+        return video
+    folder.mkdir(parents=True, exist_ok=True)
+    return shortened(video, out, float(began + Fraction(frames) / rate))
 
 
 def audio_shift_milliseconds(video: Path, path: Path) -> float | None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from sglat.metrics import pixels
-from sglat.metrics.judges import Judges, embeddings, identity_losses, perceptual_distances
+from sglat.metrics import multiscale, pixels
+from sglat.metrics.judges import (
+    Judges,
+    distances_to,
+    embeddings,
+    features_of,
+    identity_losses,
+)
 from sglat.metrics.signals import Landmarker, Signals, compare, face_masks
 
 Pictures = NDArray[np.uint8]
+
+Watch = Callable[[str, Pictures], Signals]
 
 BEST_PSNR_DB: Final = 100.0  # stands for equal pictures in a mean
 
@@ -31,12 +41,14 @@ METRICS: Final = (
     Metric(key="l1_face", label="L1, face", is_higher_better=False, digits=2),
     Metric(key="psnr_face", label="PSNR, face (dB)", is_higher_better=True, digits=2),
     Metric(key="ssim_face", label="SSIM, face", is_higher_better=True, digits=3),
+    Metric(key="ms_ssim_face", label="MS-SSIM, face", is_higher_better=True, digits=3),
     Metric(key="perceptual_face", label="perceptual, face", is_higher_better=False, digits=4),
     Metric(key="lpips_alex_face", label="LPIPS (Alex), face", is_higher_better=False, digits=4),
     Metric(key="identity_loss", label="L_ID", is_higher_better=False, digits=4),
     Metric(key="l1", label="L1, crop", is_higher_better=False, digits=2),
     Metric(key="psnr", label="PSNR, crop (dB)", is_higher_better=True, digits=2),
     Metric(key="ssim", label="SSIM, crop", is_higher_better=True, digits=3),
+    Metric(key="ms_ssim", label="MS-SSIM, crop", is_higher_better=True, digits=3),
     Metric(key="perceptual", label="perceptual, crop", is_higher_better=False, digits=4),
     Metric(key="lpips_alex", label="LPIPS (Alex), crop", is_higher_better=False, digits=4),
     Metric(key="rho_au_proxy", label="ρ_AU proxy", is_higher_better=True, digits=3),
@@ -63,6 +75,8 @@ class Reference:
     """Consecutive frames from the first on, for the measures over time."""
     signals: Signals | None
     """Of the window."""
+    features: dict[str, list[list[Tensor]]] = field(default_factory=dict)
+    """Of `pictures`, by network, filled on first use."""
 
 
 def make_reference(
@@ -71,17 +85,35 @@ def make_reference(
     window: int,
     judges: Judges,
     landmarker: Landmarker | None,
+    *,
+    watch: Watch | None = None,
 ) -> Reference:
-    """Prepare the source crops `[T, R, R, 3]` of a clip."""
+    """Prepare the source crops `[T, R, R, 3]` of a clip.
+
+    Args:
+        crops: of the source.
+        rows: frames of the picture metrics.
+        window: consecutive frames for the measures over time.
+        judges: measuring networks.
+        landmarker: None where there is none.
+        watch: gives signals under a name, as something that keeps them would.
+    """
     pictures = crops[rows]
     masks = signals = None
     if landmarker is not None:
-        masks = face_masks(landmarker.watch(pictures).points, crops.shape[1])
-        signals = landmarker.watch(crops[:window])
+        look = watch or (lambda name, shown: landmarker.watch(shown))
+        masks = face_masks(look("rows", pictures).points, crops.shape[1])
+        signals = look("window", crops[:window])
     vectors = None if judges.identity is None else embeddings(judges.identity, pictures)
     return Reference(
         rows=rows, pictures=pictures, masks=masks, vectors=vectors, window=window, signals=signals
     )
+
+
+_PIXELS: Final = (
+    ("l1", pixels.l1), ("psnr", pixels.psnr_db), ("ssim", pixels.ssim),
+    ("ms_ssim", multiscale.ms_ssim),
+)  # fmt: skip
 
 
 def measure_pictures(
@@ -96,7 +128,7 @@ def measure_pictures(
     """
     wanted, masks = reference.pictures, reference.masks
     found: dict[str, list[float]] = {}
-    for name, function in (("l1", pixels.l1), ("psnr", pixels.psnr_db), ("ssim", pixels.ssim)):
+    for name, function in _PIXELS:
         pairs = list(zip(shown, wanted, strict=True))
         found[name] = [min(function(a, b), BEST_PSNR_DB) for a, b in pairs]
         if masks is not None:
@@ -107,9 +139,12 @@ def measure_pictures(
     for name, network in (("perceptual", judges.perceptual), ("lpips_alex", judges.lpips_alex)):
         if network is None:
             continue
-        found[name] = perceptual_distances(network, shown, wanted).tolist()
-        if masks is not None:
-            found[f"{name}_face"] = perceptual_distances(network, shown, wanted, masks).tolist()
+        if name not in reference.features:
+            reference.features[name] = features_of(network, wanted)
+        whole, inside = distances_to(network, shown, reference.features[name], masks)
+        found[name] = whole.tolist()
+        if inside is not None:
+            found[f"{name}_face"] = inside.tolist()
     if judges.identity is not None and reference.vectors is not None:
         vectors = embeddings(judges.identity, shown)
         found["identity_loss"] = identity_losses(vectors, reference.vectors).tolist()

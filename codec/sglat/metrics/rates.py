@@ -15,8 +15,9 @@ from sglat.bitstream.summary import describe
 from sglat.errors import FormatError, MissingExtraError
 from sglat.metrics import motion_coders
 
+TEN_SECONDS: Final = 10.0
 MINUTE: Final = 60.0
-LENGTHS_SECONDS: Final = (MINUTE, 10 * MINUTE)
+LENGTHS_SECONDS: Final = (TEN_SECONDS, MINUTE, 10 * MINUTE)
 _RUNNING: Final = ("MOTN", "PLAC", "INDX")  # grow with the clip
 _APART: Final = ("AHDR", "APKT", "PLAT", "THMB")  # sound and stills: anchors carry none
 

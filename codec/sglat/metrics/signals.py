@@ -49,6 +49,20 @@ class Signals:
         """`[T]` frames with a face."""
         return ~np.isnan(self.pose[:, 0])
 
+    def packed(self) -> Float32:
+        """Return all in one array, `[T, 1010]`."""
+        flat = self.points.reshape(len(self.points), -1)
+        return np.concatenate([flat, self.blendshapes, self.pose], axis=1)
+
+    @classmethod
+    def unpacked(cls, values: Float32) -> Signals:
+        """Return what `packed` was made of."""
+        return cls(
+            points=np.array(values[:, :956]).reshape(-1, 478, 2),
+            blendshapes=np.array(values[:, 956:1008]),
+            pose=np.array(values[:, 1008:]),
+        )
+
     def cut(self, rows: NDArray[np.int64] | slice) -> Signals:
         """Return some of the frames."""
         return Signals(

@@ -1,0 +1,173 @@
+"""Plans a benchmark's time: how many frames of each clip are encoded, and what there is time for.
+
+The first encodings are short and are timed; from them follows what a frame, a step of tuning and
+the rest cost on this machine with all its workers busy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+LEAST_FRAMES: Final = 24
+MOST_FRAMES: Final = 150
+LEAST_STEPS: Final = 20
+START_STEPS: Final = 10
+"""Steps of tuning that its beginning and its choice of quantizer steps cost as much as."""
+TUNING: Final = ("tune",)
+ONCE: Final = ("jacobian",)
+"""Stages that cost the same for every length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long a benchmark may take, and how that is shared out."""
+
+    minutes: float
+    encoding: float = 0.45
+    """Share of the time for encoding every clip once."""
+    reserve: float = 0.2
+    """Share that sweeps must leave for what comes after them."""
+    probe_frames: int = 12
+    probe_steps: int = 6
+
+
+FULL_BUDGET: Final = Budget(minutes=28)
+QUICK_BUDGET: Final = Budget(minutes=4.5, encoding=0.55, reserve=0.3, probe_steps=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speeds:
+    """What encoding costs one worker, in seconds, with all workers busy."""
+
+    once: float
+    step: float
+    frame: float
+
+    def encoding(self, frames: int, steps: int) -> float:
+        """Return the seconds of one encoding."""
+        tuning = self.step * (steps + START_STEPS) if steps else 0.0
+        return self.once + tuning + self.frame * frames
+
+
+def speeds(record: dict[str, Any], steps: int) -> Speeds:
+    """Return the speeds that a short encoding with some steps of tuning shows."""
+    stages: dict[str, float] = record["stage_seconds"]
+    tuning = sum(stages.get(name, 0.0) for name in TUNING)
+    once = sum(stages.get(name, 0.0) for name in ONCE)
+    start = record["wall_seconds"] - sum(stages.values())
+    return Speeds(
+        once=once + max(0.0, start),
+        step=tuning / (steps + START_STEPS),
+        frame=(sum(stages.values()) - tuning - once) / record["frames"],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is encoded how."""
+
+    frames: int
+    """Most frames of each clip, from its beginning."""
+    tune_steps: int | None
+    """None: the encoder's default; fewer cost quality, and the report says so."""
+    clips: int
+    """How many of the clips; the others are left out for lack of time."""
+    encode_seconds: float
+    """Expected for one clip."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def make_plan(
+    cost: Speeds, *, clips: int, workers: int, seconds: float, default_steps: int,
+    frames: int | None = None,
+) -> Plan:  # fmt: skip
+    """Return the plan that encodes the most in the given time.
+
+    Full tuning comes before many frames, since it is what the codec does by default; fewer steps
+    are taken only where full tuning leaves no time for `LEAST_FRAMES`, and clips are left out only
+    where the least tuning does not fit.
+
+    Args:
+        cost: of one worker.
+        clips: how many there are.
+        workers: at work side by side.
+        seconds: for all encodings.
+        default_steps: of the encoder's tuning.
+        frames: wanted by the user; None: as many as there is time for, `MOST_FRAMES` at most.
+    """
+    least = min(frames or LEAST_FRAMES, LEAST_FRAMES)
+
+    def each(count: int) -> float:
+        """Seconds for one of `count` clips when all are to be done in time."""
+        return seconds / -(-count // workers)
+
+    count = clips
+    while count > 1 and cost.encoding(least, LEAST_STEPS) > each(count):
+        count -= 1
+    time_left = each(count) - cost.encoding(least, 0)
+    affordable = int(time_left / cost.step) - START_STEPS if cost.step > 0 else default_steps
+    steps = max(LEAST_STEPS, min(default_steps, affordable))
+    rest = each(count) - cost.encoding(0, steps)
+    fitting = int(rest / cost.frame) if cost.frame > 0 else MOST_FRAMES
+    chosen = frames or max(least, min(MOST_FRAMES, fitting))
+    return Plan(
+        frames=chosen,
+        tune_steps=None if steps >= default_steps else steps,
+        clips=count,
+        encode_seconds=round(cost.encoding(chosen, steps), 1),
+    )
+
+
+class Clock:
+    """Says what is being done, since when and how much is left of the time.
+
+    Args:
+        tell: told a line at each step.
+        minutes: in all.
+    """
+
+    def __init__(self, tell: Callable[[str], None], minutes: float) -> None:
+        self.tell = tell
+        self.seconds = 60 * minutes
+        self.began = time.monotonic()
+        self.stages: dict[str, float] = {}
+        self._stage: tuple[str, float] | None = None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self.began
+
+    @property
+    def left(self) -> float:
+        """Seconds of the planned time that are left; negative when it is over."""
+        return self.seconds - self.elapsed
+
+    def stage(self, name: str, what: str = "") -> None:
+        """Begin a stage of the benchmark."""
+        now = self.elapsed
+        self._close(now)
+        self._stage = (name, now)
+        over = f"{_minutes(self.left)} left" if self.left > 0 else f"{_minutes(-self.left)} over"
+        self.tell(f"[{_minutes(now)}, {over}] {name}{': ' + what if what else ''}")
+
+    def finish(self) -> dict[str, float]:
+        """Return the seconds of each stage."""
+        self._close(self.elapsed)
+        self._stage = None
+        return {name: round(value, 1) for name, value in self.stages.items()}
+
+    def _close(self, now: float) -> None:
+        if self._stage is not None:
+            name, since = self._stage
+            self.stages[name] = self.stages.get(name, 0.0) + now - since
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

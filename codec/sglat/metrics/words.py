@@ -1,0 +1,113 @@
+"""What a report says in words: the headline, what was measured with what, and what to beware of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def headline(record: Record) -> str:
+    """Return the outcome in two sentences, good or bad."""
+    summary = record["summary"]
+    ours = summary["sglat"]
+    rate = ours["kbit_per_second_60s"]["mean"]
+    cached = ours["kbit_per_second_cached"]["mean"]
+    clips = ours["kbit_per_second_60s"]["clips"]
+    text = (
+        f"Over 60 s sglat spends {rate:.2f} kbit/s on a face, {cached:.2f} kbit/s once the "
+        f"identity is known (mean of {clips} clip{'s' if clips > 1 else ''}). "
+    )
+    keys = [k for k in ("perceptual_face", "identity_loss") if k in ours["figures"]]
+    if not keys:
+        return text + "No network was at hand to measure perceptual distance or identity."
+    won: list[str] = []
+    lost: list[str] = []
+    for name in list(summary)[1:]:
+        theirs = summary[name]["figures"]
+        is_won = all(ours["figures"][k]["mean"] < theirs[k]["mean"] for k in keys if k in theirs)
+        (won if is_won else lost).append(name)
+    at_rate = "At its whole rate over 60 s it is better in both perceptual distance and L_ID than "
+    if not lost:
+        return text + at_rate + f"every anchor ({', '.join(won)})."
+    return text + at_rate + f"{', '.join(won) or 'none'} and not than {', '.join(lost)}."
+
+
+def _span(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _origin(facts: Record) -> str:
+    """Return in words how the files came about."""
+    plan = facts["plan"]
+    if plan is None:
+        return "made earlier"
+    text = f"encoded in this run: the first {plan['frames']} frames of each clip at most"
+    if plan["tune_steps"] is not None:
+        text += (
+            f", {plan['tune_steps']} steps of tuning instead of the default, at a loss of quality"
+        )
+    return text + f"; planned for {facts['minutes']:g} minutes"
+
+
+def about(record: Record) -> list[str]:
+    """Return what was measured with what, in lines."""
+    facts = record["about"]
+    packages = ", ".join(f"{name} {v}" for name, v in facts["packages"].items() if v)
+    effort = facts["effort"]
+    return [
+        f"sglat {facts['sglat']}, commit {facts['commit'] or 'unknown'}, "
+        f"bundle {facts['bundle']}, decoder {facts['decoder_id'][:16]}",
+        f"machine: {facts['machine']}",
+        f"command: `{facts['command']}`",
+        f"Python {facts['python']}, {packages}",
+        f"{len(record['clips'])} clips of {_span([c['frames'] for c in record['clips']])} frames; "
+        f"picture metrics on {effort['frames']} frames a clip, evenly spread; measures over time "
+        f"on the first {effort['window']} frames" + (" (quick)" if facts["is_quick"] else ""),
+        f".sglat files {_origin(facts)}",
+        "time: " + ", ".join(f"{k} {v:.0f} s" for k, v in record["stage_seconds"].items()),
+        *(f"{a['name']}: {_options(a)}" for a in facts["anchors"]),
+    ]
+
+
+def _options(anchor: Record) -> str:
+    options = " ".join(f"{key}={value}" for key, value in anchor["options"].items())
+    return f"{anchor['encoder']}, {options}, yuv420p, one intra frame, no B frames"
+
+
+def caveats(record: Record) -> list[str]:
+    """Return what a reader must know to weigh the figures."""
+    facts = record["about"]
+    lines = [
+        "All codecs get the same aligned crops at the bundle's resolution; the background outside "
+        "the crop is not coded by any of them. Anchors are counted without a container.",
+        "Face region: inside MediaPipe's face oval on the source frame, as the paper masks the "
+        "reference face. Perceptual distances average feature differences over that region.",
+    ]
+    lines.append(
+        "MS-SSIM: as many of the five scales as have room for the window of 11 pixels (four at "
+        "128 px), their weights brought to a sum of 1; not comparable with figures of five scales."
+    )
+    if facts["perceptual"]:
+        lines.append(
+            f"Perceptual distance: {facts['perceptual']}; not LPIPS, which was "
+            + ("measured too." if record["not_measured"].get("LPIPS") is None else "not measured.")
+        )
+    if facts["identity"]:
+        lines.append(f"L_ID: {facts['identity']}, not ArcFace.")
+    if facts["bundle"] == "mini" and (facts["perceptual"] or facts["identity"]):
+        lines.append(
+            "The embedded bundle's own perceptual and identity networks, which the encoder "
+            "minimises, were taught by these same public networks, and its generator was trained "
+            "with them as losses. That favours sglat in "
+            "LPIPS-like and L_ID; PSNR and SSIM are free of it, and favour the anchors."
+        )
+    if facts["signals"]:
+        lines.append(
+            f"ρ_AU, ρ_GZ and ρ_pose are proxies: {facts['signals']} (blendshapes, iris between the "
+            "eye corners, head matrix), not OpenFace 2.0. Jitter: second differences of rigid "
+            "landmarks."
+        )
+    return lines
