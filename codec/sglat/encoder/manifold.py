@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -46,6 +47,7 @@ class Manifold(nn.Module):
         *,
         ws: Tensor | None = None,
         weights: Mapping[str, Tensor] | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """Return pictures `[N, 3, H, W]` of motion values `[N, 34]`.
 
@@ -53,17 +55,24 @@ class Manifold(nn.Module):
             motion: yaw and pitch in degrees and the 32 controls.
             ws: another ID latent `[L, D]` than the bound one.
             weights: generator tensors by name that replace the bundle's.
+            dtype: of the generator's features; the decoder's is float32.
         """
-        return self.synthesize(self.styles(motion, ws=ws), weights)
+        return self.synthesize(self.styles(motion, ws=ws), weights, dtype=dtype)
 
-    def synthesize(self, styles: list[Tensor], weights: Mapping[str, Tensor] | None) -> Tensor:
+    def synthesize(
+        self,
+        styles: list[Tensor],
+        weights: Mapping[str, Tensor] | None,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
         """Return pictures `[N, 3, H, W]` of StyleSpace vectors, with replaced generator tensors."""
         generator = self.bundle.generator
         if not weights:
-            return generator.synthesize(styles)
+            return generator.synthesize(styles, dtype=dtype)
         caller = _Synthesis(generator)
         named = {f"generator.{name}": value for name, value in weights.items()}
-        result: Tensor = functional_call(caller, named, (styles,))
+        result: Tensor = functional_call(caller, named, (styles, dtype))
         return result
 
 
@@ -74,6 +83,14 @@ class _Synthesis(nn.Module):
         super().__init__()
         self.generator = generator
 
-    def forward(self, styles: list[Tensor]) -> Tensor:
-        pictures: Tensor = self.generator.synthesize(styles)  # type: ignore[operator]
+    def forward(self, styles: list[Tensor], dtype: torch.dtype) -> Tensor:
+        pictures: Tensor = self.generator.synthesize(styles, dtype=dtype)  # type: ignore[operator]
         return pictures
+
+
+def fast_type(device: torch.device) -> torch.dtype:
+    """Return the type of features in which a device renders fastest: bfloat16 where it computes
+    in it, float32 elsewhere."""
+    if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.float32
+    return torch.bfloat16

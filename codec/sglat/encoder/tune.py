@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat.encoder.deltas import DeltaConfig, WeightDeltas
-from sglat.encoder.manifold import Manifold
+from sglat.encoder.manifold import Manifold, fast_type
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(pictures, targets, frame numbers) to one loss per frame, `[N]`."""
@@ -27,15 +27,15 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 class TuneConfig:
     """How a person is tuned."""
 
-    frames: int = 14
+    frames: int = 16
     """Frames that are tuned on, spread over the clip's motion."""
-    steps: int = 260
+    steps: int = 500
     batch: int = 4
     quantize_from: float = 0.6
     """Share of the steps after which weights are quantized in the forward pass."""
-    rate_dense: float = 6e-3
-    rate_left: float = 6e-3
-    rate_right: float = 6e-3
+    rate_dense: float = 1.2e-2
+    rate_left: float = 1.2e-2
+    rate_right: float = 1.2e-2
     rate_latent: float = 1e-2
     rate_pose_degrees: float = 0.25
     rate_controls: float = 5e-2
@@ -103,6 +103,7 @@ class Tuner:
         """
         self.manifold, self.targets, self.motion = manifold, targets, motion
         self.loss, self.config, self.budget_bits = loss, config, budget_bits
+        self.dtype = fast_type(targets.device)  # float32 is how the motion is solved afterwards
         self.deltas = WeightDeltas(manifold.bundle.generator, config.deltas)
         self.ws = manifold.ws.clone().requires_grad_()
         self.offsets = torch.zeros_like(motion, requires_grad=True)
@@ -138,7 +139,7 @@ class Tuner:
             stages = int(torch.randint(0, self.deltas.num_stages, (), generator=self.random))
         numbers = self.numbers[chosen]
         weights = self.deltas.weights(stages=stages)
-        pictures = self.manifold.render(numbers, ws=self.ws, weights=weights)
+        pictures = self.manifold.render(numbers, ws=self.ws, weights=weights, dtype=self.dtype)
         values = self.loss(pictures, self.targets[chosen], chosen)
         prior = self.offsets[chosen, 2:].square().mean()
         self.optimizer.zero_grad(set_to_none=True)
