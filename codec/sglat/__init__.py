@@ -6,7 +6,19 @@ Public names are resolved on first use, so that `import sglat` loads neither tor
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
+    from sglat.api import decode as decode
+    from sglat.api import encode as encode
+    from sglat.api import open as open
+    from sglat.api import swap as swap
+    from sglat.bundles.bundle import load_bundle as load_bundle
+    from sglat.decoder.decode import DecodeConfig as DecodeConfig
+    from sglat.encoder.encode import EncodeConfig as EncodeConfig
+    from sglat.encoder.encode import EncodeResult as EncodeResult
+    from sglat.errors import FormatError as FormatError
+    from sglat.errors import SglatError as SglatError
 
 __version__: Final = "0.1.0"
 

@@ -1,0 +1,63 @@
+"""The library reads as the commands do: README's example, run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sglat
+from sglat.bundles.bundle import Bundle
+from sglat.encoder import encode as encode_module
+from tests.bundles.tiny import make_tiny_bundle
+from tests.encoder.test_encode import Eyes, Pixels, draw_clip
+
+CONFIG = sglat.EncodeConfig(tune_steps=2, identity_bytes=6_000, self_check=False)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+    bundle.__dict__.update(faces=Eyes(), perceptual=Pixels())
+    monkeypatch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
+    return bundle
+
+
+def test_encode_open_decode_and_swap(bundle: Bundle, tmp_path: Path) -> None:
+    first, second, both = (str(tmp_path / f"{name}.sglat") for name in "abc")
+    result = sglat.encode(str(draw_clip(tmp_path / "a.mp4", 5)), first, CONFIG)
+    sglat.encode(str(draw_clip(tmp_path / "b.mp4", 3)), second, CONFIG)
+    assert (result.frames, result.path) == (5, Path(first))
+    with sglat.open(first) as reader:
+        assert reader.header.frame_count == 5
+        motion = reader.read_motion().values
+    pictures = [frame.picture for frame in sglat.decode(first, bundle=bundle)]
+    assert len(pictures) == 5
+    assert (pictures[0].dtype, pictures[0].shape) == (np.uint8, (16, 16, 3))
+    sglat.swap(motion=first, identity=second, out=both)
+    with sglat.open(both) as reader:
+        assert np.array_equal(reader.read_motion().values, motion)
+    with pytest.raises(sglat.SglatError):
+        sglat.swap(motion=first, identity=second, out=both)
+
+
+def test_every_public_name_is_documented() -> None:
+    names = [name for name in sglat.__all__ if not name.startswith("__")]
+    assert [name for name in names if not getattr(sglat, name).__doc__] == []
+
+
+def test_type_checkers_see_the_public_names(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sglat\n"
+        "reveal_type(sglat.encode)\n"
+        "for frame in sglat.decode('a.sglat'):\n"
+        "    reveal_type(frame)\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "EncodeResult" in done.stdout
+    assert "DecodedFrame" in done.stdout
