@@ -49,7 +49,13 @@ class PerceptualNetwork(nn.Module):
     def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """Return the distance `[N]` of two results of `features`."""
         total = first[0].new_zeros(())
-        for one, other, logarithm in zip(first, second, self.log_weights, strict=True):
-            weights = functional.softplus(logarithm)[None, :, None, None]
-            total = total + ((one - other).square() * weights).sum(1).mean(dim=(1, 2))
+        for place in self.maps(first, second):
+            total = total + place.mean(dim=(1, 2))
         return total
+
+    def maps(self, first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
+        """Return the distance at every place, `[N, h, w]` at each scale, of two `features`."""
+        return [
+            ((one - other).square() * functional.softplus(logarithm)[None, :, None, None]).sum(1)
+            for one, other, logarithm in zip(first, second, self.log_weights, strict=True)
+        ]

@@ -70,7 +70,11 @@ class TunedGenerator:
     @torch.no_grad()
     def pictures(self, references: Tensor) -> Tensor:
         """Return what the generator makes of pictures `[N, 3, H, W]` in [-1, 1], untuned."""
-        return self._render(self.inverter(references), {})
+        return self.render(self.inverter(references))
+
+    def render(self, latents: Tensor) -> Tensor:
+        """Return the untuned generator's pictures `[N, 3, size, size]` of latents `[N, L, W]`."""
+        return self._render(latents, {})
 
     def tuned(
         self,

@@ -23,7 +23,9 @@ from sglat.networks.embedded_landmarks import (
 from sglat.training.data import Faces, prepare
 from sglat.training.faces_augment import cover, cut, degrade, scenery, shuffled
 from sglat.training.faces_loop import Batch, LoopConfig, fit
+from sglat.training.faces_warps import pulled
 
+PULLED_SHARE = 0.4  # of the faces; their blendshapes are not known any more
 CROP_SCALE = 1.4  # crop side over the larger side of the landmark box
 LEFT_EYE = (362, 385, 387, 263, 373, 380)
 RIGHT_EYE = (33, 160, 158, 133, 153, 144)
@@ -64,8 +66,11 @@ class LandmarkTask:
         open_mouth = self.blendshapes[rows, 25] > 0.25
         glance = self.blendshapes[rows, 13:17].max(1) > 0.45  # eyeLookIn, eyeLookOut
         shapes = self.blendshapes[rows]
-        one_sided = np.abs(shapes - shapes[:, self.mirror_blendshapes]).sum(1) > 3.0
-        weights = 1.0 + 2.0 * shut + turned + open_mouth + 1.5 * glance + 1.5 * one_sided
+        one_sided = np.abs(shapes - shapes[:, self.mirror_blendshapes]).sum(1) > 2.0
+        strong = shapes.sum(1) > np.quantile(shapes.sum(1), 0.85)
+        weights = (
+            1.0 + 2.0 * shut + turned + open_mouth + 1.5 * glance + 2.5 * one_sided + 1.5 * strong
+        )
         return np.asarray(weights / weights.sum())
 
     def build(self) -> nn.Module:
@@ -92,6 +97,9 @@ class LandmarkTask:
             points = points[self.mirror] * (-1, 1) + (1, 0)
             pose, eyes = pose * (-1, 1, -1), eyes[::-1]
             blendshapes = blendshapes[self.mirror_blendshapes]
+        known = generator.random() > PULLED_SHARE
+        if not known:
+            picture, points, eyes = _pulled(picture, points, eyes, generator)
         is_face = generator.random() > 0.12
         wide = generator.random() < 0.5
         view = random_view(points, generator, wide) if is_face else None
@@ -109,7 +117,7 @@ class LandmarkTask:
         return {
             "crop": crop, "points": points.astype(np.float32), "pose": pose.astype(np.float32),
             "eyes": np.ascontiguousarray(eyes), "blendshapes": blendshapes,
-            "is_face": np.float32(is_face),
+            "is_face": np.float32(is_face), "is_known": np.float32(is_face and known),
         }  # fmt: skip
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -126,7 +134,9 @@ class LandmarkTask:
         lids = ((gap_out - gap).abs().mean(1) * face).sum() / count
         eyes = ((out.eye_openness - batch["eyes"]).abs().mean(1) * face).sum() / count
         pose = ((out.pose - batch["pose"]).abs().mean(1) * face).sum() / count
-        shapes = ((out.blendshapes - batch["blendshapes"]).abs().mean(1) * face).sum() / count
+        known = batch["is_known"]
+        shapes = ((out.blendshapes - batch["blendshapes"]).abs().mean(1) * known).sum()
+        shapes = shapes / known.sum().clamp(min=1)
         score = functional.binary_cross_entropy_with_logits(out.score_logit, face)
         loss = (
             point + 0.4 * gaze + 2 * lids + 0.5 * eyes + 0.01 * pose + 0.5 * shapes + 0.05 * score
@@ -169,6 +179,30 @@ class LandmarkTask:
             figures[f"{kind}_pose"] = float((out.pose - batch["pose"]).abs().mean())
             figures[f"{kind}_eyes"] = float((out.eye_openness - batch["eyes"]).abs().mean())
         return figures
+
+
+def _pulled(
+    picture: NDArray[np.uint8],
+    points: NDArray[np.float32],
+    eyes: NDArray[np.float32],
+    generator: np.random.Generator,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+    """Return picture, points in crop units and eye aspect ratios of a face pulled about."""
+    size = picture.shape[0]
+    pixels = (points * size).astype(np.float32)
+    unit = float(interocular(torch.from_numpy(pixels[None])))
+    picture, moved = pulled(picture, pixels, unit, generator)
+    change = [
+        _aspect(moved, eye) / max(_aspect(pixels, eye), 1e-3) for eye in (LEFT_EYE, RIGHT_EYE)
+    ]
+    return picture, moved / size, eyes * np.array(change, np.float32).clip(0.5, 2)
+
+
+def _aspect(points: NDArray[np.float32], eye: tuple[int, ...]) -> float:
+    """Return an eye's height over its width, of its six points as in `LEFT_EYE`."""
+    p = points[list(eye)]
+    tall = float(np.linalg.norm(p[1] - p[5]) + np.linalg.norm(p[2] - p[4]))
+    return tall / max(2 * float(np.linalg.norm(p[0] - p[3])), 1e-6)
 
 
 def random_view(

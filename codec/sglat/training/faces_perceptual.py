@@ -13,6 +13,7 @@ import typer
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sglat.networks.embedded_perceptual import PerceptualNetwork
 from sglat.training.data import Faces, prepare
@@ -22,6 +23,7 @@ from sglat.training.faces_loop import Batch, LoopConfig, fit
 from sglat.training.teachers import SqueezePerceptual, load_lpips_heads
 
 VARIANTS = 4  # distorted pictures a reference
+WEAK = ("shift", "pixelate", "warp")  # shown more often: ranked worst, or nearest to those
 WINDOW = 96  # pixels of the 128 that a training step looks at; distances are means over places
 Random = np.random.Generator
 
@@ -128,10 +130,10 @@ class PerceptualTask:
         references: list[Picture] = []
         variants: list[Picture] = []
         for _ in range(size):
-            use = generator.random() < 0.3 and len(self.generated_train) > 0
+            use = generator.random() < 0.5 and len(self.generated_train) > 0
             row = int(generator.choice(self.generated_train if use else self.train_rows))
             reference = np.asarray(self.faces.images[row])
-            made = [self.variant(row, generator, self.train_rows)[0] for _ in range(VARIANTS - use)]
+            made = [self._training_variant(row, generator) for _ in range(VARIANTS - use)]
             if use:
                 options = self.generated[row]
                 made.append(options[int(generator.integers(len(options)))])
@@ -148,6 +150,17 @@ class PerceptualTask:
             "reference": torch.from_numpy(np.stack(references)[window].copy()),
             "variant": torch.from_numpy(np.stack(variants)[window].copy()),
         }
+
+    def _training_variant(self, row: int, generator: np.random.Generator) -> Picture:
+        """Return a version as for validation, or one of the kinds that are ranked worst."""
+        kind = generator.random()
+        if kind < 0.12:
+            name = WEAK[int(generator.integers(len(WEAK)))]
+            picture = np.asarray(self.faces.images[row])
+            return DISTORTIONS[name](picture, float(generator.random()), generator)
+        if kind < 0.18:
+            return np.asarray(self.faces.images[int(generator.choice(self.train_rows))])
+        return self.variant(row, generator, self.train_rows)[0]
 
     def variant(
         self, row: int, generator: np.random.Generator, rows: NDArray[np.int64]
@@ -171,15 +184,23 @@ class PerceptualTask:
         return picture, "+".join(names) if count == 1 else "two"
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean absolute difference of the logarithms of the two distances."""
+        """Return how far distances are off in logarithms: in all, by level, and by place."""
         assert isinstance(network, PerceptualNetwork)
         reference, variant = to_input(batch["reference"]), to_input(batch["variant"])
         with torch.no_grad():
-            wanted = self._teacher(reference, variant)
-        one = [m.repeat_interleave(VARIANTS, 0) for m in network.features(reference)]
-        found = network.distance(one, network.features(variant))
-        off = (torch.log(found + 1e-3) - torch.log(wanted + 1e-3)).abs().mean()
-        return off, {"log_off": float(off.detach())}
+            levels = self.teacher.features(reference), self.teacher.features(variant)
+            wanted = _four(self.teacher.maps(_repeated(levels[0]), levels[1]))
+        found = network.maps(_repeated(network.features(reference)), network.features(variant))
+        off = _log_off(_means(found).sum(0), _means(wanted).sum(0), 1e-3)
+        by_level = _log_off(_means(found), _means(wanted), 1e-3)
+        places = [
+            _log_off(_pooled(one), _pooled(other), 4e-3)
+            for one, other in zip(found, wanted, strict=True)
+        ]
+        by_place = torch.stack(places).mean()
+        loss = off + 0.5 * by_level + 0.25 * by_place
+        parts = {"log_off": off, "level_off": by_level, "place_off": by_place}
+        return loss, {key: float(value.detach()) for key, value in parts.items()}
 
     def _teacher(self, reference: Tensor, variant: Tensor) -> Tensor:
         times = len(variant) // len(reference)
@@ -210,6 +231,31 @@ class PerceptualTask:
                 rank = spearmanr(np.array(found)[chosen], np.array(wanted)[chosen]).statistic
                 figures[f"spearman_{kind}"] = float(rank)
         return figures
+
+
+def _repeated(maps: list[Tensor]) -> list[Tensor]:
+    return [m.repeat_interleave(VARIANTS, 0) for m in maps]
+
+
+def _four(maps: list[Tensor]) -> list[Tensor]:
+    """Return the teacher's seven maps as four, those of its smallest size together."""
+    return [*maps[:3], torch.stack(maps[3:]).sum(0)]
+
+
+def _means(maps: list[Tensor]) -> Tensor:
+    """Return the mean of each map, `[levels, N]`."""
+    return torch.stack([m.float().mean((1, 2)) for m in maps])
+
+
+def _pooled(maps: Tensor) -> Tensor:
+    """Return maps `[N, h, w]` at 12 x 12 places, or 6 x 6 where there are fewer."""
+    size = 12 if maps.shape[-1] > 10 else 6
+    pooled: Tensor = functional.adaptive_avg_pool2d(maps.float()[:, None], size)
+    return pooled
+
+
+def _log_off(found: Tensor, wanted: Tensor, floor: float) -> Tensor:
+    return (torch.log(found + floor) - torch.log(wanted + floor)).abs().mean()
 
 
 def main(

@@ -74,13 +74,20 @@ class SqueezePerceptual(nn.Module):
         """Return distances of two feature lists, `[N]`."""
         total = a[0].new_zeros(len(a[0]))
         for level, (p, q) in enumerate(zip(a, b, strict=True)):
-            difference = (p - q).square()
-            if use_heads:
-                if self.heads is None:
-                    raise ValueError("no LPIPS heads were given")
-                difference = difference * self.heads[level]
-            total = total + difference.sum(1).mean((1, 2))
+            total = total + self._map(level, p, q, use_heads).mean((1, 2))
         return total
+
+    def maps(self, a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
+        """Return the headed distance at every place, seven maps `[N, h, w]`."""
+        return [self._map(i, p, q, True) for i, (p, q) in enumerate(zip(a, b, strict=True))]
+
+    def _map(self, level: int, p: Tensor, q: Tensor, use_heads: bool) -> Tensor:
+        difference = (p - q).square()
+        if use_heads:
+            if self.heads is None:
+                raise ValueError("no LPIPS heads were given")
+            difference = difference * self.heads[level]
+        return difference.sum(1)
 
     def forward(self, a: Tensor, b: Tensor, *, use_heads: bool = False) -> Tensor:
         """Return distances `[N]` of images in [-1, 1]; the gradient flows to `a` only."""
