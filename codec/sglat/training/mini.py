@@ -61,6 +61,8 @@ class TrainConfig:
     seed: int = 0
     minutes: float = 60.0
     """Stop after this much wall time."""
+    steps: int = 0
+    """Stop after so many steps of this run; 0: by the time alone."""
     anneal_minutes: float = 0.0
     """Let the learning rates fall to 5 % over the last minutes."""
 
@@ -70,6 +72,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, args: argparse.Namespace) -> None:
         self.config = config
+        _check(config)
         self.device = torch.device(args.device)
         self.out: Path = args.out
         self.out.mkdir(parents=True, exist_ok=True)
@@ -154,11 +157,13 @@ class Trainer:
             self.discriminator.load_state_dict(stored["discriminator"])
             self.optimizer.load_state_dict(stored["optimizer"])
             self.optimizer_d.load_state_dict(stored["optimizer_d"])
+            state = stored["state"]
         except Exception as error:
-            raise SystemExit(f"cannot resume from {self.checkpoint_path}: {error}") from error
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise SystemExit(f"cannot resume from {self.checkpoint_path}: {reason}") from error
         for group, base in zip(self.optimizer.param_groups, self._bases(), strict=True):
             group["base"] = base
-        self.state = stored["state"]
+        self.state = state
         print(f"resumed at step {self.state['step']}, {self.state['images']} images", flush=True)
 
     def _bases(self) -> tuple[float, float, float]:
@@ -252,10 +257,11 @@ class Trainer:
         from sglat.training.validate import validate
 
         start = last_report = last_save = last_validation = time.monotonic()
-        first_images = self.state["images"]
+        first_images, first_step = self.state["images"], self.state["step"]
         sums: dict[str, tuple[float, int]] = {}
         limit = self.config.minutes * 60
-        while not stop and time.monotonic() - start < limit:
+        last_step = first_step + self.config.steps if self.config.steps else None
+        while not stop and time.monotonic() - start < limit and self.state["step"] != last_step:
             began = time.monotonic()
             rate = min(1.0, (self.state["images"] - first_images + 1) / (200 * self.config.batch))
             if self.config.anneal_minutes:
@@ -282,6 +288,24 @@ class Trainer:
         self.save()
         self.state["log"].append(validate(self))
         self.save()
+
+
+def _check(config: TrainConfig) -> None:
+    """End with one line where the configuration cannot be trained."""
+    full = GeneratorConfig.mini().resolution
+    if config.stage not in ("autoencoder", "manifold"):
+        raise SystemExit(f"--stage: expected autoencoder or manifold, found {config.stage}")
+    if config.resolution not in GeneratorConfig.mini().resolutions:
+        raise SystemExit(
+            f"--resolution: expected a power of two to {full}, found {config.resolution}"
+        )
+    if config.resolution < 32:
+        raise SystemExit(f"--resolution: the losses need 32 px, found {config.resolution}")
+    if config.resolution < full and (config.stage == "manifold" or config.weight_adversarial):
+        raise SystemExit(
+            f"--resolution: stage manifold and the adversarial term need {full}, "
+            f"found {config.resolution}"
+        )
 
 
 def feature_weights(points: Tensor, size: int, extra: float) -> Tensor:

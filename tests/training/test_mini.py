@@ -1,0 +1,253 @@
+"""The training program of the embedded bundle: some steps of every kind, resuming, exporting."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sglat.bundles.bundle import Bundle, load_bundle
+from sglat.errors import BundleError
+from sglat.networks.stylespace import GeneratorConfig
+from sglat.training import validate as validation
+from sglat.training.batches import FaceSampler
+from sglat.training.data import prepare
+from sglat.training.export import control_sigma, export
+from sglat.training.mini import TrainConfig, Trainer, load_start
+from sglat.training.mini_model import MiniModel
+from tests.support.tolerances import HALF_WEIGHTS_ATOL
+from tests.training.pack import FRAMES, STILLS, make_packs, make_teachers
+
+pytest.importorskip("onnx", reason="needs onnx to make and read an identity network")
+
+_SMALL = GeneratorConfig(
+    resolution=128, channels=(16, 16, 16, 16, 16, 8), style_dim=256, latent_dim=256,
+    mapping_layers=0, up_filter="low-resolution", noise=False,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Packs, teachers and the cache that the first trainer fills."""
+    folder = tmp_path_factory.mktemp("training")
+    make_packs(folder / "packs")
+    make_teachers(folder / "teachers")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train narrow layers and validate on few pictures, so that a run takes some seconds."""
+    make_small(monkeypatch)
+
+
+def make_small(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(GeneratorConfig, "mini", classmethod(lambda cls: _SMALL))
+    patch.setattr(validation, "validate", partial(validation.validate, stills=12, pairs=12))
+
+
+def trainer(folder: Path, out: Path, *, start: Path | None = None, **options: Any) -> Trainer:
+    arguments = argparse.Namespace(
+        packs=folder / "packs", teachers=folder / "teachers", cache=folder / "cache", out=out,
+        device="cpu", start=start, lpips_heads=None,
+    )  # fmt: skip
+    options = {"batch": 2, "steps": 2, "precision": "fp32", **options}
+    return Trainer(TrainConfig(**options), arguments)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stage": "autoencoder", "resolution": 32},
+        {"stage": "autoencoder", "resolution": 64},
+        {"stage": "autoencoder", "resolution": 128},
+        {"stage": "manifold"},
+        {"stage": "manifold", "precision": "bf16"},
+        {"stage": "manifold", "weight_adversarial": 0.1, "weight_identity": 0.1},
+    ],
+    ids=lambda options: " ".join(str(value) for value in options.values()),
+)
+def test_every_stage_and_resolution_learns_from_its_first_steps(
+    folder: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    trained = trainer(folder, tmp_path / "out", **options)
+    before = {name: value.clone() for name, value in trained.model.state_dict().items()}
+    trained.run()
+    assert (trained.state["step"], trained.state["images"]) == (2, 4)
+    after = trained.model.state_dict()
+    assert all(bool(torch.isfinite(value).all()) for value in after.values())
+    moved = {name.split(".")[0] for name, value in after.items() if not value.equal(before[name])}
+    parts = {"generator", "inverter"}
+    if options["stage"] == "manifold":
+        parts |= {"pose_flow", "estimator", "directions"}
+    assert moved == parts
+    assert len(list((tmp_path / "out").glob("sheet_*.png"))) == 1
+    record = trained.state["log"][-1]
+    assert np.isfinite([v for v in record.values() if isinstance(v, float)]).all()
+
+
+def test_a_low_resolution_leaves_the_layers_above_it_alone(folder: Path, tmp_path: Path) -> None:
+    trained = trainer(folder, tmp_path / "out", stage="autoencoder", resolution=32)
+    top = [layer for layer in trained.model.generator.layers if layer.entry.resolution > 32]
+    before = [value.clone() for layer in top for value in layer.parameters()]
+    trained.run()
+    after = [value for layer in top for value in layer.parameters()]
+    assert before and all(a.equal(b) for a, b in zip(after, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stage": "manifold", "resolution": 64}, "need 128, found 64"),
+        ({"stage": "autoencoder", "resolution": 64, "weight_adversarial": 1.0}, "found 64"),
+        ({"stage": "autoencoder", "resolution": 16}, "need 32 px, found 16"),
+        ({"stage": "autoencoder", "resolution": 100}, "power of two to 128, found 100"),
+        ({"stage": "other"}, "expected autoencoder or manifold, found other"),
+        ({"precision": "fp8"}, "expected auto, bf16 or fp32, found fp8"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(
+    folder: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SystemExit, match=message) as caught:
+        trainer(folder, tmp_path / "out", **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps."""
+    out = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch)
+        trainer(folder, out).run()
+    return out
+
+
+def copied(trained: Path, out: Path) -> Path:
+    out.mkdir()
+    (out / "checkpoint.pt").write_bytes((trained / "checkpoint.pt").read_bytes())
+    return out
+
+
+def test_a_run_goes_on_where_the_last_one_ended(
+    folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    out = copied(trained, tmp_path / "out")
+    again = trainer(folder, out)
+    stored = torch.load(out / "checkpoint.pt", weights_only=True)
+    assert (again.state["step"], again.state["images"]) == (2, 4)
+    for part, network in (("model", again.model), ("average", again.average)):
+        for name, value in network.state_dict().items():
+            assert value.equal(stored[part][name]), name
+    moments = again.optimizer.state_dict()["state"]
+    assert moments and all(int(m["step"]) == 2 for m in moments.values())
+    again.run()
+    assert (again.state["step"], again.state["images"], len(again.state["log"])) == (4, 8, 2)
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["state"]["step"] == 4
+
+
+def test_another_stage_goes_on_from_the_same_checkpoint(
+    folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    again = trainer(folder, copied(trained, tmp_path / "out"), stage="autoencoder", resolution=64)
+    again.run()
+    assert again.state["step"] == 4
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_cut_checkpoint_says_why_not_in_one_line(
+    folder: Path, trained: Path, tmp_path: Path, share: float
+) -> None:
+    out = copied(trained, tmp_path / "out")
+    content = (out / "checkpoint.pt").read_bytes()
+    (out / "checkpoint.pt").write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(SystemExit, match=r"cannot resume from \S*checkpoint\.pt: \S") as caught:
+        trainer(folder, out)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_other_shapes_says_why_not_in_one_line(
+    folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    out = copied(trained, tmp_path / "out")
+    stored = torch.load(out / "checkpoint.pt", weights_only=True)
+    stored["model"]["generator.const"] = torch.zeros(1, 5, 4, 4)
+    torch.save(stored, out / "checkpoint.pt")
+    with pytest.raises(SystemExit, match=r"generator\.const") as caught:
+        trainer(folder, out)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_packs_are_decoded_once_and_all(folder: Path, trained: Path) -> None:
+    faces = prepare(folder / "packs", folder / "cache", 128)
+    assert faces.images.shape == (STILLS + FRAMES + 2, 128, 128, 3)
+    assert sorted(path.suffix for path in (folder / "cache").iterdir()) == [".npy", ".npz"]
+
+
+def exported(folder: Path, trained: Path, target: Path) -> MiniModel:
+    """Export the checkpoint and return the averaged model it came from."""
+    faces = prepare(folder / "packs", folder / "cache", 128)
+    sampler = FaceSampler(faces, folder / "packs", device=torch.device("cpu"), seed=0)
+    model = trainer(folder, trained).average
+    export(
+        trained / "checkpoint.pt", target, sigma=control_sigma(model, sampler.label_sample()),
+        name="small",
+    )  # fmt: skip
+    return model
+
+
+def test_what_is_exported_is_a_bundle_that_renders_as_the_averaged_model(
+    folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    model = exported(folder, trained, tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    bundle.verify()
+    assert len(bundle.decoder_id) == 32
+    crops = torch.rand(2, 3, 128, 128) * 2 - 1
+    with torch.no_grad():
+        ws = bundle.inverter(crops)
+        torch.testing.assert_close(ws, model.inverter(crops), atol=HALF_WEIGHTS_ATOL, rtol=0)
+        found, wanted = bundle.generator(ws), model.generator(ws)
+    torch.testing.assert_close(found, wanted, atol=HALF_WEIGHTS_ATOL, rtol=0)
+
+
+def test_training_can_start_from_an_exported_bundle(
+    folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    exported(folder, trained, tmp_path / "bundle")
+    begun = trainer(folder, tmp_path / "out", start=tmp_path / "bundle")
+    assert begun.state["step"] == 0
+    bundle = Bundle(tmp_path / "bundle")
+    for name, value in bundle.inverter.state_dict().items():
+        assert value.equal(begun.model.inverter.state_dict()[name]), name
+    values = torch.randn(3, 32)
+    styles = bundle.generator.styles(torch.zeros(3, 12, 256))
+    moved = bundle.controls.apply(styles, values)
+    offsets = torch.cat(
+        [a - b for a, b, entry in zip(moved, styles, _SMALL.style_table, strict=True)
+         if entry.kind != "torgb"], 1,
+    )  # fmt: skip
+    torch.testing.assert_close(values @ begun.model.directions, offsets, atol=1e-4, rtol=1e-3)
+
+
+def test_a_damaged_weight_file_is_named_with_expected_and_found_hash(
+    folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    exported(folder, trained, tmp_path / "bundle")
+    part = Bundle(tmp_path / "bundle").part("generator")
+    path = tmp_path / "bundle" / part.file
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    model = MiniModel.__new__(MiniModel)
+    with pytest.raises(BundleError) as caught:
+        load_start(model, tmp_path / "bundle")
+    message = str(caught.value)
+    assert part.file in message and "expected" in message and "found" in message
+    assert part.sha256 in message and "\n" not in message
