@@ -1,39 +1,54 @@
-"""The codec on real clips: encodes, decodes, verifies and swaps every clip of a folder.
+"""The codec on real clips: encodes, decodes, verifies, measures and swaps every clip of a folder.
 
-    python benchmarks/clips.py CLIPS OUT [--steps N] [--threads N] [CLIP ...]
+    python -m benchmarks.clips CLIPS OUT [--steps N] [--threads N] [CLIP ...]
 
-Finished clips are kept, so an interrupted run continues. Writes OUT/clips.json, OUT/clips.md and,
-for each clip, a contact sheet: source crops above, decoded below. Quality is what the self-check
-measures with the bundle's own networks; the report of `sgl-bench` measures with others.
+Finished parts are kept in OUT, so an interrupted run continues. Writes OUT/clips.md and
+OUT/clips.json with every figure beside its bar, a contact sheet for each clip (source, decoded, the
+inverter's own reconstruction) and one of all swaps. Quality is measured by networks that no part of
+the encoder uses; `--teachers` names their folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
+from benchmarks import clips_figures, clips_report, clips_resume, clips_sheets, long_decode
 
 import sglat
 from sglat.bitstream.summary import verify
-from sglat.bundles.bundle import load_bundle
+from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.decoder.decode import Decoder
 from sglat.decoder.output import OutputConfig, write_decoded
 from sglat.encoder.encode import EncodeConfig
 from sglat.media.audio import AudioReader
-from sglat.media.pictures import encode_png
+from sglat.media.reader import VideoReader
+from sglat.metrics import material
+from sglat.metrics.judges import Judges, find_teachers, load_judges
+from sglat.metrics.measure import make_reference, means, measure_pictures
 
-COLUMNS = 10
-HEADINGS = (
-    "clip", "frames", "identity B", "motion bits/frame", "motion kbit/s", "total kB",
-    "encode s/frame", "decode fps", "PSNR dB", "distance (inverter)", "identity (inverter)",
-    "verified", "sound",
-)  # fmt: skip
+Record = dict[str, Any]
+SMALL_IDENTITY_BYTES: Final = 8_000
+REFERENCE_FRAMES: Final = 250  # length at which the encoding time is wanted
+FIXED_STAGES: Final = ("tune", "jacobian")  # they take the same time however long the clip is
+
+
+def kept(path: Path, make: Callable[[], Record]) -> Record:
+    """Return a record from its file, or make and keep it."""
+    if path.exists():
+        return dict(json.loads(path.read_text()))
+    record = make()
+    path.write_text(json.dumps(record, indent=1))
+    return record
 
 
 def audio_bytes(path: Path) -> bytes:
@@ -42,114 +57,229 @@ def audio_bytes(path: Path) -> bytes:
         return b"".join(packet.data for packet in audio)
 
 
-def encode_clip(clip: Path, out: Path, steps: int | None, threads: int | None) -> dict[str, Any]:
-    """Encode a clip unless that is done, and return its record."""
-    record_path = out / f"{clip.stem}.json"
-    if record_path.exists():
-        return dict(json.loads(record_path.read_text()))
-    config = EncodeConfig(
-        tune_steps=steps, threads=threads, is_forced=True, keep_workfile=True,
-        workfile=out / f"{clip.stem}.work",
+def audio_lag_seconds(path: Path) -> float | None:
+    """Return how much later the sound begins than the picture; None without sound."""
+    with AudioReader(path) as audio:
+        first = next(iter(audio), None)
+        if audio.format is None or first is None:
+            return None
+        heard = first.pts * audio.format.time_base
+    with VideoReader(path) as reader:
+        return float(heard - next(iter(reader)).pts * reader.time_base)
+
+
+def encode_config(args: argparse.Namespace, work: Path, identity_bytes: int) -> EncodeConfig:
+    """Return the settings of one encoding."""
+    return EncodeConfig(
+        tune_steps=args.steps, threads=args.threads, is_forced=True, keep_workfile=True,
+        workfile=work, identity_bytes=identity_bytes,
     )  # fmt: skip
-    target = out / f"{clip.stem}.sglat"
+
+
+def encode_clip(clip: Path, args: argparse.Namespace) -> Record:
+    """Encode, verify and decode a clip into a video, and return what that cost."""
+    target = args.out / f"{clip.stem}.sglat"
+    load = os.getloadavg()[0]
+    config = encode_config(args, args.out / f"{clip.stem}.work", 64_000)
     record = sglat.encode(clip, target, config).to_json()
-    record["path"] = target.name
+    stages: dict[str, float] = record["stage_seconds"]
+    fixed = sum(stages.get(name, 0.0) for name in FIXED_STAGES)
+    running = (sum(stages.values()) - fixed) / record["frames"]
+    record |= {
+        "path": target.name,
+        "load_before_encoding": round(load, 1),
+        "seconds_per_frame_250": round(fixed / REFERENCE_FRAMES + running, 3),
+    }
     with target.open("rb") as file:
         record["verified"] = len(verify(file)) == 64  # raises where the hash does not match
-    began = time.monotonic()
-    decoded = out / f"{clip.stem}.mp4"
+    return record | decode_clip(clip, target, args.out / f"{clip.stem}.mp4")
+
+
+def decode_clip(clip: Path, target: Path, decoded: Path) -> Record:
+    """Decode a file with its sound, and compare the sound with the source's."""
+    load, began = os.getloadavg()[0], time.monotonic()
     with target.open("rb") as file:
-        result = write_decoded(Decoder(file), OutputConfig(path=decoded, force=True))
-    record["decode_frames_per_second"] = round(result.frames / (time.monotonic() - began), 1)
-    record["audio_is_bit_exact"] = audio_bytes(decoded) == audio_bytes(clip)
-    write_sheet(target, out / f"{clip.stem}.work", out / f"{clip.stem}.png")
-    record_path.write_text(json.dumps(record, indent=1))
-    return record
+        decoder = Decoder(file)
+        rate = float(decoder.frame_rate or 25)
+        result = write_decoded(decoder, OutputConfig(path=decoded, force=True, crop_only=True))
+    lags = audio_lag_seconds(clip), audio_lag_seconds(decoded)
+    offset = None
+    if lags[0] is not None and lags[1] is not None:
+        offset = round(abs(lags[1] - lags[0]) * rate, 3)
+    return {
+        "decode_frames_per_second": round(result.frames / (time.monotonic() - began), 1),
+        "load_before_decoding": round(load, 1),
+        "audio_is_bit_exact": audio_bytes(decoded) == audio_bytes(clip),
+        "av_offset_frames": offset,
+    }
 
 
-def write_sheet(path: Path, work: Path, sheet: Path) -> None:
-    """Write source crops above decoded pictures."""
-    import h5py
+def measure_clip(clip: Path, args: argparse.Namespace, tools: Tools) -> Record:
+    """Compare the decoded clip with its source, and write the contact sheet."""
+    target = args.out / f"{clip.stem}.sglat"
+    source = material.source_crops(clip, material.parse(target))
+    shown, is_held = clips_figures.decode_all(target, tools.bundle)
+    figures, signals = clips_figures.face_figures(
+        source, shown, is_held, bundle=tools.bundle, judges=tools.judges, watcher=tools.watcher
+    )
+    frames = clips_sheets.telling_frames(signals)
+    rows = np.array([at for _, at in frames])
+    again = np.zeros_like(source)
+    again[rows] = clips_figures.inverted(source[rows], tools.bundle)
+    clips_sheets.write_sheet(args.out / f"{clip.stem}.png", (source, shown, again), frames)
+    return figures | {"telling_frames": dict(frames)}
 
-    with path.open("rb") as file:
-        shown = [frame.picture for frame in Decoder(file).frames()]
-    parts = []
-    for part in sorted((work / "crops").glob("rows-*.h5")):
-        with h5py.File(part) as stored:
-            parts.append(stored["crops"][:])
-    source = np.concatenate(parts)
-    chosen = np.linspace(0, len(shown) - 1, COLUMNS).astype(int)
-    rows = [np.concatenate([clip[i] for i in chosen], axis=1) for clip in (list(source), shown)]
-    sheet.write_bytes(encode_png(np.ascontiguousarray(np.concatenate(rows, axis=0))))
+
+def measure_small(clip: Path, args: argparse.Namespace, tools: Tools) -> Record:
+    """Encode with a small identity, and measure the pictures."""
+    target = args.out / f"{clip.stem}_small.sglat"
+    config = encode_config(args, args.out / f"{clip.stem}.work", SMALL_IDENTITY_BYTES)
+    sizes = sglat.encode(clip, target, config).bytes_by_stream
+    source = material.source_crops(clip, material.parse(target))
+    shown, is_held = clips_figures.decode_all(target, tools.bundle)
+    rows = clips_figures.spread_rows(is_held)
+    reference = make_reference(source, rows, 0, tools.judges, tools.watcher.landmarker)
+    figures = means(measure_pictures(shown[rows], reference, tools.judges))
+    chosen = [(f"frame {at}", int(at)) for at in rows[:: max(1, len(rows) // 8)]]
+    clips_sheets.write_sheet(args.out / f"{clip.stem}_small.png", (source, shown), chosen)
+    return figures | {"identity_bytes": sizes["identity"]}
 
 
-def swap_all(names: list[str], out: Path) -> int:
-    """Swap every two clips and decode the first pictures; return how many worked."""
-    count = 0
-    bundle = load_bundle()
-    for driver in names:
-        for puppet in names:
+class Tools:
+    """The bundle and the measuring networks, loaded once."""
+
+    def __init__(self, teachers: Path | None, heads: Path | None) -> None:
+        self.bundle: Bundle = load_bundle()
+        self.judges: Judges = load_judges(find_teachers(teachers), heads=heads)
+        self.watcher = clips_figures.make_watcher(self.judges, self.bundle)
+
+
+def swap_all(records: dict[str, Record], out: Path, bundle: Bundle) -> int:
+    """Swap every two clips, decode the frame where the driver's mouth is widest, make a sheet."""
+    sources, swaps = {}, {}
+    for driver, record in records.items():
+        at = np.array([record["figures"]["telling_frames"]["mouth open"]], np.int64)
+        own = out / f"{driver}.sglat"
+        sources[driver] = material.decoded_rows(own, bundle, at, out)[0]
+        for puppet in records:
             if driver != puppet:
                 target = out / f"{driver}_on_{puppet}.sglat"
-                sglat.swap(
-                    motion=out / f"{driver}.sglat", identity=out / f"{puppet}.sglat", out=target,
-                    force=True,
-                )  # fmt: skip
-                next(sglat.decode(target, bundle=bundle))
-                count += 1
-    return count
+                sglat.swap(motion=own, identity=out / f"{puppet}.sglat", out=target, force=True)
+                with target.open("rb") as file:
+                    verify(file)
+                swaps[driver, puppet] = material.decoded_rows(target, bundle, at, out)[0]
+    clips_sheets.write_swap_sheet(out / "swaps.png", sources, swaps)
+    return len(swaps)
 
 
-def table(records: dict[str, dict[str, Any]]) -> str:
-    """Return the figures of all clips in Markdown."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
-    for name, r in records.items():
-        check = r["check"]
-        cells = (
-            name,
-            r["frames"],
-            r["bytes"]["identity"],
-            r["bits_per_frame"],
-            r["kbit_per_second_motion"],
-            f"{r['bytes']['total'] / 1000:.1f}",
-            f"{r['seconds_per_frame']:.2f}",
-            r["decode_frames_per_second"],
-            check["psnr_db"],
-            f"{check['perceptual']} ({check['inverter_perceptual']})",
-            f"{check['identity']} ({check['inverter_identity']})",
-            "yes" if r["verified"] else "NO",
-            "exact" if r["audio_is_bit_exact"] else "NO",
-        )
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+def circumstances(args: argparse.Namespace, tools: Tools) -> str:
+    """Return machine, commit and measuring networks in one paragraph."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    perceptual = tools.judges.perceptual
+    return (
+        f"{os.cpu_count()} cores {platform.machine()}, torch {torch.__version__} with "
+        f"{torch.get_num_threads()} threads, commit {commit}, decoder "
+        f"{tools.bundle.decoder_id.hex()[:8]}, tuning steps {args.steps or 'default'}. "
+        f"Perceptual: {perceptual.name if perceptual else 'not measured'}; identity: "
+        f"{'MobileFaceNet' if tools.judges.identity else 'not measured'}; "
+        f"landmarks: {tools.watcher.name}."
+    )
 
 
-def main() -> None:
-    """Run over all clips."""
+def report(
+    records: dict[str, Record], whole: Record, args: argparse.Namespace, tools: Tools
+) -> str:
+    """Return the whole page in Markdown."""
+    missed = clips_report.misses(records)
+    lines = [
+        circumstances(args, tools), "",
+        clips_report.table(records), "", clips_report.spans(records), "",
+        f"{whole['swaps']} swaps written, verified and decoded (swaps.png).", "",
+    ]  # fmt: skip
+    if "resume" in whole:
+        lines += [f"Resume: {json.dumps(whole['resume'])}", ""]
+    for found in whole.get("long", []):
+        lines += [f"Long decode: {json.dumps(found)}", ""]
+    lines += ["Missed:", "", *(f"* {line}" for line in missed or ["nothing"])]
+    loads = [f"{n} {r['load_before_encoding']}/{r['load_before_decoding']}"
+             for n, r in records.items()]  # fmt: skip
+    return "\n".join([*lines, "", f"Load before encoding/decoding: {', '.join(loads)}.", ""])
+
+
+def long_clip(records: dict[str, Record], args: argparse.Namespace) -> list[Record]:
+    """Decode the longest clip looped to several lengths, each in a process of its own."""
+    longest = max(records, key=lambda name: records[name]["frames"])
+    found = []
+    for minutes in args.minutes:
+        path = args.out / "long.sglat"
+        long_decode.loop(args.out / f"{longest}.sglat", path, 60 * minutes)
+        figures = long_decode.measure(path, is_video=True, threads=args.threads or 2)
+        found.append({"clip": longest, "minutes": minutes, **{k: round(v, 1) for k, v in
+                                                              figures.items()}})  # fmt: skip
+        path.unlink()
+    return found
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("names", nargs="*", help="clips by name; default: all")
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--steps", type=int, help="tuning steps; default: the encoder's")
     parser.add_argument("--threads", type=int)
-    args = parser.parse_args()
+    parser.add_argument("--teachers", type=Path, help="folder of the measuring networks")
+    parser.add_argument("--heads", type=Path, help="squeeze.pth of the lpips package")
+    parser.add_argument("--minutes", type=float, nargs="*", default=[1, 10], help="long decodes")
+    parser.add_argument("--skip-small", action="store_true", help="no encoding at 8 kB")
+    parser.add_argument("--skip-resume", action="store_true", help="no kills")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run over all clips."""
+    args = parse_arguments()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.threads:
         torch.set_num_threads(args.threads)
-    records = {}
+    tools = Tools(args.teachers, args.heads)
+    records: dict[str, Record] = {}
     for clip in sorted(args.clips.glob("*.mp4")):
-        if not args.names or clip.stem in args.names:
-            print(clip.stem, flush=True)
-            records[clip.stem] = encode_clip(clip, args.out, args.steps, args.threads)
-            print(table({clip.stem: records[clip.stem]}).splitlines()[-1], flush=True)
-    swaps = swap_all(list(records), args.out)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    text = f"{table(records)}\n\n{swaps} swaps written and decoded. Commit {commit}.\n"
+        if args.names and clip.stem not in args.names:
+            continue
+        print(clip.stem, flush=True)
+        place = args.out / clip.stem
+        record = kept(place.with_suffix(".json"), lambda c=clip: encode_clip(c, args))
+        record["figures"] = kept(
+            place.with_suffix(".figures.json"), lambda c=clip: measure_clip(c, args, tools)
+        )
+        if not args.skip_small:
+            record["small"] = kept(
+                place.with_suffix(".small.json"), lambda c=clip: measure_small(c, args, tools)
+            )
+        records[clip.stem] = record
+    whole: Record = {"swaps": swap_all(records, args.out, tools.bundle)}
+    if not args.skip_resume:
+        shortest = min(records, key=lambda name: records[name]["frames"])
+        piece = args.clips / f"{shortest}.mp4"
+        whole["resume"] = kept(
+            args.out / "resume.json",
+            lambda: clips_resume.check_resume(
+                piece, args.out / "resume", threads=args.threads or 1
+            ),
+        )
+    if args.minutes:
+        whole["long"] = kept(args.out / "long.json", lambda: {"runs": long_clip(records, args)})[
+            "runs"
+        ]
+    text = report(records, whole, args, tools)
     (args.out / "clips.md").write_text(text)
-    (args.out / "clips.json").write_text(json.dumps(records, indent=1))
+    (args.out / "clips.json").write_text(json.dumps({"clips": records, **whole}, indent=1))
     print(text)
+    if tools.watcher.landmarker is not None:
+        tools.watcher.landmarker.close()
 
 
 if __name__ == "__main__":

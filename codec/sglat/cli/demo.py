@@ -16,15 +16,17 @@ import typer
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sglat import api
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.bundles.controls import GROUPS
 from sglat.cli.common import run, say
 from sglat.cli.progress import StageBar
 from sglat.decoder.animate import Person, animate
-from sglat.decoder.decode import Decoder
+from sglat.decoder.decode import DecodeConfig, Decoder
 from sglat.decoder.output import OutputConfig, write_decoded
-from sglat.decoder.render import to_pixels
+from sglat.decoder.render import resize, to_pixels
 from sglat.media.pictures import encode_png
+from sglat.media.reader import VideoReader
 from sglat.media.writer import VideoWriter
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -33,6 +35,7 @@ FRAMES: Final = 40
 RATE: Final = Fraction(25)
 BORDER: Final = 40  # pixels of mirrored surroundings about the generated crop
 SHEET_COLUMNS: Final = 8
+ENLARGED: Final = 2  # the pictures shown, against the generator's
 
 
 def sample_person(bundle: Bundle, seed: int) -> Person:
@@ -71,8 +74,7 @@ def render_clip(bundle: Bundle, person: Person, motion: Tensor) -> NDArray[np.ui
             controls=bundle.controls,
         )  # fmt: skip
         pictures = bundle.generator.synthesize(styles)
-        larger = torch.nn.functional.interpolate(pictures, scale_factor=2, mode="bicubic")
-        parts.append(to_pixels(larger))
+        parts.append(to_pixels(resize(pictures, ENLARGED * bundle.resolution)))
     crops = np.concatenate(parts)
     pad = ((0, 0), (BORDER, BORDER), (BORDER, BORDER), (0, 0))
     return np.pad(crops, pad, mode="reflect")
@@ -86,10 +88,27 @@ def write_clip(path: Path, frames: NDArray[np.uint8]) -> None:
             writer.write(frame, index, duration=1)
 
 
-def decoded_frames(path: Path, bundle: Bundle) -> NDArray[np.uint8]:
-    """Return the aligned pictures of a file, `[T, R, R, 3]`."""
+def decoded_frames(path: Path, bundle: Bundle, side: int) -> NDArray[np.uint8]:
+    """Return the aligned pictures of a file, `[T, side, side, 3]`."""
     with path.open("rb") as file:
-        return np.stack([frame.picture for frame in Decoder(file, bundle=bundle).frames()])
+        decoder = Decoder(file, bundle=bundle, config=DecodeConfig(size=side))
+        return np.stack([frame.picture for frame in decoder.frames()])
+
+
+def source_frames(video: Path, path: Path, side: int) -> NDArray[np.uint8]:
+    """Return a video's pictures, cut where the file made from it says that the face lies."""
+    from sglat.encoder.crops import crop_picture
+
+    with api.open(path) as file:
+        groups = list(file.groups())
+    places = np.concatenate([g.placement.dequantize() for g in groups if g.placement is not None])
+    with VideoReader(video) as reader:
+        return np.stack(
+            [
+                crop_picture(frame.picture, place, side)
+                for frame, place in zip(reader, places, strict=True)
+            ]
+        )
 
 
 @app.command()
@@ -99,7 +118,6 @@ def demo(
     steps: Annotated[int, typer.Option(min=1, help="Tuning steps.")] = 60,
 ) -> None:
     """Make, encode, decode and swap a sample clip."""
-    from sglat import api
     from sglat.encoder.encode import EncodeConfig
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +126,8 @@ def demo(
     names = ("first", "second")
     for name, seed in zip(names, (3, 6), strict=True):
         say(f"sampling the {name} person and filming them")
-        acted = motion if name == "first" else motion.flip(0) * 0.7
+        # of the second only the look is used: half the film shows it as well
+        acted = motion if name == "first" else motion.flip(0)[: max(2, frames // 2)] * 0.7
         clip = render_clip(bundle, sample_person(bundle, seed), acted)
         write_clip(folder / f"{name}.mp4", clip)
         bar = StageBar()
@@ -126,10 +145,11 @@ def demo(
     )  # fmt: skip
     for name in ("first", "swapped"):
         with (folder / f"{name}.sglat").open("rb") as file:
-            write_decoded(
+            done = write_decoded(
                 Decoder(file, bundle=bundle),
                 OutputConfig(path=folder / f"{name}_decoded.mp4", force=True),
             )
+        print(f"{name}: decoded {done.frames} frames at {done.frames_per_second:.0f} a second")
     _show_side_by_side(folder, bundle)
     say(f"look at {folder / 'side_by_side.mp4'} and {folder / 'contact_sheet.png'}")
 
@@ -153,14 +173,10 @@ def _report(name: str, record: dict[str, object]) -> None:
 
 def _show_side_by_side(folder: Path, bundle: Bundle) -> None:
     """Write source, decoded and swapped next to each other, as video and as a contact sheet."""
-    from sglat.media.reader import VideoReader
-
-    side = bundle.resolution
-    with VideoReader(folder / "first.mp4") as reader:
-        source = np.stack([frame.picture for frame in reader])
-    source = source[:, BORDER:-BORDER, BORDER:-BORDER][:, ::2, ::2][:, :side, :side]
-    decoded = decoded_frames(folder / "first.sglat", bundle)
-    swapped = decoded_frames(folder / "swapped.sglat", bundle)
+    side = ENLARGED * bundle.resolution
+    source = source_frames(folder / "first.mp4", folder / "first.sglat", side)
+    decoded = decoded_frames(folder / "first.sglat", bundle, side)
+    swapped = decoded_frames(folder / "swapped.sglat", bundle, side)
     write_clip(folder / "side_by_side.mp4", np.concatenate([source, decoded, swapped], axis=2))
     chosen = np.linspace(0, len(source) - 1, SHEET_COLUMNS).astype(int)
     rows = [np.concatenate(list(clip[chosen]), axis=1) for clip in (source, decoded, swapped)]
