@@ -158,7 +158,9 @@ class InsightFaceAnalysis:
         faces = template_faces(crops.detach().float().cpu())
         levels = ((faces + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         pictures = [_blue_first(face) for face in levels.permute(0, 2, 3, 1).numpy()]
-        features = torch.from_numpy(np.asarray(self._identity.get_feat(pictures), np.float32))
+        # one by one: graphs that state a batch of 1 warn of more
+        rows = [self._identity.get_feat([picture]) for picture in pictures]
+        features = torch.from_numpy(np.concatenate(rows).astype(np.float32))
         return F.normalize(features, dim=1).to(crops.device)
 
     def embed_for_loss(self, crops: Tensor) -> Tensor:
