@@ -17,7 +17,7 @@ from sglat.metrics.circumstances import PACKAGES, command, commit, machine, pack
 from sglat.metrics.clip_bench import ClipBench
 from sglat.metrics.clip_record import clip_record, is_recorded
 from sglat.metrics.distribution import distances
-from sglat.metrics.encodes import Encodes
+from sglat.metrics.encodes import Encodes, tuning_networks
 from sglat.metrics.measure import METRICS
 from sglat.metrics.memory import decode_memory
 from sglat.metrics.plan import FULL_BUDGET, QUICK_BUDGET, Clock, Plan
@@ -26,7 +26,7 @@ from sglat.metrics.summary import summarize
 from sglat.metrics.workers import ClipFiles, Crew, ToolConfig, Tools, crew, swap_record
 
 VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
-SOLVER_FRAMES: Final = 8
+SOLVER_FRAMES: Final = 4
 SOLVER_EPOCHS: Final = {True: 10, False: 100}  # quick and full; the method's own are 100
 SOLVER_ITERATIONS: Final = 6
 MEMORY_LENGTHS: Final = {True: (50, 250), False: (50, 250, 1000)}
@@ -250,6 +250,7 @@ class Benchmark:
             "effort": asdict(self.tools.effort),
             "plan": None if self.plan is None else self.plan.to_json(),
             "minutes": self.budget.minutes,
+            "tuning_networks": None if self.plan is None else tuning_networks(),
             "workers": workers,
             "metrics": [asdict(metric) for metric in METRICS],
             "perceptual": judges.perceptual.name if judges.perceptual else None,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sglat.bundles.bundle import Bundle
+from sglat.encoder.losses import LossConfig
 from sglat.encoder.tune import TuneConfig
 from sglat.metrics import material
 from sglat.metrics.cache import digest
@@ -17,6 +18,13 @@ from sglat.metrics.plan import Budget, Clock, Plan, Speeds, make_plan, speeds
 from sglat.metrics.workers import ClipFiles
 
 DEFAULT_STEPS: Final = TuneConfig().steps
+
+
+def tuning_networks() -> list[str]:
+    """Return the networks of the bundle that the encoder's tuning minimises by default."""
+    loss = LossConfig()
+    weights = {"perceptual": loss.weight_perceptual, "identity": loss.weight_identity}
+    return [name for name, weight in weights.items() if weight]
 
 
 class Wishes(Protocol):
@@ -113,7 +121,8 @@ class Encodes:
     def memory(self) -> list[dict[str, Any]]:
         """Return peak memory against frames of all encodings so far, and of one of half length."""
         plan = self.plan
-        if plan is not None and not self.wishes.is_quick and self._records:
+        is_affordable = plan is not None and self.clock.left > plan.encode_seconds / 2
+        if plan is not None and is_affordable and not self.wishes.is_quick and self._records:
             job, record = max(self._records.values(), key=lambda pair: pair[1]["frames"])
             half = max(2, int(record["frames"]) // 2)
             short = self._short(job.video, half)
@@ -152,6 +161,7 @@ class Encodes:
         plan = make_plan(
             cost, clips=len(videos), workers=self.workers, default_steps=DEFAULT_STEPS,
             seconds=max(seconds - self.clock.elapsed, seconds / 4), frames=wishes.frames,
+            least_frames=budget.least_frames,
         )  # fmt: skip
         path.write_text(json.dumps(plan.to_json()), encoding="utf-8")
         return plan

@@ -18,6 +18,7 @@ from sglat.metrics.words import about, caveats, headline
 
 Record = dict[str, Any]
 VIDEO_FRAMES: Final = 100
+BETTER: Final = " (better)"
 
 STYLE: Final = """
 :root { --line: #ddd; --soft: #666; --ours: #c0392b; }
@@ -31,12 +32,14 @@ h3 { font-size: 1.05em; margin: 1.8em 0 .4em; }
 nav { font-size: 13px; margin: 1em 0; line-height: 2; }
 nav a { margin-right: 1em; color: #2471a3; text-decoration: none; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; }
-td, th { border-bottom: 1px solid var(--line); padding: 4px 10px; text-align: right;
+table { border-collapse: collapse; font-size: 12.5px; }
+td, th { border-bottom: 1px solid var(--line); padding: 4px 8px; text-align: right;
   white-space: nowrap; font-variant-numeric: tabular-nums; }
 td.word, th.word { text-align: left; }
 th { background: #f6f6f6; font-weight: 600; vertical-align: bottom; }
 td.lost { background: #fdf0e4; }
+.key { display: inline-block; width: 1.6em; height: .9em; background: #fdf0e4;
+  border: 1px solid var(--line); vertical-align: middle; }
 td.yes { background: #e8f6ec; } td.no { background: #fbe3e0; }
 svg { max-width: 100%; height: auto; display: block; margin: .8em 0; }
 .note, ul { color: var(--soft); font-size: 13px; max-width: 66em; }
@@ -133,6 +136,8 @@ def _table(table: Table, plot: str = "") -> str:
         for row in table.rows
     )
     notes = "".join(f'<p class="note">{_text(note)}</p>' for note in table.notes)
+    if any(BETTER in cell for row in table.rows for cell in row):
+        notes = '<p class="note"><span class="key"></span> here an anchor is better.</p>' + notes
     return (
         f"{_heading(table.title)}{plot}"
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
@@ -145,14 +150,15 @@ def _word_columns(table: Table) -> set[int]:
     return {
         at
         for at in range(len(table.head))
-        if at == 0 or all(re.match(r"[A-Za-z]", row[at]) for row in table.rows)
+        if at == 0 or all(re.match(r"[A-Za-z]|$", row[at]) for row in table.rows)
     }
 
 
 def _cell(cell: str, is_word: bool) -> str:
     classes = ["word"] if is_word else []
-    if "(better)" in cell:
+    if BETTER in cell:  # the page says it by colour
         classes.append("lost")
+        cell = cell.replace(BETTER, "")
     elif cell.startswith("yes ("):
         classes.append("yes")
     elif cell.startswith("NO ("):
@@ -189,7 +195,7 @@ def _pictures(
     return (
         f'<h3>{name}</h3><div class="sheet">{lines}</div>'
         f'<div class="columns" style="{width}">{columns}</div>'
-        f'<video src="{video}" controls loop muted playsinline preload="auto"></video>'
+        f'<video src="{video}" controls autoplay loop muted playsinline preload="auto"></video>'
     )
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-LEAST_FRAMES: Final = 24
 MOST_FRAMES: Final = 150
 LEAST_STEPS: Final = 20
 START_STEPS: Final = 10
@@ -26,16 +25,18 @@ class Budget:
     """How long a benchmark may take, and how that is shared out."""
 
     minutes: float
-    encoding: float = 0.45
+    encoding: float = 0.55
     """Share of the time for encoding every clip once."""
-    reserve: float = 0.2
+    reserve: float = 0.17
     """Share that sweeps must leave for what comes after them."""
+    least_frames: int = 60
+    """Fewer say little about movement: rather fewer steps of tuning than fewer frames."""
     probe_frames: int = 12
     probe_steps: int = 6
 
 
 FULL_BUDGET: Final = Budget(minutes=28)
-QUICK_BUDGET: Final = Budget(minutes=4.5, encoding=0.55, reserve=0.3, probe_steps=2)
+QUICK_BUDGET: Final = Budget(minutes=4.5, reserve=0.3, least_frames=24, probe_steps=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +86,13 @@ class Plan:
 
 def make_plan(
     cost: Speeds, *, clips: int, workers: int, seconds: float, default_steps: int,
-    frames: int | None = None,
+    frames: int | None = None, least_frames: int = 24,
 ) -> Plan:  # fmt: skip
     """Return the plan that encodes the most in the given time.
 
     Full tuning comes before many frames, since it is what the codec does by default; fewer steps
-    are taken only where full tuning leaves no time for `LEAST_FRAMES`, and clips are left out only
-    where the least tuning does not fit.
+    are taken only where full tuning leaves no time for the least frames, and clips are left out
+    only where the least tuning does not fit.
 
     Args:
         cost: of one worker.
@@ -100,8 +101,9 @@ def make_plan(
         seconds: for all encodings.
         default_steps: of the encoder's tuning.
         frames: wanted by the user; None: as many as there is time for, `MOST_FRAMES` at most.
+        least_frames: unless the user wants fewer.
     """
-    least = min(frames or LEAST_FRAMES, LEAST_FRAMES)
+    least = min(frames or least_frames, least_frames)
 
     def each(count: int) -> float:
         """Seconds for one of `count` clips when all are to be done in time."""
@@ -110,7 +112,8 @@ def make_plan(
     count = clips
     while count > 1 and cost.encoding(least, LEAST_STEPS) > each(count):
         count -= 1
-    time_left = each(count) - cost.encoding(least, 0)
+    # frames that were asked for are given; what time is left goes to tuning
+    time_left = each(count) - cost.encoding(frames or least, 0)
     affordable = int(time_left / cost.step) - START_STEPS if cost.step > 0 else default_steps
     steps = max(LEAST_STEPS, min(default_steps, affordable))
     rest = each(count) - cost.encoding(0, steps)

@@ -129,6 +129,9 @@ def _draw_all(axis: Any, curves: dict[str, list[Record]], metric: Metric, rate: 
             *zip(*line, strict=True), marker=marker, markerfacecolor=face, linestyle=dash or "none",
             label=name, color=OURS, lw=1.6, ms=11 if kind == ENCODED else 5,
         )  # fmt: skip
+    if metric.key.startswith(("perceptual", "lpips")):
+        axis.set_yscale("log")
+        _plain_numbers(axis.yaxis, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1))
     _log_axis(axis, RATE_TICKS)
 
 
@@ -137,13 +140,18 @@ def _line(points: Sequence[Record], metric: Metric, rate: str) -> list[tuple[flo
 
 
 def _log_axis(axis: Any, ticks: Sequence[float]) -> None:
+    axis.set_xscale("log")
+    _plain_numbers(axis.xaxis, ticks)
+
+
+def _plain_numbers(side: Any, ticks: Sequence[float]) -> None:
+    """Label a logarithmic axis at some places, as people write numbers."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-    axis.set_xscale("log")
-    low, high = axis.get_xlim()
-    axis.xaxis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    low, high = side.get_view_interval()
+    side.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
+    side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    side.set_minor_formatter(NullFormatter())
 
 
 def _legend(figure: Any, axis: Any) -> None:
@@ -173,7 +181,7 @@ def length_plot(record: Record) -> str:
     _log_axis(axis, LENGTHS)
     axis.set_xlabel("length of the clip (s)")
     axis.set_ylabel("kbit/s, first view")
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    _plain_numbers(axis.yaxis, RATE_TICKS)
     axis.legend(fontsize=8)
     return _svg(plt, figure, tight=True)
 

@@ -155,8 +155,8 @@ def duels(record: Record) -> Table:
         rows=rows,
         notes=[
             "Means over clips. An anchor's figure is read from its own curve at our rate "
-            "(linear in the logarithm of the rate, no extrapolation). *lowest X*: on that many "
-            "clips our rate lies below the anchor's curve; its lowest rate counts, X kbit/s on "
+            "(linear in the logarithm of the rate, no extrapolation). *lowest X, n/m*: on n of "
+            "m clips our rate lies below the anchor's curve; its lowest rate counts, X kbit/s on "
             "average over those clips. *better*: than ours. -q: motion of another quality, "
             "rounded anew from the solved numbers. --identity-bytes: tuned, solved and written "
             "anew. Identity layers: the file as encoded, cut off after so many layers.",
@@ -182,7 +182,7 @@ def _duel(
         text += " (better)"
     lowest = [r.rate for r in readings if r.is_lowest]
     if lowest:
-        text += f" (lowest {mean(lowest):.1f}, {len(lowest)} of {len(readings)} clips)"
+        text += f" (lowest {mean(lowest):.1f}, {len(lowest)}/{len(readings)})"
     return text
 
 
