@@ -38,6 +38,7 @@ PHOTOGRAPHS = (
     "hubble_deep_field", "ihc", "moon", "motorcycle_left", "motorcycle_right", "page", "retina",
     "rocket", "text",
 )  # fmt: skip
+OTHER_DRAWS = (101, 102)
 PARTS = "detection,landmarks,validation,parsing,identity,perceptual,speed,pictures"
 Figures = dict[str, Any]
 
@@ -257,7 +258,10 @@ def identity_figures(eyes: EmbeddedAnalysis, faces: Faces, teacher: Path) -> Fig
 def perceptual_figures(
     eyes: EmbeddedAnalysis, faces: Faces, features: Path, heads: Path, generated: Path | None
 ) -> Figures:
-    """Return rank correlations with LPIPS-squeeze on distorted validation faces."""
+    """Return rank correlations with LPIPS-squeeze on distorted validation faces.
+
+    Training looked at the first draw of pairs; `spearman_other_draws` are of pairs that it did not.
+    """
     from sglat.training.faces_perceptual import PerceptualTask
     from sglat.training.teachers import SqueezePerceptual, load_lpips_heads
 
@@ -266,7 +270,8 @@ def perceptual_figures(
         with np.load(generated) as stored:
             pairs = stored["rows"].astype(np.int64), stored["pictures"]
     task = PerceptualTask(faces, SqueezePerceptual(features, load_lpips_heads(heads)), pairs)
-    return dict(task.validate(eyes.perceptual))
+    others = [task.validate(eyes.perceptual, seed=seed)["spearman"] for seed in OTHER_DRAWS]
+    return dict(task.validate(eyes.perceptual)) | {"spearman_other_draws": others}
 
 
 def speed_figures(eyes: EmbeddedAnalysis, clip: Clip, threads: int) -> Figures:
@@ -308,6 +313,8 @@ def rounded(value: Any) -> Any:
     """Round every number of a nest of dictionaries to four places."""
     if isinstance(value, dict):
         return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
     return round(value, 4) if isinstance(value, float) else value
 
 
