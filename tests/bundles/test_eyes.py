@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,16 @@ def test_the_embedded_bundle_sees_with_its_own_networks(embedded: Path) -> None:
     assert isinstance(bundle.faces, EmbeddedAnalysis)
     assert bundle.faces.networks["parsing"] is bundle.module("faces_parsing")
     assert bundle.perceptual is bundle.module("faces_perceptual")
+
+
+def test_a_copy_of_the_embedded_bundle_sees_with_its_own_networks(
+    embedded: Path, tmp_path: Path
+) -> None:
+    copied = Bundle(Path(shutil.copytree(embedded, tmp_path / "copied")))
+    vectors = copied.faces.embed(torch.zeros(1, 3, 128, 128))
+    with torch.no_grad():
+        own = copied.module("faces_identity")(torch.zeros(1, 3, 128, 128))
+    torch.testing.assert_close(vectors, own)
 
 
 def test_another_bundle_borrows_the_embedded_eyes(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from sglat.networks.embedded_analysis import ROLES, EmbeddedAnalysis
 from sglat.networks.faces import FaceAnalysis, FaceBox, FaceLandmarks
@@ -89,7 +89,7 @@ def face_analysis(bundle: Bundle, embedded: Bundle, *, pack_root: Path) -> FaceA
     Raises:
         BundleError: a network is missing or damaged.
     """
-    networks = {role: embedded.module(f"faces_{role}") for role in ROLES}
+    networks = {role: _embedded_kind(bundle, embedded, role) for role in ROLES}
     own = EmbeddedAnalysis(networks=networks, device=bundle.device)
     root = pack_root if is_available(pack_root) else None  # None: insightface's own home
     finder = choose_face_analysis(own, root=root)
@@ -97,9 +97,17 @@ def face_analysis(bundle: Bundle, embedded: Bundle, *, pack_root: Path) -> FaceA
         return own
     parser: Parser = own
     teacher: Embedder = own
-    if bundle is not embedded and bundle.has("faces_parsing"):
+    if bundle.has("faces_parsing") and bundle.module("faces_parsing") is not networks["parsing"]:
         parser = cast(Parser, bundle.module("faces_parsing"))
-    if bundle is not embedded and bundle.has("faces_identity"):
+    if bundle.has("faces_identity") and bundle.module("faces_identity") is not networks["identity"]:
         teacher = cast(Embedder, bundle.module("faces_identity"))
     judge = teacher if finder is own else finder
     return MixedAnalysis(finder, parser=parser, judge=judge, teacher=teacher)
+
+
+def _embedded_kind(bundle: Bundle, embedded: Bundle, role: str) -> nn.Module:
+    """Return a bundle's network if it is of the embedded kind, as in a copy of that bundle; else
+    the embedded bundle's."""
+    name = f"faces_{role}"
+    is_own = bundle.has(name) and bundle.part(name).kind == f"embedded_{role}"
+    return (bundle if is_own else embedded).module(name)
