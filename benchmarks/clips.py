@@ -18,6 +18,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -156,18 +157,23 @@ class Tools:
 
 def swap_all(records: dict[str, Record], out: Path, bundle: Bundle) -> int:
     """Swap every two clips, decode the frame where the driver's mouth is widest, make a sheet."""
+    with TemporaryDirectory() as scratch:
+        return _swap_all(records, out, bundle, Path(scratch))
+
+
+def _swap_all(records: dict[str, Record], out: Path, bundle: Bundle, scratch: Path) -> int:
     sources, swaps = {}, {}
     for driver, record in records.items():
         at = np.array([record["figures"]["telling_frames"]["mouth open"]], np.int64)
         own = out / f"{driver}.sglat"
-        sources[driver] = material.decoded_rows(own, bundle, at, out)[0]
+        sources[driver] = material.decoded_rows(own, bundle, at, scratch)[0]
         for puppet in records:
             if driver != puppet:
                 target = out / f"{driver}_on_{puppet}.sglat"
                 sglat.swap(motion=own, identity=out / f"{puppet}.sglat", out=target, force=True)
                 with target.open("rb") as file:
                     verify(file)
-                swaps[driver, puppet] = material.decoded_rows(target, bundle, at, out)[0]
+                swaps[driver, puppet] = material.decoded_rows(target, bundle, at, scratch)[0]
     clips_sheets.write_swap_sheet(out / "swaps.png", sources, swaps)
     return len(swaps)
 
