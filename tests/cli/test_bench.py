@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import av
@@ -52,13 +54,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = bench(*options(folder))
     assert done.returncode == 0, done.stderr
     (folder / "stdout.txt").write_text(done.stdout)
+    shutil.copy(folder / "out" / "results.json", folder / "first.json")  # later runs are shorter
     return folder
 
 
 def options(folder: Path) -> list[object]:
     return [
         folder / "clips", "--out", folder / "out", "--encoded", folder / "encoded",
-        "--bundle", folder / "bundle", "--quick",
+        "--bundle", folder / "bundle", "--quick", "--minutes", 1,
     ]  # fmt: skip
 
 
@@ -81,14 +84,16 @@ def test_the_page_needs_nothing_from_elsewhere(folder: Path) -> None:
     page = (folder / "out" / "report.html").read_text()
     for outside in ('src="http', 'href="http', "<script", 'src="/', "@import"):
         assert outside not in page
-    assert page.count("data:video/mp4;base64,") == 2
-    assert page.count("data:image/png;base64,") == 2
-    assert "<svg" in page
+    assert page.count("data:video/webm;base64,") == 2
+    record = json.loads((folder / "out" / "results.json").read_text())
+    rows = 2 + len(record["about"]["anchors"])  # source, ours, anchors
+    assert page.count("data:image/png;base64,") == 2 * rows
+    assert page.count("<svg") >= 5  # curves, each clip's, rates, loss, memory
 
 
 def test_the_videos_in_the_page_play(folder: Path) -> None:
     page = (folder / "out" / "report.html").read_text()
-    for text in re.findall(r'src="data:video/mp4;base64,([^"]+)"', page):
+    for text in re.findall(r'src="data:video/webm;base64,([^"]+)"', page):
         with av.open(io.BytesIO(base64.b64decode(text))) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert len(frames) == FRAMES
@@ -165,29 +170,107 @@ def test_an_empty_folder_is_wrong_usage_in_one_line(folder: Path, tmp_path: Path
     assert done.stderr.splitlines()[-1].startswith("error: no-clips")
 
 
-@pytest.mark.slow
-def test_a_browser_loads_plots_and_videos(folder: Path, tmp_path: Path) -> None:
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome-headless-shell")
-    browser = next((found for name in names if (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip(f"needs a browser: none of {', '.join(names)} is installed")
+def test_memory_and_start_up_are_measured(folder: Path) -> None:
+    speed = json.loads((folder / "first.json").read_text())["speed"]
+    assert [point["frames"] for point in speed["decode_memory"]] == [50, 250]
+    assert all(point["peak_memory_megabytes"] > 30 for point in speed["decode_memory"])
+    assert speed["decoding"][0]["device"] == "cpu"
+    assert speed["decoding"][0]["import_seconds"] > 0
+    assert speed["decoding"][0]["reference_ratio"] > 0
+
+
+def test_the_headline_says_at_once_what_could_not_be_judged(folder: Path) -> None:
     page = (folder / "out" / "report.html").read_text()
-    probe = (
-        "<script>window.onload = () => setTimeout(() => {"
-        "const v = [...document.querySelectorAll('video')];"
-        "const i = [...document.images];"
-        "document.title = JSON.stringify({"
-        "videos: v.length, playable: v.filter(x => x.readyState > 0 && x.videoWidth > 0).length,"
-        "images: i.filter(x => x.naturalWidth > 0).length,"
-        "plots: [...document.querySelectorAll('svg')]"
-        ".filter(x => x.getBoundingClientRect().width > 0).length});}, 2000)</script>"
-    )
-    probed = tmp_path / "report.html"
-    probed.write_text(page.replace("</body>", probe + "</body>"))
+    assert "No network was at hand to measure" in page
+
+
+def test_solvers_of_files_made_earlier_are_not_measured_and_it_is_said(folder: Path) -> None:
+    record = json.loads((folder / "out" / "results.json").read_text())
+    assert record["solvers"].startswith("not measured: expected a clip that was encoded")
+
+
+def test_every_swap_is_set_against_playing_the_driver(folder: Path) -> None:
+    record = json.loads((folder / "out" / "results.json").read_text())
+    assert [(s["driver"], s["puppet"]) for s in record["swap"]] == [("one", "two"), ("two", "one")]
+    assert "driver's video played" in (folder / "out" / "results.md").read_text()
+
+
+PROBE = """<script>
+const said = [];
+window.addEventListener("error", e => said.push(String(e.message || e.target.tagName)), true);
+window.onload = () => setTimeout(() => {
+  const all = (what, good) => {
+    const found = [...document.querySelectorAll(what)];
+    return [found.length, found.filter(good).length];
+  };
+  document.querySelectorAll("details").forEach(d => { d.open = true; });
+  document.title = JSON.stringify({
+    images: all("img", x => x.complete && x.naturalWidth > 0 && x.naturalHeight > 0),
+    videos: all("video", x => x.readyState >= 2 && x.duration > 0 && x.videoWidth > 0 && !x.error),
+    plots: all("svg", x => x.getBoundingClientRect().width > 200
+                           && x.querySelectorAll("path").length > 10),
+    links: all("nav a", x => document.querySelector(x.getAttribute("href"))),
+    seconds: [...document.querySelectorAll("video")].map(x => x.duration),
+    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    errors: said});
+}, 4000);
+</script>"""
+
+
+def browser() -> str:
+    """Return a Chromium, or skip the calling test."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome-headless-shell")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"needs a browser: none of {', '.join(names)} is installed")
+    return found
+
+
+@pytest.fixture(scope="module")
+def seen(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what a browser that has loaded the page says of it."""
+    program = browser()
+    scratch = Path(tmp_path_factory.mktemp("browser"))
+    page = (folder / "out" / "report.html").read_text()
+    probed = scratch / "report.html"
+    probed.write_text(page.replace("<style>", PROBE + "<style>", 1))
     done = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000",
-         "--dump-dom", probed.as_uri()],
-        capture_output=True, text=True, timeout=120,
+        [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         f"--user-data-dir={scratch / 'profile'}", "--window-size=1280,900",
+         "--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom", probed.as_uri()],
+        capture_output=True, text=True, timeout=240,
     )  # fmt: skip
-    title = done.stdout.split("<title>", 1)[1].split("</title>", 1)[0].replace("&quot;", '"')
-    assert json.loads(title) == {"videos": 2, "playable": 2, "images": 2, "plots": 1}
+    title = re.search(r"<title>(.*?)</title>", done.stdout, flags=re.DOTALL)
+    assert title is not None, done.stderr
+    found: dict[str, Any] = json.loads(html.unescape(title[1]))
+    found["console"] = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    return found
+
+
+@pytest.mark.slow
+def test_a_browser_shows_every_picture_and_plot(seen: dict[str, Any], folder: Path) -> None:
+    page = (folder / "out" / "report.html").read_text()
+    for kind, count in (("images", page.count("<img")), ("plots", page.count("<svg"))):
+        assert seen[kind] == [count, count]
+        assert count > 0
+
+
+@pytest.mark.slow
+def test_a_browser_can_play_every_video(seen: dict[str, Any]) -> None:
+    assert seen["videos"] == [2, 2]
+    assert seen["seconds"] == pytest.approx([FRAMES / 25] * 2, abs=0.05)
+
+
+@pytest.mark.slow
+def test_a_browser_has_nothing_to_complain_of(seen: dict[str, Any]) -> None:
+    assert seen["errors"] == []
+    assert seen["console"] == []
+
+
+@pytest.mark.slow
+def test_the_page_is_no_wider_than_the_window_and_its_menu_leads_somewhere(
+    seen: dict[str, Any],
+) -> None:
+    assert seen["overflow"] <= 0
+    assert seen["links"][0] == seen["links"][1] > 8

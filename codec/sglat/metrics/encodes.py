@@ -15,6 +15,7 @@ from sglat.metrics import material
 from sglat.metrics.cache import digest
 from sglat.metrics.encoding import IDENTITY_BYTES, EncodeJob, job_name, run_jobs
 from sglat.metrics.plan import Budget, Clock, Plan, Speeds, make_plan, speeds
+from sglat.metrics.processes import Failure
 from sglat.metrics.workers import ClipFiles
 
 DEFAULT_STEPS: Final = TuneConfig().steps
@@ -198,7 +199,7 @@ class Encodes:
         """Run encodings; what failed is noted and None."""
         found: list[EncodeJob | None] = []
         for job, result in zip(jobs, run_jobs(jobs, self.workers), strict=True):
-            if isinstance(result, Exception):
+            if isinstance(result, Failure):
                 self.skipped[job.video.name] = str(result)
                 self.clock.tell(f"{job.video.name} left out: {result}")
                 found.append(None)

@@ -24,6 +24,7 @@ from sglat.bitstream.fit import fit_model
 from sglat.errors import UsageError
 from sglat.metrics import material
 from sglat.metrics.cache import digest
+from sglat.metrics.processes import Failure, guarded
 from sglat.metrics.speed import peak_memory_megabytes
 
 SHARED_STAGES: Final = ("track", "register", "crops", "invert")
@@ -111,19 +112,14 @@ def _said(tell: Callable[[str], None], name: str) -> Callable[[str, int, int], N
     return progress
 
 
-def run_jobs(jobs: Sequence[EncodeJob], workers: int) -> list[dict[str, Any] | Exception]:
-    """Run encodings side by side, each in a fresh process; what failed is returned as its error."""
+def run_jobs(jobs: Sequence[EncodeJob], workers: int) -> list[dict[str, Any] | Failure]:
+    """Run encodings side by side, each in a fresh process; what failed is returned as that."""
     if all(job.record.exists() for job in jobs):
         return [run_job(job) for job in jobs]
     with get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
-        waiting = [pool.apply_async(_run_told, (job,)) for job in jobs]
-        results: list[dict[str, Any] | Exception] = []
-        for one in waiting:
-            try:
-                results.append(one.get())
-            except Exception as error:
-                results.append(error)
-    return results
+        tasks = [(_run_told, job) for job in jobs]
+        found: list[dict[str, Any] | Failure] = pool.starmap(guarded, tasks, chunksize=1)
+    return found
 
 
 def _run_told(job: EncodeJob) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -25,6 +25,7 @@ from sglat.metrics.judges import (
     identity_losses,
     load_judges,
 )
+from sglat.metrics.processes import Failure, guarded, unwrapped
 from sglat.metrics.signals import Landmarker, compare
 
 
@@ -132,25 +133,32 @@ def swap_record(tools: Tools, driver: ClipBench, puppet: ClipBench) -> dict[str,
     return record
 
 
-_tools: list[Tools] = []
+_tools: list[Tools | Failure] = []
 
 
 def _begin(config: ToolConfig, threads: int) -> None:
+    """Load the tools of a process; a failure is kept, since a pool would try again for ever."""
     import torch
 
     torch.set_num_threads(threads)
-    _tools.append(Tools(config))
+    _tools.append(guarded(Tools, config))
+
+
+def _loaded() -> Tools:
+    found: Tools = unwrapped(_tools[0])
+    return found
 
 
 def _clip_task(files: ClipFiles) -> str:
-    clip = _tools[0].clip(files)
-    clip_record(clip, _tools[0].anchors)
+    tools = _loaded()
+    clip = tools.clip(files)
+    clip_record(clip, tools.anchors)
     print(f"  {clip.name}: measured", file=sys.stderr, flush=True)
     return clip.name
 
 
 def _swap_task(driver: ClipFiles, puppet: ClipFiles) -> str:
-    tools = _tools[0]
+    tools = _loaded()
     swap_record(tools, tools.clip(driver), tools.clip(puppet))
     return driver.video.stem
 
@@ -159,7 +167,7 @@ def _solver_task(files: ClipFiles, count: int, epochs: int, iterations: int) -> 
     """Compare the solvers on the middle frames of a clip."""
     from sglat.metrics.solvers import compare_solvers, piece_of
 
-    tools = _tools[0]
+    tools = _loaded()
     clip = tools.clip(files)
     if files.work is None:
         raise UsageError("no-work-file", "expected a clip that was encoded in this run")
@@ -188,18 +196,28 @@ class Crew:
 
     def measure(self, clips: Sequence[ClipFiles]) -> None:
         """Measure clips; their records are then in the cache."""
-        self._pool.map(_clip_task, clips, chunksize=1)
+        self._each(_clip_task, [(files,) for files in clips])
 
     def swap(self, pairs: Sequence[tuple[ClipFiles, ClipFiles]]) -> None:
         """Measure swaps of (driver, puppet)."""
-        self._pool.starmap(_swap_task, pairs, chunksize=1)
+        self._each(_swap_task, pairs)
 
     def solvers(
         self, files: ClipFiles, *, count: int, epochs: int, iterations: int
     ) -> dict[str, Any]:
         """Compare the solvers on some frames of a clip."""
-        found: dict[str, Any] = self._pool.apply(_solver_task, (files, count, epochs, iterations))
-        return found
+        (found,) = self._each(_solver_task, [(files, count, epochs, iterations)])
+        record: dict[str, Any] = found
+        return record
+
+    def _each(self, task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Do a task for each set of arguments.
+
+        Raises:
+            UsageError: what the first failure says.
+        """
+        tasks = [(task, *one) for one in arguments]
+        return [unwrapped(r) for r in self._pool.starmap(guarded, tasks, chunksize=1)]
 
 
 @contextmanager
