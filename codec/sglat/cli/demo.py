@@ -150,7 +150,7 @@ def demo(
                 OutputConfig(path=folder / f"{name}_decoded.mp4", force=True),
             )
         print(f"{name}: decoded {done.frames} frames at {done.frames_per_second:.0f} a second")
-    _show_side_by_side(folder, bundle)
+    show_side_by_side(folder, bundle)
     say(f"look at {folder / 'side_by_side.mp4'} and {folder / 'contact_sheet.png'}")
 
 
@@ -171,7 +171,7 @@ def _report(name: str, record: dict[str, object]) -> None:
         )
 
 
-def _show_side_by_side(folder: Path, bundle: Bundle) -> None:
+def show_side_by_side(folder: Path, bundle: Bundle) -> None:
     """Write source, decoded and swapped next to each other, as video and as a contact sheet."""
     side = ENLARGED * bundle.resolution
     source = source_frames(folder / "first.mp4", folder / "first.sglat", side)
