@@ -36,8 +36,12 @@ $(VENV)/.bench: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "lpips>=0.1.4"
 	touch $@
 
+# Half an hour on two cores; `make bench QUICK=--quick` takes five minutes. CLIPS may be any folder of videos.
+CLIPS ?= ../shared/clips
+QUICK ?=
 bench: $(VENV)/.bench
-	$(BIN)/sgl-bench ../shared/clips --out benchmarks/report
+	$(BIN)/sgl-bench $(CLIPS) --out benchmarks/report $(QUICK)
+	cp benchmarks/report/results.md benchmarks/RESULTS.md
 
 clean:
 	rm -rf $(VENV) demo_output benchmarks/report

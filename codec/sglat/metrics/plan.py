@@ -110,7 +110,7 @@ def make_plan(
         return seconds / -(-count // workers)
 
     count = clips
-    while count > 1 and cost.encoding(least, LEAST_STEPS) > each(count):
+    while count > workers and cost.encoding(least, LEAST_STEPS) > each(count):
         count -= 1
     # frames that were asked for are given; what time is left goes to tuning
     time_left = each(count) - cost.encoding(frames or least, 0)
