@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = bench(*options(folder))
     assert done.returncode == 0, done.stderr
     (folder / "stdout.txt").write_text(done.stdout)
-    shutil.copy(folder / "out" / "results.json", folder / "first.json")  # later runs are shorter
+    shutil.copytree(folder / "out", folder / "first")  # later runs are shorter
     return folder
 
 
@@ -81,7 +81,7 @@ def test_what_could_not_be_measured_says_what_it_needs(folder: Path) -> None:
 
 
 def test_the_page_needs_nothing_from_elsewhere(folder: Path) -> None:
-    page = (folder / "out" / "report.html").read_text()
+    page = (folder / "first" / "report.html").read_text()
     for outside in ('src="http', 'href="http', "<script", 'src="/', "@import"):
         assert outside not in page
     assert page.count("data:video/webm;base64,") == 2
@@ -92,7 +92,7 @@ def test_the_page_needs_nothing_from_elsewhere(folder: Path) -> None:
 
 
 def test_the_videos_in_the_page_play(folder: Path) -> None:
-    page = (folder / "out" / "report.html").read_text()
+    page = (folder / "first" / "report.html").read_text()
     for text in re.findall(r'src="data:video/webm;base64,([^"]+)"', page):
         with av.open(io.BytesIO(base64.b64decode(text))) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -101,7 +101,7 @@ def test_the_videos_in_the_page_play(folder: Path) -> None:
 
 
 def test_the_plots_in_the_page_are_well_formed(folder: Path) -> None:
-    page = (folder / "out" / "report.html").read_text()
+    page = (folder / "first" / "report.html").read_text()
     for text in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
         drawing = ElementTree.fromstring(text)
         assert len(list(drawing.iter("{http://www.w3.org/2000/svg}path"))) > 10
@@ -171,7 +171,7 @@ def test_an_empty_folder_is_wrong_usage_in_one_line(folder: Path, tmp_path: Path
 
 
 def test_memory_and_start_up_are_measured(folder: Path) -> None:
-    speed = json.loads((folder / "first.json").read_text())["speed"]
+    speed = json.loads((folder / "first" / "results.json").read_text())["speed"]
     assert [point["frames"] for point in speed["decode_memory"]] == [50, 250]
     assert all(point["peak_memory_megabytes"] > 30 for point in speed["decode_memory"])
     assert speed["decoding"][0]["device"] == "cpu"
@@ -180,7 +180,7 @@ def test_memory_and_start_up_are_measured(folder: Path) -> None:
 
 
 def test_the_headline_says_at_once_what_could_not_be_judged(folder: Path) -> None:
-    page = (folder / "out" / "report.html").read_text()
+    page = (folder / "first" / "report.html").read_text()
     assert "No network was at hand to measure" in page
 
 
@@ -190,9 +190,9 @@ def test_solvers_of_files_made_earlier_are_not_measured_and_it_is_said(folder: P
 
 
 def test_every_swap_is_set_against_playing_the_driver(folder: Path) -> None:
-    record = json.loads((folder / "out" / "results.json").read_text())
+    record = json.loads((folder / "first" / "results.json").read_text())
     assert [(s["driver"], s["puppet"]) for s in record["swap"]] == [("one", "two"), ("two", "one")]
-    assert "driver's video played" in (folder / "out" / "results.md").read_text()
+    assert "driver's video played" in (folder / "first" / "results.md").read_text()
 
 
 PROBE = """<script>
@@ -231,7 +231,7 @@ def seen(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     """Return what a browser that has loaded the page says of it."""
     program = browser()
     scratch = Path(tmp_path_factory.mktemp("browser"))
-    page = (folder / "out" / "report.html").read_text()
+    page = (folder / "first" / "report.html").read_text()
     probed = scratch / "report.html"
     probed.write_text(page.replace("<style>", PROBE + "<style>", 1))
     done = subprocess.run(
@@ -250,7 +250,7 @@ def seen(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 
 @pytest.mark.slow
 def test_a_browser_shows_every_picture_and_plot(seen: dict[str, Any], folder: Path) -> None:
-    page = (folder / "out" / "report.html").read_text()
+    page = (folder / "first" / "report.html").read_text()
     for kind, count in (("images", page.count("<img")), ("plots", page.count("<svg"))):
         assert seen[kind] == [count, count]
         assert count > 0

@@ -63,6 +63,8 @@ def interrupted(script: str, stage: str, *arguments: object) -> tuple[int, list[
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        # a run in the background ignores Ctrl-C, and its children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     for line in process.stdout:
