@@ -86,11 +86,3 @@ class _Synthesis(nn.Module):
     def forward(self, styles: list[Tensor], dtype: torch.dtype) -> Tensor:
         pictures: Tensor = self.generator.synthesize(styles, dtype=dtype)  # type: ignore[operator]
         return pictures
-
-
-def fast_type(device: torch.device) -> torch.dtype:
-    """Return the type of features in which a device renders fastest: bfloat16 where it computes
-    in it, float32 elsewhere."""
-    if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return torch.float32
-    return torch.bfloat16

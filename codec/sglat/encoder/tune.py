@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat.encoder.deltas import DeltaConfig, WeightDeltas
-from sglat.encoder.manifold import Manifold, fast_type
+from sglat.encoder.manifold import Manifold
+from sglat.networks.precision import fast_type
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(pictures, targets, frame numbers) to one loss per frame, `[N]`."""

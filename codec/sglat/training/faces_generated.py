@@ -17,10 +17,10 @@ import typer
 from torch import Tensor
 
 from sglat.bundles.bundle import EMBEDDED
+from sglat.networks.precision import fast_type
 from sglat.training.data import Faces, prepare
 from sglat.training.faces_hard import TunedGenerator
 from sglat.training.faces_landmarks import to_input
-from sglat.training.faces_loop import feature_type
 
 BATCH = 16
 
@@ -53,7 +53,7 @@ def generated_pairs(
         for split, count in (("train", train), ("val", val))
     ]
     rows, pictures = np.concatenate(chosen).astype(np.int64), []
-    dtype = feature_type("auto", torch.device("cpu"))
+    dtype = fast_type(torch.device("cpu"))
     for first in range(0, len(rows), BATCH):
         some = np.sort(rows[first : first + BATCH])
         rows[first : first + BATCH] = some

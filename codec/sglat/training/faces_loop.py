@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sglat.networks.embedded_blocks import folded_state
+from sglat.networks.precision import feature_type
 from sglat.training.faces_start import fill_folded
 
 Batch = dict[str, Tensor]
@@ -104,21 +105,6 @@ def fit(task: Task, config: LoopConfig) -> nn.Module:
             _save(checkpoint_path, step, network, averaged, optimizer)
             export(averaged, config.folder / f"faces_{task.name}.safetensors")
     return averaged
-
-
-def feature_type(precision: str, device: torch.device) -> torch.dtype:
-    """Return the type of features that a `LoopConfig.precision` means on a device.
-
-    Raises:
-        ValueError: another word.
-    """
-    if precision == "auto":
-        computes = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        precision = "bf16" if computes else "fp32"
-    types = {"bf16": torch.bfloat16, "fp32": torch.float32}
-    if precision not in types:
-        raise ValueError(f"precision: expected auto, bf16 or fp32, found {precision}")
-    return types[precision]
 
 
 def export(network: nn.Module, path: Path) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 from sglat.bundles.bundle import load_bundle
 from sglat.networks.inverter import InverterConfig
 from sglat.networks.pose_flow import PoseFlowConfig
+from sglat.networks.precision import feature_type
 from sglat.networks.stylespace import GeneratorConfig
 from sglat.training.batches import FaceSampler
 from sglat.training.data import prepare
@@ -295,6 +296,8 @@ def _check(config: TrainConfig) -> None:
     full = GeneratorConfig.mini().resolution
     if config.stage not in ("autoencoder", "manifold"):
         raise SystemExit(f"--stage: expected autoencoder or manifold, found {config.stage}")
+    if config.precision not in ("auto", "bf16", "fp32"):
+        raise SystemExit(f"--precision: expected auto, bf16 or fp32, found {config.precision}")
     if config.resolution not in GeneratorConfig.mini().resolutions:
         raise SystemExit(
             f"--resolution: expected a power of two to {full}, found {config.resolution}"
@@ -319,17 +322,6 @@ def feature_weights(points: Tensor, size: int, extra: float) -> Tensor:
     dy = (axis[None, None] - centres[..., 1:]) / radii[None, :, 1:]
     bumps = torch.exp(-(dx.square()[:, :, None] + dy.square()[..., None]))  # [N, 3, size, size]
     return 1 + extra * bumps.amax(1, keepdim=True)
-
-
-def feature_type(precision: str, device: torch.device) -> torch.dtype:
-    """Return the type of features that a name of `TrainConfig.precision` means on a device."""
-    if precision == "auto":
-        computes = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        precision = "bf16" if computes else "fp32"
-    types = {"bf16": torch.bfloat16, "fp32": torch.float32}
-    if precision not in types:
-        raise SystemExit(f"--precision: expected auto, bf16 or fp32, found {precision}")
-    return types[precision]
 
 
 def load_start(model: MiniModel, folder: Path) -> None:

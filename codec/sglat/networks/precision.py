@@ -1,0 +1,31 @@
+"""In which type of number features are computed."""
+
+from __future__ import annotations
+
+import torch
+
+
+def fast_type(device: torch.device) -> torch.dtype:
+    """Return the type of features in which a device is fastest: bfloat16 where it computes in it,
+    float32 elsewhere."""
+    if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.float32
+    return torch.bfloat16
+
+
+def feature_type(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type of features that a word means on a device.
+
+    Args:
+        precision: `bf16`, `fp32`, or `auto`: what is fastest.
+        device: where features are computed.
+
+    Raises:
+        ValueError: another word.
+    """
+    types = {
+        "auto": fast_type(device), "bf16": torch.bfloat16, "fp32": torch.float32,
+    }  # fmt: skip
+    if precision not in types:
+        raise ValueError(f"precision: expected auto, bf16 or fp32, found {precision}")
+    return types[precision]
