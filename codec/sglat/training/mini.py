@@ -28,6 +28,8 @@ from sglat.networks.stylespace import GeneratorConfig
 from sglat.training.batches import FaceSampler
 from sglat.training.data import prepare
 from sglat.training.discriminator import Discriminator
+from sglat.training.export import control_sigma
+from sglat.training.locality import Locality
 from sglat.training.mini_model import FaceBatch, MiniModel
 from sglat.training.teachers import MobileFaceIdentity, SqueezePerceptual, load_lpips_heads
 
@@ -50,6 +52,10 @@ class TrainConfig:
     weight_identity: float = 0.0
     weight_adversarial: float = 0.0
     weight_r1: float = 1.0
+    weight_locality: float = 0.0
+    """Of what a control changes outside its part of the face (stage `manifold`)."""
+    locality_faces: int = 4
+    """Faces of a batch on which a control is tried."""
     weight_features: float = 2.0
     """Extra L1 weight on eyes and mouth."""
     identity_every: int = 4
@@ -102,6 +108,7 @@ class Trainer:
         )
         self.state: dict[str, Any] = {"step": 0, "images": 0, "seconds": 0.0, "log": []}
         self._resume(args.start)
+        self.locality = self._make_locality(args.start)
 
     def _build(self) -> MiniModel:
         model = MiniModel(GeneratorConfig.mini(), InverterConfig(), PoseFlowConfig())
@@ -171,15 +178,27 @@ class Trainer:
         c = self.config
         return c.rate_generator, c.rate_inverter, c.rate_motion
 
-    def render(self, identity: FaceBatch, motion: FaceBatch) -> tuple[Tensor, Tensor]:
-        if self.config.stage == "autoencoder":
+    def render(self, identity: FaceBatch, motion: FaceBatch) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return pictures, ID latents, and in stage `manifold` the StyleSpace vectors rendered."""
+        model, config = self.model, self.config
+        if config.stage == "autoencoder":
             with self._reduced():
-                ws = self.model.inverter(motion.images).float()
-            size = self.config.resolution
-            return self.model.generator(ws, resolution=size, dtype=self.dtype), ws
+                ws = model.inverter(motion.images).float()
+            return model.generator(ws, resolution=config.resolution, dtype=self.dtype), ws, []
         with self._reduced():
-            ws = self.model.inverter(identity.images).float()
-        return self.model.move(ws, identity, motion, dtype=self.dtype), ws
+            ws = model.inverter(identity.images).float()
+        controls = model.controls_of(motion) - model.controls_of(identity)
+        styles = model.styles(ws, identity.pose_degrees, motion.pose_degrees, controls)
+        return model.generator.synthesize(styles, dtype=self.dtype), ws, styles
+
+    def _make_locality(self, folder: Path | None) -> Locality | None:
+        config = self.config
+        if not config.weight_locality or config.stage != "manifold":
+            return None
+        with torch.no_grad():
+            sigma = control_sigma(self.average, self.sampler.label_sample())
+        faces = load_bundle(folder or "mini", self.device).faces
+        return Locality(faces, sigma, seed=config.seed + self.state["step"])
 
     def _reduced(self) -> torch.autocast:
         """Return a context in which networks other than the generator compute as configured."""
@@ -192,7 +211,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * rate
         identity, motion = self.sampler.pairs(config.batch)
-        pictures, ws = self.render(identity, motion)
+        pictures, ws, styles = self.render(identity, motion)
         target = motion.images
         if config.resolution != target.shape[-1]:
             target = F.interpolate(target, size=config.resolution, mode="area")
@@ -210,6 +229,12 @@ class Trainer:
             found = self.identity(pictures[:half])
             terms["identity"] = 1 - (found * wanted).sum(1).mean()
             loss = loss + config.weight_identity * config.identity_every * terms["identity"]
+        if self.locality is not None:
+            count = config.locality_faces
+            terms["locality"] = self.locality(
+                self.model, [s[-count:] for s in styles], pictures[-count:], dtype=self.dtype
+            )
+            loss = loss + config.weight_locality * terms["locality"]
         if config.weight_adversarial:
             self.discriminator.requires_grad_(False)
             terms["adversarial"] = F.softplus(-self.discriminator(pictures)).mean()
@@ -279,6 +304,8 @@ class Trainer:
                 speed = (self.state["images"] - first_images) / (now - start)
                 means = " ".join(f"{name} {t / n:.4f}" for name, (t, n) in sums.items())
                 print(f"{self.state['images']} images, {speed:.1f}/s: {means}", flush=True)
+                if self.locality is not None:
+                    print(f"local controls {self.locality.local_share():.2f}", flush=True)
                 last_report, sums = now, {}
             if now - last_save > 180:
                 self.save()

@@ -72,7 +72,10 @@ class MiniModel(nn.Module):
             controls: control values relative to the ID frames, `[N, 32]`.
         """
         turned = self.pose_flow.turn(ws, source_degrees, target_degrees)
-        styles = self.generator.styles(turned)
+        return self.moved(self.generator.styles(turned), controls)
+
+    def moved(self, styles: list[Tensor], controls: Tensor) -> list[Tensor]:
+        """Return StyleSpace vectors `[N, C]` a layer with control values `[N, 32]` added."""
         offsets = iter((controls @ self.directions).split(self.conv_sizes, dim=1))
         return [
             style if entry.kind == "torgb" else style + next(offsets)
