@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from multiprocessing import get_context
+import os
+import signal
 
 import pytest
 
 from sglat.errors import FaceError, UsageError
-from sglat.metrics.processes import Failure, guarded, unwrapped
+from sglat.metrics.processes import (
+    Failure,
+    apart,
+    guarded,
+    processes,
+    side_by_side,
+    unwrapped,
+)
 
 
 def refuse() -> None:
@@ -18,9 +26,29 @@ def stumble() -> None:
     raise ZeroDivisionError("by nought")
 
 
+def fall(number: int) -> int:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_a_killed_process_ends_the_wait() -> None:
+    with processes(1) as executor:
+        found = side_by_side(executor, fall, [(0,), (1,), (2,)])
+    assert found[0] == 0
+    assert [type(one) for one in found[1:]] == [Failure, Failure]
+    assert "ended from outside" in str(found[1])
+
+
+def test_apart_a_killed_process_loses_its_own_task_alone() -> None:
+    found = apart(2, fall, [(0,), (1,), (2,)])
+    assert (found[0], found[2]) == (0, 2)
+    assert isinstance(found[1], Failure)
+
+
 def test_our_errors_cross_from_another_process() -> None:
-    with get_context("spawn").Pool(1) as pool:
-        found = pool.apply_async(guarded, (refuse,)).get(timeout=60)
+    with processes(1) as executor:
+        (found,) = side_by_side(executor, refuse, [()])
     assert found == Failure(code="no-face", message="expected a face, found none")
 
 

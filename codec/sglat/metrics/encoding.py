@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +23,7 @@ from sglat.bitstream.fit import fit_model
 from sglat.errors import UsageError
 from sglat.metrics import material
 from sglat.metrics.cache import digest
-from sglat.metrics.processes import Failure, guarded
+from sglat.metrics.processes import Failure, apart
 from sglat.metrics.speed import peak_memory_megabytes
 
 SHARED_STAGES: Final = ("track", "register", "crops", "invert")
@@ -116,9 +115,7 @@ def run_jobs(jobs: Sequence[EncodeJob], workers: int) -> list[dict[str, Any] | F
     """Run encodings side by side, each in a fresh process; what failed is returned as that."""
     if all(job.record.exists() for job in jobs):
         return [run_job(job) for job in jobs]
-    with get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
-        tasks = [(_run_told, job) for job in jobs]
-        found: list[dict[str, Any] | Failure] = pool.starmap(guarded, tasks, chunksize=1)
+    found: list[dict[str, Any] | Failure] = apart(workers, _run_told, [(job,) for job in jobs])
     return found
 
 

@@ -1,12 +1,17 @@
 """Tasks in other processes: whatever goes wrong there comes back as a value.
 
-Our exceptions carry more than one argument and do not survive pickling; a pool that fails to read a
-result waits for it forever.
+Our exceptions carry more than one argument and do not survive pickling. A process that is ended
+from outside (by a person, or for want of memory) ends those beside it, and each unfinished task
+says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,3 +48,68 @@ def unwrapped(result: Any) -> Any:
     if isinstance(result, Failure):
         raise UsageError(result.code, result.message)
     return result
+
+
+@contextmanager
+def processes(
+    count: int,
+    *,
+    begin: Callable[..., None] | None = None,
+    arguments: tuple[Any, ...] = (),
+) -> Iterator[ProcessPoolExecutor]:
+    """Give fresh processes, and end them; at once where an exception leaves the block.
+
+    Args:
+        count: how many.
+        begin: called first in each, with `arguments`.
+        arguments: of `begin`.
+    """
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(count, context, begin, arguments)
+    before = set(multiprocessing.active_children())
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        raise
+    executor.shutdown()
+
+
+def side_by_side(
+    executor: ProcessPoolExecutor,
+    task: Callable[..., Any],
+    arguments: Sequence[tuple[Any, ...]],
+) -> list[Any]:
+    """Return what a task returns for each set of arguments, in order, or its `Failure`."""
+    lost = Failure(
+        code="process-lost",
+        message="expected a result, found that a process was ended from outside "
+        "(out of memory?); run the same command again to go on",
+    )
+    try:
+        futures = [executor.submit(guarded, task, *one) for one in arguments]
+    except BrokenProcessPool:
+        return [lost] * len(arguments)
+    found = []
+    for future in futures:
+        try:
+            found.append(future.result())
+        except BrokenProcessPool:
+            found.append(lost)
+    return found
+
+
+def apart(count: int, task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Do the same with a fresh process for every task, `count` of them at a time.
+
+    What one task takes in memory is then its own, and a lost process loses one task.
+    """
+
+    def alone(one: tuple[Any, ...]) -> Any:
+        with processes(1) as executor:
+            return side_by_side(executor, task, [one])[0]
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(alone, arguments))

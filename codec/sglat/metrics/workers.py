@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from sglat.metrics.judges import (
     identity_losses,
     load_judges,
 )
-from sglat.metrics.processes import Failure, guarded, unwrapped
+from sglat.metrics.processes import Failure, guarded, processes, side_by_side, unwrapped
 from sglat.metrics.signals import Landmarker, compare
 
 
@@ -191,7 +191,7 @@ class Crew:
         pool: of processes that have begun.
     """
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
 
     def measure(self, clips: Sequence[ClipFiles]) -> None:
@@ -216,12 +216,11 @@ class Crew:
         Raises:
             UsageError: what the first failure says.
         """
-        tasks = [(task, *one) for one in arguments]
-        return [unwrapped(r) for r in self._pool.starmap(guarded, tasks, chunksize=1)]
+        return [unwrapped(r) for r in side_by_side(self._pool, task, arguments)]
 
 
 @contextmanager
 def crew(config: ToolConfig, workers: int, threads: int) -> Iterator[Crew]:
     """Give processes with their tools loaded, and end them."""
-    with get_context("spawn").Pool(workers, _begin, (config, threads)) as pool:
+    with processes(workers, begin=_begin, arguments=(config, threads)) as pool:
         yield Crew(pool)
