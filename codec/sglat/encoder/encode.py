@@ -21,7 +21,7 @@ from sglat.encoder.background import find_plate
 from sglat.encoder.deltas import DeltaConfig
 from sglat.encoder.fit import FitConfig, fit_numbers
 from sglat.encoder.invert import InvertConfig, invert
-from sglat.encoder.losses import LossConfig, TargetLoss, feature_weights
+from sglat.encoder.losses import LossConfig, TargetLoss
 from sglat.encoder.manifold import Manifold
 from sglat.encoder.numbers import crop_points, signature, start_numbers
 from sglat.encoder.pack import PackConfig, motion_steps, quantize_motion
@@ -34,6 +34,7 @@ from sglat.encoder.tune import TuneConfig, Tuned, Tuner, spread_frames, tune
 from sglat.encoder.workfile import Stage, WorkFile, fingerprint
 from sglat.encoder.write import Contents, write_file
 from sglat.errors import FaceError, MediaError, UsageError
+from sglat.networks.face_regions import feature_weights
 
 STAGES = ("track", "align", "invert", "tune", "jacobian", "pose", "expression", "check")
 

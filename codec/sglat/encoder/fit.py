@@ -14,11 +14,11 @@ from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.crops import rigid_face_mask
-from sglat.encoder.losses import feature_weights
 from sglat.encoder.paper_solver import PaperConfig, PaperSolver
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.solver import Anchors, FastSolver, Residual, SolverConfig, take_anchors
 from sglat.encoder.workfile import Stage
+from sglat.networks.face_regions import feature_weights
 from sglat.networks.faces import FaceAnalysis
 
 Targets = Callable[[int, int], Tensor]

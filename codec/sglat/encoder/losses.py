@@ -16,15 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# MediaPipe landmark numbers: iris centres and the middle of the inner lips
-_FEATURE_POINTS: Final = ((468,), (473,), (13, 14))
-_FEATURE_RADII: Final = (
-    (0.075, 0.055),
-    (0.075, 0.055),
-    (0.13, 0.10),
-)  # of the crop's side, x and y
-
-
 _WINDOW: Final = 7  # pixels: an eye's width at 128 px is twice that
 _C1: Final = (0.01 * 2) ** 2  # the article's constants for values that span 2
 _C2: Final = (0.03 * 2) ** 2
@@ -74,26 +65,6 @@ def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
     light = (2 * mean_a * mean_b + _C1) / (mean_a.square() + mean_b.square() + _C1)
     similarity: Tensor = light * (2 * covariance + _C2) / (variances + _C2)
     return similarity
-
-
-def feature_weights(points: Tensor, side: int, extra: float) -> Tensor:
-    """Return pixel weights: 1, rising to `1 + extra` at eyes and mouth.
-
-    Args:
-        points: landmarks in crop units (0 to 1), `[N, 478, 2]`.
-        side: of the picture in pixels.
-        extra: added at the centre of each feature.
-
-    Returns:
-        `[N, 1, side, side]`.
-    """
-    centres = torch.stack([points[:, list(group)].mean(1) for group in _FEATURE_POINTS], dim=1)
-    radii = points.new_tensor(_FEATURE_RADII)
-    axis = (torch.arange(side, device=points.device) + 0.5) / side
-    dx = (axis - centres[..., :1]) / radii[None, :, :1]  # [N, features, side]
-    dy = (axis - centres[..., 1:]) / radii[None, :, 1:]
-    bumps = torch.exp(-(dx.square()[:, :, None] + dy.square()[..., None]))
-    return 1 + extra * bumps.amax(1, keepdim=True)
 
 
 class TargetLoss:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS
-from sglat.encoder.losses import feature_weights
 from sglat.encoder.person import TunedPerson
+from sglat.networks.face_regions import feature_weights
 from sglat.networks.faces import FaceAnalysis
 
 # Losses are grouped as in section 12.2: mouth with chin, eyes with brows, gaze alone.

@@ -22,7 +22,6 @@ from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS
 from sglat.decoder.animate import person_of
 from sglat.decoder.render import tuned_generator
-from sglat.encoder.losses import feature_weights
 from sglat.encoder.manifold import Manifold
 from sglat.encoder.numbers import signature
 from sglat.encoder.paper_solver import PaperConfig, PaperSolver
@@ -32,6 +31,7 @@ from sglat.encoder.tune import spread_frames
 from sglat.metrics.encoding import solved_motion
 from sglat.metrics.judges import Judges, distances_to, features_of, to_tensor
 from sglat.metrics.pixels import psnr_db
+from sglat.networks.face_regions import feature_weights
 
 FEATURE_WEIGHT: Final = 2.0  # as the encoder weighs eyes and mouth
 JACOBIANS: Final = 8  # as the encoder takes

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sglat.bundles.bundle import load_bundle
+from sglat.networks.face_regions import feature_weights
 from sglat.networks.inverter import InverterConfig
 from sglat.networks.pose_flow import PoseFlowConfig
 from sglat.networks.precision import feature_type
@@ -336,19 +337,6 @@ def _check(config: TrainConfig) -> None:
             f"--resolution: stage manifold and the adversarial term need {full}, "
             f"found {config.resolution}"
         )
-
-
-def feature_weights(points: Tensor, size: int, extra: float) -> Tensor:
-    """Return L1 weights `[N, 1, size, size]`: 1, and `1 + extra` around eyes and mouth."""
-    centres = torch.stack(
-        [points[:, 468], points[:, 473], (points[:, 13] + points[:, 14]) / 2], dim=1
-    )  # irises, inner lips
-    radii = points.new_tensor([[0.075, 0.055], [0.075, 0.055], [0.13, 0.10]])
-    axis = (torch.arange(size, device=points.device) + 0.5) / size
-    dx = (axis[None, None] - centres[..., :1]) / radii[None, :, :1]  # [N, 3, size]
-    dy = (axis[None, None] - centres[..., 1:]) / radii[None, :, 1:]
-    bumps = torch.exp(-(dx.square()[:, :, None] + dy.square()[..., None]))  # [N, 3, size, size]
-    return 1 + extra * bumps.amax(1, keepdim=True)
 
 
 def load_start(model: MiniModel, folder: Path) -> None:
