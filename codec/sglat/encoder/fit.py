@@ -40,7 +40,7 @@ class FitConfig:
     anchors: int = 8
     """Frames at which Jacobians are taken."""
     pose: SolverConfig = SolverConfig(  # noqa: RUF009
-        iterations=3, active=(0, 1), weight_inter_frame=0.0, weight_prior=1e-2
+        iterations=3, fresh=0, active=(0, 1), weight_inter_frame=0.0, weight_prior=1e-2
     )
     """Yaw and pitch on the rigid face (method, section 8)."""
     expression: SolverConfig = SolverConfig()  # noqa: RUF009

@@ -1,8 +1,11 @@
 """The 34 numbers of every frame as a small nonlinear least-squares problem.
 
 Damped Gauss-Newton on batched frames. The Jacobian is taken by forward-mode differentiation at a
-few anchor frames and reused for every frame whose motion is near: a picture costs one generator
-pass an iteration instead of a backward pass for each of a hundred epochs.
+few anchor frames, reused for every frame whose motion is near, and corrected for each frame by what
+its own steps did to its picture (Broyden 1965, https://doi.org/10.1090/S0025-5718-1965-0198670-6):
+a picture costs one generator pass an iteration instead of a backward pass for each of a hundred
+epochs. Where that ends, fresh Jacobians are taken amid each window's own frames: the anchors are
+the most different frames of a clip, so few frames are near any of them.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ Render = Callable[[Tensor], Tensor]
 class SolverConfig:
     """How the numbers are solved."""
 
-    iterations: int = 6
+    iterations: int = 4
     damping: float = 0.03
     """First damping, relative to the diagonal of the normal matrix."""
     weight_prior: float = 2e-3
@@ -35,6 +38,11 @@ class SolverConfig:
     window: int = 24
     """Frames solved together."""
     batch: int = 8
+    is_corrected: bool = True
+    """Correct each frame's Jacobian by what its steps did."""
+    fresh: int = 2
+    """Jacobians taken in the middle of each window's own frames, to go on with."""
+    fresh_iterations: int = 3
     active: tuple[int, ...] = tuple(range(34))
     """Numbers that are solved; the others keep their start values."""
 
@@ -115,10 +123,54 @@ class _Window:
 
     numbers: Tensor
     start: Tensor
-    anchor: Tensor
     residuals: Tensor
     damping: Tensor
     loss: Tensor
+    jacobian: _Corrected
+
+
+class _Corrected:
+    """Jacobians of some frames: their anchors', plus rank-one corrections of their own.
+
+    A correction is a pair of `[n, R]` and `[n, 34]` whose outer product is added.
+    """
+
+    def __init__(self, anchors: Anchors, anchor: Tensor, units: Tensor) -> None:
+        """Begin with the Jacobians of the anchors numbered `anchor` `[n]`."""
+        self.anchors, self.anchor = anchors, anchor
+        self.metric = units.square()
+        self.normals = anchors.normals[anchor]  # [n, 34, 34], kept up to date
+        self.corrections: list[tuple[Tensor, Tensor]] = []
+
+    def times(self, step: Tensor) -> Tensor:
+        """Return what steps `[n, 34]` should do to the residuals, `[n, R]`."""
+        result = torch.stack(
+            [self.anchors.jacobians[a] @ d for a, d in zip(self.anchor.tolist(), step, strict=True)]
+        )
+        for change, direction in self.corrections:
+            result = result + change * (direction * step).sum(1, keepdim=True)
+        return result
+
+    def transposed(self, residuals: Tensor) -> Tensor:
+        """Return gradients `[n, 34]` of residuals `[n, R]`."""
+        result = torch.zeros(len(residuals), self.normals.shape[1])
+        for index in self.anchor.unique().tolist():
+            mine = self.anchor == index
+            result[mine] = residuals[mine] @ self.anchors.jacobians[index]
+        for change, direction in self.corrections:
+            result = result + direction * (change * residuals).sum(1, keepdim=True)
+        return result
+
+    def correct(self, step: Tensor, difference: Tensor) -> None:
+        """Learn that steps `[n, 34]` changed the residuals by `difference` `[n, R]`."""
+        direction = step * self.metric
+        length = (step * direction).sum(1, keepdim=True)
+        change = (difference - self.times(step)) / length.clamp_min(1e-12)
+        change = torch.where(length > 1e-12, change, torch.zeros_like(change))
+        cross = self.transposed(change)[:, :, None] * direction[:, None]
+        own = change.square().sum(1)[:, None, None] * direction[:, :, None] * direction[:, None]
+        self.normals = self.normals + cross + cross.transpose(1, 2) + own
+        self.corrections.append((change, direction))
 
 
 class FastSolver:
@@ -187,22 +239,38 @@ class FastSolver:
         state = _Window(
             numbers=start.clone(),
             start=start,
-            anchor=anchor,
             residuals=residuals,
             damping=torch.full((len(start),), config.damping),
             loss=self._loss(residuals, start, start),
+            jacobian=_Corrected(self.anchors, anchor, self.units),
         )
-        for _ in range(config.iterations):
+        self._iterate(state, targets, before, config.iterations)
+        if config.fresh:
+            middle = _middles(state.numbers * self.units, config.fresh)
+            (near,) = take_anchors(self.render, state.numbers[middle], (self.residual,))
+            self.passes += len(middle) * (1 + near.motion.shape[1])
+            anchor = torch.cdist(state.numbers * self.units, near.motion * self.units).argmin(1)
+            state.jacobian = _Corrected(near, anchor, self.units)
+            state.damping = torch.full((len(start),), config.damping)
+            self._iterate(state, targets, before, config.fresh_iterations)
+        return state
+
+    def _iterate(
+        self, state: _Window, targets: Tensor, before: Tensor | None, iterations: int
+    ) -> None:
+        """Take damped steps; a frame keeps a step that lowers its loss."""
+        for _ in range(iterations):
             step = self._step(state, before)
             numbers = state.numbers + step
             residuals = self._residuals(numbers, targets)
-            loss = self._loss(residuals, numbers, start)
+            loss = self._loss(residuals, numbers, state.start)
+            if self.config.is_corrected:
+                state.jacobian.correct(step, residuals - state.residuals)
             better = loss < state.loss
             state.numbers = torch.where(better[:, None], numbers, state.numbers)
             state.residuals = torch.where(better[:, None], residuals, state.residuals)
             state.loss = torch.where(better, loss, state.loss)
             state.damping = torch.where(better, state.damping / 3, state.damping * 5)
-        return state
 
     def _step(self, state: _Window, before: Tensor | None) -> Tensor:
         """Return the damped Gauss-Newton step of every frame, `[n, 34]`."""
@@ -211,21 +279,25 @@ class FastSolver:
         earlier = torch.cat([(r[:1] if before is None else before[None]), r[:-1]])
         later = torch.cat([r[1:], r[-1:]])
         pulled = (1 + 2 * weight) * r - weight * (earlier + later)
-        steps = torch.zeros_like(state.numbers)
         active = self.active
-        identity = torch.eye(len(active))
-        for index in state.anchor.unique().tolist():
-            mine = state.anchor == index
-            jacobian = self.anchors.jacobians[index][:, active]
-            normal = self.anchors.normals[index][active][:, active]
-            gradient = pulled[mine] @ jacobian
-            moved = (state.numbers[mine] - state.start[mine])[:, active]
-            gradient = gradient + self.prior * moved
-            matrix = (1 + 2 * weight) * normal + self.prior * identity
-            damped = matrix[None] + state.damping[mine, None, None] * torch.diag(
-                normal.diagonal() + 1e-9
-            )
-            solved = torch.zeros(len(gradient), steps.shape[1])
-            solved[:, active] = -torch.linalg.solve(damped, gradient[..., None])[..., 0]
-            steps[mine] = solved
+        moved = (state.numbers - state.start)[:, active]
+        gradient = state.jacobian.transposed(pulled)[:, active] + self.prior * moved
+        normal = state.jacobian.normals[:, active][:, :, active]
+        diagonal = normal.diagonal(dim1=1, dim2=2)
+        damped = (1 + 2 * weight) * normal + self.prior * torch.eye(len(active))
+        damped = damped + state.damping[:, None, None] * torch.diag_embed(diagonal + 1e-9)
+        steps = torch.zeros_like(state.numbers)
+        steps[:, active] = -torch.linalg.solve(damped, gradient[..., None])[..., 0]
         return steps
+
+
+def _middles(places: Tensor, count: int) -> list[int]:
+    """Return rows of `[n, D]` that together lie nearest to all rows, found one by one."""
+    distance = torch.cdist(places, places)
+    nearest = torch.full((len(places),), torch.inf)
+    chosen: list[int] = []
+    for _ in range(min(count, len(places))):
+        best = int(torch.minimum(distance, nearest[None]).sum(1).argmin())
+        chosen.append(best)
+        nearest = torch.minimum(nearest, distance[best])
+    return chosen

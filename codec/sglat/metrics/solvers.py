@@ -152,7 +152,10 @@ class _Judge:
 
 
 def _fast(piece: Piece, judge: _Judge, iterations: int) -> list[dict[str, float]]:
-    """Run the fast solver to each number of iterations; a longer run begins like a shorter one."""
+    """Run the fast solver to each number of iterations; a longer run begins like a shorter one.
+
+    The last run is the whole of it, with the Jacobians that it takes on the way.
+    """
     config = SolverConfig(window=len(piece.start))
     targets = to_tensor(piece.crops)
     weights = feature_weights(piece.points, targets.shape[-1], FEATURE_WEIGHT)
@@ -164,11 +167,10 @@ def _fast(piece: Piece, judge: _Judge, iterations: int) -> list[dict[str, float]
     spent = time.perf_counter() - began
     once = len(rows) * (1 + NUMBERS) / len(piece.all_start)  # shared by the clip's frames
     found = []
-    for count in range(iterations + 1):
+    runs = [replace(config, iterations=n, fresh=0) for n in range(iterations + 1)]
+    for one in [*runs, config]:
         began = time.perf_counter()
-        solver = FastSolver(
-            piece.person.render, anchors, residual, replace(config, iterations=count)
-        )
+        solver = FastSolver(piece.person.render, anchors, residual, one)
         solved = torch.cat(list(solver.solve(lambda first, last: targets[first:last], piece.start)))
         seconds = time.perf_counter() - began
         found.append(
