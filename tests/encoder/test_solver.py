@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sglat.encoder.manifold import Manifold
 from sglat.encoder.paper_solver import sensitivity_rates
+from sglat.encoder.residuals import PixelResidual
 from sglat.encoder.solver import (
     FastSolver,
-    Residual,
     SolverConfig,
     _Corrected,
     motion_jacobian,
@@ -36,7 +36,7 @@ def manifold(tmp_path: Path) -> Manifold:
 
 @pytest.fixture
 def solver(manifold: Manifold) -> FastSolver:
-    residual = Residual(torch.ones(1, 1, 16, 16), CONFIG.scales)
+    residual = PixelResidual(torch.ones(1, 1, 16, 16), CONFIG.scales)
     anchors = take_anchors(manifold.render, torch.zeros(1, 34), (residual,))[0]
     return FastSolver(manifold.render, anchors, residual, CONFIG)
 
@@ -77,7 +77,7 @@ def test_a_resumed_solution_is_the_same(manifold: Manifold, solver: FastSolver) 
 
 def error_left(manifold: Manifold, config: SolverConfig) -> tuple[float, int]:
     """Solve frames that are far from the only anchor; return the squared error and the passes."""
-    residual = Residual(torch.ones(1, 1, 16, 16), config.scales)
+    residual = PixelResidual(torch.ones(1, 1, 16, 16), config.scales)
     far = torch.full((1, 34), 0.6)
     anchors = take_anchors(manifold.render, far, (residual,))[0]
     solver = FastSolver(manifold.render, anchors, residual, config)
@@ -100,7 +100,7 @@ def test_fresh_jacobians_go_further_than_as_many_steps_with_distant_ones(
 
 def test_a_resumed_solution_with_fresh_jacobians_is_the_same(manifold: Manifold) -> None:
     config = replace(CONFIG, iterations=2, fresh=2, fresh_iterations=2)
-    residual = Residual(torch.ones(1, 1, 16, 16), config.scales)
+    residual = PixelResidual(torch.ones(1, 1, 16, 16), config.scales)
     anchors = take_anchors(manifold.render, torch.zeros(1, 34), (residual,))[0]
     solver = FastSolver(manifold.render, anchors, residual, config)
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_a_resumed_solution_with_fresh_jacobians_is_the_same(manifold: Manifold)
 
 
 def test_a_corrected_jacobian_says_what_the_steps_did(manifold: Manifold) -> None:
-    residual = Residual(torch.ones(1, 1, 16, 16), (1,))
+    residual = PixelResidual(torch.ones(1, 1, 16, 16), (1,))
     motion = torch.stack([torch.zeros(34), torch.full((34,), 0.1)])
     (anchors,) = take_anchors(manifold.render, motion, (residual,))
     units = torch.linspace(0.5, 2, 34)
@@ -134,7 +134,7 @@ def test_a_corrected_jacobian_says_what_the_steps_did(manifold: Manifold) -> Non
 
 def test_inactive_numbers_stay(manifold: Manifold) -> None:
     config = SolverConfig(iterations=3, active=(0, 1), scales=(1,))
-    residual = Residual(torch.ones(1, 1, 16, 16), config.scales)
+    residual = PixelResidual(torch.ones(1, 1, 16, 16), config.scales)
     anchors = take_anchors(manifold.render, torch.zeros(1, 34), (residual,))[0]
     with torch.no_grad():
         targets = manifold.render(true_motion(4))

@@ -16,7 +16,8 @@ from sglat.bundles.bundle import Bundle
 from sglat.encoder.crops import rigid_face_mask
 from sglat.encoder.paper_solver import PaperConfig, PaperSolver
 from sglat.encoder.person import TunedPerson
-from sglat.encoder.solver import Anchors, FastSolver, Residual, SolverConfig, take_anchors
+from sglat.encoder.residuals import JoinedResidual, PerceptualResidual, PixelResidual
+from sglat.encoder.solver import Anchors, FastSolver, SolverConfig, take_anchors
 from sglat.encoder.workfile import Stage
 from sglat.networks.face_regions import feature_weights
 from sglat.networks.faces import FaceAnalysis
@@ -48,6 +49,8 @@ class FitConfig:
     paper: PaperConfig = PaperConfig()  # noqa: RUF009
     feature_weight: float = 2.0
     """Extra residual weight at eyes and mouth."""
+    pose_perceptual: float = 1.0
+    """Weight of the perceptual distance over the rigid face in the pose stage (section 8.1)."""
     pose_floor: float = 0.02
     """Weight of the rest of the crop in the pose stage."""
 
@@ -91,8 +94,13 @@ def fit_numbers(
     side = bundle.resolution
     features = feature_weights(points[:: max(1, len(points) // 32)], side, config.feature_weight)
     rigid = torch.from_numpy(rigid_face_mask(points[0].numpy(), side)).float()[None, None]
-    expression = Residual(features.mean(0, keepdim=True), config.expression.scales)
-    pose = Residual(rigid + config.pose_floor, config.pose.scales)
+    expression = PixelResidual(features.mean(0, keepdim=True), config.expression.scales)
+    pose = JoinedResidual(
+        (
+            PixelResidual(rigid + config.pose_floor, config.pose.scales),
+            PerceptualResidual(bundle.perceptual, rigid, config.pose_perceptual),
+        )
+    )
     spread = anchors[_spread_rows(len(anchors), config.anchors)]
     pose_anchors, all_anchors = take_anchors(
         person.render, spread, (pose, expression), tell("jacobian")

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import jacfwd
+
+from sglat.encoder.residuals import Residual
 
 Render = Callable[[Tensor], Tensor]
 """Motion values `[N, 34]` to pictures `[N, 3, H, W]`."""
@@ -61,27 +62,6 @@ class Anchors:
     """Root mean square picture change per unit of each number, `[34]`."""
 
 
-class Residual:
-    """Turns pictures into the weighted multi-scale vector whose square is minimised."""
-
-    def __init__(self, weights: Tensor, scales: tuple[int, ...]) -> None:
-        """Fix the pixel weights `[1, 1, H, W]`."""
-        self.scales = scales
-        self.roots = [
-            (F.avg_pool2d(weights, scale) if scale > 1 else weights).sqrt() * scale
-            for scale in scales
-        ]  # times scale: a pooled pixel stands for scale² pixels
-
-    def __call__(self, difference: Tensor) -> Tensor:
-        """Map picture differences `[N, 3, H, W]` to residuals `[N, R]`."""
-        parts = []
-        for scale, root in zip(self.scales, self.roots, strict=True):
-            pooled = F.avg_pool2d(difference, scale) if scale > 1 else difference
-            parts.append((pooled * root).flatten(1))
-        stacked: Tensor = torch.cat(parts, 1) / difference[0].numel() ** 0.5
-        return stacked
-
-
 def motion_jacobian(render: Render, motion: Tensor) -> Tensor:
     """Return the picture's derivative by each number at one motion `[34]`, `[34, 3, H, W]`."""
     jacobian: Tensor = jacfwd(lambda numbers: render(numbers[None])[0])(motion)
@@ -100,9 +80,10 @@ def take_anchors(
     effects = []
     for index, row in enumerate(motion):
         tangents = motion_jacobian(render, row)
+        picture = render(row[None])
         effects.append(tangents.square().mean((1, 2, 3)))
         for found, residual in zip(jacobians, residuals, strict=True):
-            found.append(residual(tangents).T.contiguous())
+            found.append(residual.pushed(picture, tangents).T.contiguous())
         if progress is not None:
             progress(index + 1, len(motion))
     effect = torch.stack(effects).mean(0).sqrt()
@@ -214,20 +195,18 @@ class FastSolver:
             last = min(first + self.config.window, len(start))
             before = None
             if last_solved is not None:  # rendered alone, so that a resumed run finds the same
-                before = self._residuals(last_solved[None], targets(first - 1, first))[0]
+                wanted = self.residual(targets(first - 1, first))
+                before = self._residuals(last_solved[None], wanted)[0]
             window = self._solve_window(targets(first, last), start[first:last], before)
             last_solved = window.numbers[-1]
             yield window.numbers
 
-    def _residuals(self, numbers: Tensor, targets: Tensor) -> Tensor:
+    def _residuals(self, numbers: Tensor, wanted: Tensor) -> Tensor:
+        """Return what pictures of numbers `[n, 34]` lack of the wanted vectors `[n, R]`."""
         self.passes += len(numbers)
-        parts = [
-            self.residual(self.render(n) - t)
-            for n, t in zip(
-                numbers.split(self.config.batch), targets.split(self.config.batch), strict=True
-            )
-        ]
-        return torch.cat(parts)
+        batch = self.config.batch
+        parts = [self.residual(self.render(part)) for part in numbers.split(batch)]
+        return torch.cat(parts) - wanted
 
     def _loss(self, residuals: Tensor, numbers: Tensor, start: Tensor) -> Tensor:
         return residuals.square().sum(1) + self.prior * (numbers - start).square().sum(1)
@@ -235,7 +214,8 @@ class FastSolver:
     def _solve_window(self, targets: Tensor, start: Tensor, before: Tensor | None) -> _Window:
         config = self.config
         anchor = torch.cdist(start * self.units, self.anchors.motion * self.units).argmin(1)
-        residuals = self._residuals(start, targets)
+        wanted = torch.cat([self.residual(t) for t in targets.split(config.batch)])
+        residuals = self._residuals(start, wanted)
         state = _Window(
             numbers=start.clone(),
             start=start,
@@ -244,7 +224,7 @@ class FastSolver:
             loss=self._loss(residuals, start, start),
             jacobian=_Corrected(self.anchors, anchor, self.units),
         )
-        self._iterate(state, targets, before, config.iterations)
+        self._iterate(state, wanted, before, config.iterations)
         if config.fresh:
             middle = _middles(state.numbers * self.units, config.fresh)
             (near,) = take_anchors(self.render, state.numbers[middle], (self.residual,))
@@ -252,17 +232,17 @@ class FastSolver:
             anchor = torch.cdist(state.numbers * self.units, near.motion * self.units).argmin(1)
             state.jacobian = _Corrected(near, anchor, self.units)
             state.damping = torch.full((len(start),), config.damping)
-            self._iterate(state, targets, before, config.fresh_iterations)
+            self._iterate(state, wanted, before, config.fresh_iterations)
         return state
 
     def _iterate(
-        self, state: _Window, targets: Tensor, before: Tensor | None, iterations: int
+        self, state: _Window, wanted: Tensor, before: Tensor | None, iterations: int
     ) -> None:
         """Take damped steps; a frame keeps a step that lowers its loss."""
         for _ in range(iterations):
             step = self._step(state, before)
             numbers = state.numbers + step
-            residuals = self._residuals(numbers, targets)
+            residuals = self._residuals(numbers, wanted)
             loss = self._loss(residuals, numbers, state.start)
             if self.config.is_corrected:
                 state.jacobian.correct(step, residuals - state.residuals)

@@ -26,7 +26,8 @@ from sglat.encoder.manifold import Manifold
 from sglat.encoder.numbers import signature
 from sglat.encoder.paper_solver import PaperConfig, PaperSolver
 from sglat.encoder.person import TunedPerson
-from sglat.encoder.solver import FastSolver, Residual, SolverConfig, take_anchors
+from sglat.encoder.residuals import PixelResidual
+from sglat.encoder.solver import FastSolver, SolverConfig, take_anchors
 from sglat.encoder.tune import spread_frames
 from sglat.metrics.encoding import solved_motion
 from sglat.metrics.judges import Judges, distances_to, features_of, to_tensor
@@ -159,7 +160,7 @@ def _fast(piece: Piece, judge: _Judge, iterations: int) -> list[dict[str, float]
     config = SolverConfig(window=len(piece.start))
     targets = to_tensor(piece.crops)
     weights = feature_weights(piece.points, targets.shape[-1], FEATURE_WEIGHT)
-    residual = Residual(weights.mean(0, keepdim=True), config.scales)
+    residual = PixelResidual(weights.mean(0, keepdim=True), config.scales)
     usable = torch.ones(len(piece.all_start), dtype=torch.bool)
     rows = spread_frames(signature(piece.all_start), JACOBIANS, 0, usable)
     began = time.perf_counter()

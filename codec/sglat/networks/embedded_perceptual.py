@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from sglat.networks.perceptual import weighted_feature_distance
 
 
 class PerceptualNetwork(nn.Module):
@@ -42,20 +46,26 @@ class PerceptualNetwork(nn.Module):
             maps.append(x / (x.square().sum(1, keepdim=True) + 1e-4).sqrt())
         return maps
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return the distance `[N]` of pictures `[N, 3, H, W]` in [-1, 1], H and W at least 32."""
-        return self.distance(self.features(first), self.features(second))
+    def heads(self) -> list[Tensor]:
+        """Return the weight of each channel, `[C]` a level; none is negative."""
+        return [functional.softplus(logarithm) for logarithm in self.log_weights]
 
-    def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+    def forward(self, first: Tensor, second: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the distance `[N]` of pictures `[N, 3, H, W]` in [-1, 1], H and W at least 32.
+
+        `mask` `[N, 1, H, W]` weighs places, 0 to 1.
+        """
+        return self.distance(self.features(first), self.features(second), mask)
+
+    def distance(
+        self, first: Sequence[Tensor], second: Sequence[Tensor], mask: Tensor | None = None
+    ) -> Tensor:
         """Return the distance `[N]` of two results of `features`."""
-        total = first[0].new_zeros(())
-        for place in self.maps(first, second):
-            total = total + place.mean(dim=(1, 2))
-        return total
+        return weighted_feature_distance(first, second, self.heads(), mask)
 
     def maps(self, first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
         """Return the distance at every place, `[N, h, w]` at each scale, of two `features`."""
         return [
-            ((one - other).square() * functional.softplus(logarithm)[None, :, None, None]).sum(1)
-            for one, other, logarithm in zip(first, second, self.log_weights, strict=True)
+            ((one - other).square() * head[None, :, None, None]).sum(1)
+            for one, other, head in zip(first, second, self.heads(), strict=True)
         ]

@@ -39,6 +39,9 @@ class PerceptualDistance(Protocol):
     ) -> Tensor:
         """Return the distance `[N]` of two feature lists; `mask` as for the pictures."""
 
+    def heads(self) -> list[Tensor]:
+        """Return the weight of each channel, `[C]` a level; none is negative."""
+
 
 def unit_features(x: Tensor, *, epsilon: float = 1e-10) -> Tensor:
     """Scale every position of `[N, C, H, W]` to unit length over channels."""
@@ -120,8 +123,11 @@ class Lpips(nn.Module):
         self, a: Sequence[Tensor], b: Sequence[Tensor], mask: Tensor | None = None
     ) -> Tensor:
         """See `PerceptualDistance`."""
-        heads = [line.model[-1].weight.flatten() for line in self.metric.lins]
-        return weighted_feature_distance(a, b, heads, mask)
+        return weighted_feature_distance(a, b, self.heads(), mask)
+
+    def heads(self) -> list[Tensor]:
+        """See `PerceptualDistance`."""
+        return [line.model[-1].weight.flatten() for line in self.metric.lins]
 
     def forward(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
         """See `PerceptualDistance`."""

@@ -1,0 +1,64 @@
+"""Residuals are losses in disguise: their squared lengths and their derivatives say so."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sglat.encoder.residuals import JoinedResidual, PerceptualResidual, PixelResidual, Residual
+from sglat.networks.embedded_perceptual import PerceptualNetwork
+from sglat.networks.perceptual import PerceptualDistance
+
+
+@pytest.fixture
+def network() -> PerceptualDistance:
+    torch.manual_seed(0)
+    return PerceptualNetwork().eval().requires_grad_(False)
+
+
+def pictures(seed: int) -> Tensor:
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def half_mask() -> Tensor:
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., :32] = 1
+    return mask
+
+
+def test_pixels_of_one_scale_give_the_mean_squared_error() -> None:
+    residual = PixelResidual(torch.ones(1, 1, 64, 64), (1,))
+    found = (residual(pictures(1)) - residual(pictures(2))).square().sum(1)
+    assert torch.allclose(found, (pictures(1) - pictures(2)).square().mean((1, 2, 3)))
+
+
+def test_features_give_the_networks_own_masked_distance(network: PerceptualDistance) -> None:
+    residual = PerceptualResidual(network, half_mask(), weight=3.0)
+    found = (residual(pictures(1)) - residual(pictures(2))).square().sum(1)
+    wanted = 3 * network(pictures(1), pictures(2), half_mask().expand(2, -1, -1, -1))
+    assert torch.allclose(found, wanted, rtol=1e-4)
+    assert float(wanted.min()) > 0
+
+
+def test_a_masked_distance_does_not_see_the_rest(network: PerceptualDistance) -> None:
+    changed = pictures(1)
+    changed[..., 60:] = 0
+    mask = torch.zeros(2, 1, 64, 64)
+    mask[..., :16] = 1
+    assert float(network(pictures(1), changed, mask).max()) < 1e-9
+    assert float(network(pictures(1), changed).min()) > 1e-6
+
+
+def test_pushed_changes_are_derivatives(network: PerceptualDistance) -> None:
+    parts: list[Residual] = [
+        PixelResidual(torch.ones(1, 1, 64, 64), (1, 4)),
+        PerceptualResidual(network, half_mask()),
+    ]
+    residual = JoinedResidual(parts)
+    picture, tangents = pictures(3)[:1].double(), pictures(4).double()
+    network.double()  # type: ignore[attr-defined]
+    step = 1e-5
+    wanted = (residual(picture + step * tangents) - residual(picture - step * tangents)) / 2 / step
+    found = residual.pushed(picture, tangents)
+    assert float((found - wanted).norm() / wanted.norm()) < 1e-5
