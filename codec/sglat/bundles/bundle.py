@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from functools import cached_property
 from pathlib import Path
@@ -129,6 +130,18 @@ class Bundle:
 
         pack_root = bundles_folder() / "insightface"
         return face_analysis(self, self._embedded, pack_root=pack_root)
+
+    @cached_property
+    def eyes_id(self) -> str:
+        """Which networks see, as a name that changes with any of them.
+
+        Stored results of face analysis count only as long as it stays the same.
+        """
+        names = [type(self.faces).__name__]
+        for bundle in dict.fromkeys((self._embedded, self)):
+            parts = bundle.manifest.parts
+            names += [f"{r}={parts[r].sha256}" for r in sorted(parts) if r.startswith("faces_")]
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
     @cached_property
     def perceptual(self) -> PerceptualDistance:

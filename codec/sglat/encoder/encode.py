@@ -193,7 +193,8 @@ class _Run:
         config = self.config
         tracked, aligned = self._prepare()
         points = crop_points(tracked, aligned.placement)
-        stage = self.work.stage("invert", InvertConfig(), self.bundle.decoder_id.hex())
+        networks = (self.bundle.part("inverter").sha256, self.bundle.eyes_id)
+        stage = self.work.stage("invert", InvertConfig(), *networks)
         inversion = invert(
             aligned.crops, self.bundle, self.faces, stage, InvertConfig(),
             progress=self._tell("invert"),
@@ -253,7 +254,7 @@ class _Run:
 
     def _prepare(self) -> tuple[Track, Alignment]:
         track_config, align_config = TrackConfig(face=self.config.face), AlignConfig()
-        stage = self.work.stage("track", track_config, self.bundle.name)
+        stage = self.work.stage("track", track_config, self.bundle.eyes_id)
         tracked = track(self.source, self.faces, stage, track_config, progress=self._tell("track"))
         self._clock("track")
         aligned = align(
