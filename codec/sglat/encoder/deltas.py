@@ -31,7 +31,7 @@ _GAIN_LIMIT = 0.9  # 1 + gain stays positive
 class DeltaConfig:
     """Which deltas a person may use."""
 
-    ranks: tuple[int, ...] = (2, 2, 4)
+    ranks: tuple[int, ...] = (4, 4, 8)
     """Rank of each low-rank layer; a reader may stop after any of them."""
 
 

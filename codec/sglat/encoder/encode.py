@@ -351,9 +351,13 @@ def delta_budget(identity_bytes: int) -> int:
 
 
 def ranks_within(identity_bytes: int) -> tuple[int, ...]:
-    """Return the low-rank chunks that pay at a budget: more bytes carry more directions."""
+    """Return the low-rank chunks that pay at a budget: more bytes carry more directions.
+
+    Many directions in coarse steps beat few in fine ones until the steps get too coarse: at 64 kB
+    on d10, 8, 16 and 32 directions gave 28.0, 28.6 and 28.2 dB.
+    """
     if identity_bytes >= 48_000:
-        return (2, 2, 4)
+        return (4, 4, 8)
     if identity_bytes >= 20_000:
-        return (1, 2)
-    return (1,)
+        return (2, 2, 4)
+    return (1, 1) if identity_bytes >= 6_000 else (1,)
