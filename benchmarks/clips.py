@@ -39,6 +39,7 @@ from sglat.metrics.measure import make_reference, means, measure_pictures
 
 Record = dict[str, Any]
 SMALL_IDENTITY_BYTES: Final = 8_000
+SMALL_SECONDS: Final = 4.0
 REFERENCE_FRAMES: Final = 250  # length at which the encoding time is wanted
 FIXED_STAGES: Final = ("tune", "jacobian")  # they take the same time however long the clip is
 
@@ -132,11 +133,12 @@ def measure_clip(clip: Path, args: argparse.Namespace, tools: Tools) -> Record:
 
 
 def measure_small(clip: Path, args: argparse.Namespace, tools: Tools) -> Record:
-    """Encode with a small identity, and measure the pictures."""
+    """Encode the beginning with a small identity, and measure the pictures."""
     target = args.out / f"{clip.stem}_small.sglat"
-    config = encode_config(args, args.out / f"{clip.stem}.work", SMALL_IDENTITY_BYTES)
-    sizes = sglat.encode(clip, target, config).bytes_by_stream
-    source = material.source_crops(clip, material.parse(target))
+    piece = material.shortened(clip, args.out / f"{clip.stem}_small.mp4", SMALL_SECONDS)
+    config = encode_config(args, args.out / f"{clip.stem}_small.work", SMALL_IDENTITY_BYTES)
+    sizes = sglat.encode(piece, target, config).bytes_by_stream
+    source = material.source_crops(piece, material.parse(target))
     shown, is_held = clips_figures.decode_all(target, tools.bundle)
     rows = clips_figures.spread_rows(is_held)
     reference = make_reference(source, rows, 0, tools.judges, tools.watcher.landmarker)
