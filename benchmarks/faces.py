@@ -38,7 +38,7 @@ PHOTOGRAPHS = (
     "hubble_deep_field", "ihc", "moon", "motorcycle_left", "motorcycle_right", "page", "retina",
     "rocket", "text",
 )  # fmt: skip
-OTHER_DRAWS = (101, 102)
+OTHER_DRAWS = (101, 102, 103, 104, 105, 106)  # of pairs; training looks at none of them
 PARTS = "detection,landmarks,validation,parsing,identity,perceptual,speed,pictures"
 Figures = dict[str, Any]
 
@@ -260,18 +260,22 @@ def perceptual_figures(
 ) -> Figures:
     """Return rank correlations with LPIPS-squeeze on distorted validation faces.
 
-    Training looked at the first draw of pairs; `spearman_other_draws` are of pairs that it did not.
+    Training looks at the first draw of pairs; the other draws are of pairs that it does not see.
     """
-    from sglat.training.faces_perceptual import PerceptualTask
+    from sglat.training.faces_perceptual import PerceptualTask, read_generated
     from sglat.training.teachers import SqueezePerceptual, load_lpips_heads
 
-    pairs = None
-    if generated is not None:
-        with np.load(generated) as stored:
-            pairs = stored["rows"].astype(np.int64), stored["pictures"]
+    pairs = read_generated([generated] if generated is not None else [])
     task = PerceptualTask(faces, SqueezePerceptual(features, load_lpips_heads(heads)), pairs)
-    others = [task.validate(eyes.perceptual, seed=seed)["spearman"] for seed in OTHER_DRAWS]
-    return dict(task.validate(eyes.perceptual)) | {"spearman_other_draws": others}
+    others = [task.validate(eyes.perceptual, seed=seed) for seed in OTHER_DRAWS]
+    kinds = sorted({key for draw in others for key in draw})
+    return {
+        "first_draw": task.validate(eyes.perceptual),
+        "spearman_other_draws": [draw["spearman"] for draw in others],
+        "other_draws_mean": {
+            key: float(np.mean([draw[key] for draw in others if key in draw])) for key in kinds
+        },
+    }
 
 
 def speed_figures(eyes: EmbeddedAnalysis, clip: Clip, threads: int) -> Figures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -10,41 +11,73 @@ from torch.nn import functional
 
 from sglat.networks.perceptual import weighted_feature_distance
 
+CHANNELS: Final = (64, 128, 256, 384, 96)  # of the levels; the last two have one scale
+COMPARED: Final = (16, 16, 64, 256, 96)  # the first of them, of which distances are made
+_EDGE: Final = 3  # pixels of every filter and window of pooling at which scales change
+
+
+class Fire(nn.Module):
+    """A narrow 1x1 convolution, then 1x1 and 3x3 convolutions side by side (Iandola et al. 2016).
+
+    Source: https://arxiv.org/abs/1602.07360, with SiLU for the activation.
+    """
+
+    def __init__(self, in_channels: int, narrow: int, out_channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(in_channels, narrow, 1)
+        self.point = nn.Conv2d(narrow, out_channels // 2, 1)
+        self.patch = nn.Conv2d(narrow, out_channels // 2, 3, padding=1)
+        for layer in (self.squeeze, self.point, self.patch):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[N, I, H, W]` to `[N, O, H, W]`."""
+        narrow = functional.silu(self.squeeze(x))
+        return functional.silu(torch.cat((self.point(narrow), self.patch(narrow)), 1))
+
 
 class PerceptualNetwork(nn.Module):
-    """Distances of normalised features at four scales.
+    """Distances of normalised features at five levels.
 
+    The first four have places and channels as SqueezeNet 1.1 has them, so that its features can be
+    learned from it; filters, activations, pooling and all weights are the network's own.
     Activations and pooling are smooth, so that the gradient of the distance is too: it serves as a
     loss. The form of the distance is that of Zhang et al. 2018, https://arxiv.org/abs/1801.03924.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.scales = nn.ModuleList(
+        first = nn.Conv2d(3, CHANNELS[0], _EDGE, 2)
+        nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
+        self.levels = nn.ModuleList(
             (
-                nn.Sequential(nn.Conv2d(3, 24, 3, 2, 1), nn.SiLU()),
-                nn.Sequential(
-                    nn.Conv2d(24, 32, 3, 1, 1), nn.SiLU(), nn.Conv2d(32, 48, 3, 1, 1), nn.SiLU()
-                ),
-                nn.Sequential(
-                    nn.Conv2d(48, 64, 3, 1, 1), nn.SiLU(), nn.Conv2d(64, 64, 3, 1, 1), nn.SiLU()
-                ),
-                nn.Sequential(
-                    nn.Conv2d(64, 80, 3, 1, 1), nn.SiLU(), nn.Conv2d(80, 80, 3, 1, 1), nn.SiLU()
-                ),
+                nn.Sequential(first, nn.SiLU()),
+                nn.Sequential(Fire(64, 16, 128), Fire(128, 16, 128)),
+                nn.Sequential(Fire(128, 32, 256), Fire(256, 32, 256)),
+                Fire(256, 48, 384),
+                Fire(384, 24, 96),
             )
         )
         self.log_weights = nn.ParameterList(
-            [nn.Parameter(torch.full((channels,), -2.0)) for channels in (24, 48, 64, 80)]
+            [nn.Parameter(torch.full((channels,), -2.0)) for channels in COMPARED]
         )
 
+    def activations(self, pictures: Tensor) -> list[Tensor]:
+        """Return all channels of each level, of `[N, 3, H, W]` in [-1, 1], not normalised."""
+        x, found = pictures.contiguous(memory_format=torch.channels_last), []
+        for index, level in enumerate(self.levels):
+            x = level(pooled(x) if index in (1, 2, 3) else x)
+            found.append(x)
+        return found
+
     def features(self, pictures: Tensor) -> list[Tensor]:
-        """Return feature maps of `[N, 3, H, W]` in [-1, 1]; each channel vector has length 1."""
-        x, maps = pictures.contiguous(memory_format=torch.channels_last), []
-        for index, scale in enumerate(self.scales):
-            x = scale(functional.avg_pool2d(x, 2) if index else x)
-            maps.append(x / (x.square().sum(1, keepdim=True) + 1e-4).sqrt())
-        return maps
+        """Return the compared channels of `[N, 3, H, W]` in [-1, 1], divided by all channels'
+        length.
+        """
+        return [
+            normalised(x, count)
+            for x, count in zip(self.activations(pictures), COMPARED, strict=True)
+        ]
 
     def heads(self) -> list[Tensor]:
         """Return the weight of each channel, `[C]` a level; none is negative."""
@@ -64,8 +97,24 @@ class PerceptualNetwork(nn.Module):
         return weighted_feature_distance(first, second, self.heads(), mask)
 
     def maps(self, first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
-        """Return the distance at every place, `[N, h, w]` at each scale, of two `features`."""
+        """Return the distance at every place, `[N, h, w]` at each level, of two `features`."""
         return [
-            ((one - other).square() * head[None, :, None, None]).sum(1)
+            torch.einsum("nchw,c->nhw", (one - other).square(), head)
             for one, other, head in zip(first, second, self.heads(), strict=True)
         ]
+
+
+def normalised(x: Tensor, count: int) -> Tensor:
+    """Return the first `count` channels of `[N, C, H, W]`, divided by the length of all."""
+    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x[:, :count] / (length + 1e-2)
+
+
+def pooled(x: Tensor) -> Tensor:
+    """Return the fourth root of the mean fourth power over 3 x 3 places, every second one.
+
+    Near the largest value, as max pooling is, but smooth.
+    """
+    squares = x * x
+    mean = functional.avg_pool2d(squares * squares, _EDGE, 2, ceil_mode=True)
+    return (mean + 1e-8).sqrt().sqrt()

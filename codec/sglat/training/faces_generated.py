@@ -3,7 +3,8 @@
     python -m sglat.training.faces_generated --packs DIR --cache DIR --output FILE.npz
 
 Each picture is the generator's answer to the inverter's latents of a face, to these latents with
-noise, or to a mixture with another face's.
+noise, or to a mixture with another face's. With `--against` a perceptual network's weights each is
+the generator tuned to a face with that network for a loss: what fools it.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sglat.bundles.bundle import EMBEDDED
+from sglat.networks.embedded_analysis import load_weights
+from sglat.networks.embedded_perceptual import PerceptualNetwork
 from sglat.networks.precision import fast_type
 from sglat.training.data import Faces, prepare
 from sglat.training.faces_hard import TunedGenerator
 from sglat.training.faces_landmarks import to_input
 
 BATCH = 16
+TUNED_STEPS = (4, 33)  # from, to below
+WEIGHT_PERCEPTUAL = 0.7  # of the encoder's loss
 
 
 def moved(latents: Tensor, generator: np.random.Generator) -> Tensor:
@@ -60,9 +66,35 @@ def generated_pairs(
         references = to_input(torch.from_numpy(np.asarray(faces.images[some])))
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             made = maker.render(moved(maker.inverter(references).float(), generator))
-        levels = (made.float().permute(0, 2, 3, 1) + 1) * 127.5
-        pictures.append(levels.round().clamp(0, 255).to(torch.uint8).numpy())
+        pictures.append(_levels(made))
     return {"rows": rows, "pictures": np.concatenate(pictures)}
+
+
+def tuned_pairs(
+    faces: Faces, maker: TunedGenerator, network: PerceptualNetwork, *, train: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Return `rows` `[M]` and `pictures` `[M, 128, 128, 3]` uint8 of a generator tuned to one face
+    at a time, to each for another number of steps.
+    """
+    generator = np.random.default_rng(seed)
+    rows = generator.choice(faces.rows(split="train"), train, replace=False).astype(np.int64)
+    pictures = []
+    for row in rows:
+        reference = to_input(torch.from_numpy(np.asarray(faces.images[row])[None]))
+        with torch.no_grad():
+            target = network.features(reference)
+
+        def distance(made: Tensor, target: list[Tensor] = target) -> Tensor:
+            return WEIGHT_PERCEPTUAL * network.distance(network.features(made), target)
+
+        steps = int(generator.integers(*TUNED_STEPS))
+        pictures.append(_levels(maker.tuned(reference, distance, steps=steps)))
+    return {"rows": rows, "pictures": np.concatenate(pictures)}
+
+
+def _levels(pictures: Tensor) -> np.ndarray:
+    levels = (pictures.float().permute(0, 2, 3, 1) + 1) * 127.5
+    return levels.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def main(
@@ -70,6 +102,9 @@ def main(
     cache: Annotated[Path, typer.Option(help="Where decoded pictures are kept.")],
     output: Annotated[Path, typer.Option(help="The npz to write.")],
     bundle: Annotated[str, typer.Option(help="Whose generator and inverter.")] = EMBEDDED,
+    against: Annotated[
+        Path | None, typer.Option(help="Perceptual weights to tune against; training faces only.")
+    ] = None,
     train: int = 1008,
     val: int = 128,
     seed: int = 0,
@@ -78,7 +113,13 @@ def main(
     """Write generator outputs for faces of the training and the validation split."""
     torch.set_num_threads(threads)
     faces = prepare(packs, cache, 128)
-    pairs = generated_pairs(faces, TunedGenerator(bundle), train=train, val=val, seed=seed)
+    maker = TunedGenerator(bundle)
+    if against is None:
+        pairs = generated_pairs(faces, maker, train=train, val=val, seed=seed)
+    else:
+        network = PerceptualNetwork().eval().requires_grad_(False)
+        load_weights(network, load_file(against), "perceptual")
+        pairs = tuned_pairs(faces, maker, network, train=train, seed=seed)
     np.savez(output, rows=pairs["rows"], pictures=pairs["pictures"])
 
 

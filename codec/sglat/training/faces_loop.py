@@ -8,7 +8,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sglat.networks.embedded_blocks import folded_state
 from sglat.networks.precision import feature_type
+from sglat.training.faces_muon import Muon
 from sglat.training.faces_start import fill_folded
 
 Batch = dict[str, Tensor]
@@ -33,6 +34,8 @@ class LoopConfig:
     batch_size: int
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """Muon knows no decay of the weights."""
     warmup_steps: int = 100
     average: float = 0.998
     """Decay of the running mean of the weights, which is what is validated and exported."""
@@ -73,9 +76,7 @@ def fit(task: Task, config: LoopConfig) -> nn.Module:
     network = task.build()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = copy.deepcopy(network).eval()
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimizer = _optimizer(network, config)
     checkpoint_path = config.folder / f"{task.name}.ckpt"
     step = _resume(checkpoint_path, config, task, network, averaged, optimizer)
     log_path = config.folder / f"{task.name}.jsonl"
@@ -105,6 +106,14 @@ def fit(task: Task, config: LoopConfig) -> nn.Module:
             _save(checkpoint_path, step, network, averaged, optimizer)
             export(averaged, config.folder / f"faces_{task.name}.safetensors")
     return averaged
+
+
+def _optimizer(network: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "muon":
+        return Muon(network.parameters(), lr=config.learning_rate)
+    return torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
 
 
 def export(network: nn.Module, path: Path) -> None:

@@ -15,9 +15,11 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sglat.networks.embedded_perceptual import PerceptualNetwork
+from sglat.networks.embedded_perceptual import COMPARED, PerceptualNetwork, normalised
 from sglat.training.data import Faces, prepare
 from sglat.training.faces_augment import Picture, cover, cut
+from sglat.training.faces_hard import fooled
+from sglat.training.faces_imitation import channel_weights, unexplained, unexplained_change
 from sglat.training.faces_landmarks import to_input
 from sglat.training.faces_loop import Batch, LoopConfig, fit
 from sglat.training.teachers import SqueezePerceptual, load_lpips_heads
@@ -25,7 +27,10 @@ from sglat.training.teachers import SqueezePerceptual, load_lpips_heads
 VARIANTS = 4  # distorted pictures a reference
 WEAK = ("shift", "pixelate", "warp")  # shown more often: ranked worst, or nearest to those
 WINDOW = 96  # pixels of the 128 that a training step looks at; distances are means over places
+NUM_IMITATED = 4  # levels whose features are learned from the teacher's
+HARD_SHARE = 0.3  # of the steps have variants made to fool the network
 Random = np.random.Generator
+Pairs = tuple[NDArray[np.int64], NDArray[np.uint8]]  # rows [M], outputs [M, 128, 128, 3] for them
 
 
 def _blur(picture: Picture, strength: float, generator: Random) -> Picture:
@@ -108,18 +113,29 @@ class PerceptualTask:
         self,
         faces: Faces,
         teacher: SqueezePerceptual,
-        generated: tuple[NDArray[np.int64], NDArray[np.uint8]] | None,
+        generated: list[Pairs],
     ) -> None:
-        """Take generator outputs as row numbers `[M]` and pictures `[M, 128, 128, 3]`."""
+        """Take generator outputs; each of the files they come from is drawn from as often."""
         self.faces, self.teacher = faces, teacher.eval().requires_grad_(False)
+        assert teacher.heads is not None, "the teacher needs its heads"
+        heads = teacher.heads[:NUM_IMITATED]
+        # The network's first channels are the teacher's that weigh most: it compares only these.
+        self.orders = [head.flatten().argsort(descending=True) for head in heads]
+        weights = channel_weights(heads)
+        self.weights = [w[:, order] for w, order in zip(weights, self.orders, strict=True)]
         self.train_rows = faces.rows(split="train")
         self.val_rows = faces.rows(split="val")
-        self.generated: dict[int, list[Picture]] = {}
-        for row, picture in zip(*generated, strict=True) if generated is not None else ():
-            self.generated.setdefault(int(row), []).append(picture)
-        train, val = set(self.train_rows.tolist()), set(self.val_rows.tolist())
-        self.generated_train = np.array([r for r in self.generated if r in train], np.int64)
-        self.generated_val = np.array([r for r in self.generated if r in val], np.int64)
+        train, val = (set(rows.tolist()) for rows in (self.train_rows, self.val_rows))
+        self.generated = [
+            [(int(row), picture) for row, picture in zip(*pairs, strict=True) if int(row) in train]
+            for pairs in generated
+        ]
+        self.generated_val = {
+            int(row): picture
+            for pairs in generated[:1]
+            for row, picture in zip(*pairs, strict=True)
+            if int(row) in val
+        }
 
     def build(self) -> nn.Module:
         """Return the untrained network."""
@@ -130,25 +146,32 @@ class PerceptualTask:
         references: list[Picture] = []
         variants: list[Picture] = []
         for _ in range(size):
-            use = generator.random() < 0.5 and len(self.generated_train) > 0
-            row = int(generator.choice(self.generated_train if use else self.train_rows))
+            use = generator.random() < 0.5 and len(self.generated) > 0
+            row = int(generator.choice(self.train_rows))
+            if use:
+                source = self.generated[int(generator.integers(len(self.generated)))]
+                row, output = source[int(generator.integers(len(source)))]
             reference = np.asarray(self.faces.images[row])
             made = [self._training_variant(row, generator) for _ in range(VARIANTS - use)]
             if use:
-                options = self.generated[row]
-                made.append(options[int(generator.integers(len(options)))])
+                made.append(output)
             turn = int(generator.integers(3))  # seen as it is, mirrored, or enlarged by half
             matrix = np.array(((1.5, 0, -32), (0, 1.5, -32)) if turn == 2 else np.eye(3)[:2])
             if turn == 1:
                 matrix = np.array(((-1.0, 0, 127), (0, 1, 0)))
+            relit, colours = generator.random() < 0.3, int(generator.integers(1 << 31))
             for picture, into in ((reference, references), *((v, variants) for v in made)):
-                same = np.random.default_rng(row)  # one border for all
-                into.append(cut(picture, matrix, 128, same) if turn else picture)
+                same = np.random.default_rng(colours)  # one border and one light for all
+                view = cut(picture, matrix, 128, same) if turn else picture
+                into.append(_colour(view, 0.7, same) if relit else view)
         top, left = generator.integers(0, 128 - WINDOW + 1, 2)
         window = (slice(None), slice(top, top + WINDOW), slice(left, left + WINDOW))
         return {
             "reference": torch.from_numpy(np.stack(references)[window].copy()),
             "variant": torch.from_numpy(np.stack(variants)[window].copy()),
+            "hard": torch.tensor(
+                int(generator.integers(1, 1 << 31)) if generator.random() < HARD_SHARE else 0
+            ),
         }
 
     def _training_variant(self, row: int, generator: np.random.Generator) -> Picture:
@@ -184,23 +207,46 @@ class PerceptualTask:
         return picture, "+".join(names) if count == 1 else "two"
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Return how far distances are off in logarithms: in all, by level, and by place."""
+        """Return how far distances are off in logarithms, and features and their changes."""
         assert isinstance(network, PerceptualNetwork)
         reference, variant = to_input(batch["reference"]), to_input(batch["variant"])
+        if int(batch["hard"]):
+            variant = _with_fooled(network, reference, variant, int(batch["hard"]))
         with torch.no_grad():
-            levels = self.teacher.features(reference), self.teacher.features(variant)
-            wanted = _four(self.teacher.maps(_repeated(levels[0]), levels[1]))
-        found = network.maps(_repeated(network.features(reference)), network.features(variant))
+            levels = repeated(self.teacher.features(reference)), self.teacher.features(variant)
+            wanted = _five(self.teacher.maps(*levels))
+        raw = repeated(network.activations(reference)), network.activations(variant)
+        compared = [[normalised(x, c) for x, c in zip(r, COMPARED, strict=True)] for r in raw]
+        found = network.maps(compared[0], compared[1])
         off = _log_off(_means(found).sum(0), _means(wanted).sum(0), 1e-3)
         by_level = _log_off(_means(found), _means(wanted), 1e-3)
         places = [
-            _log_off(_pooled(one), _pooled(other), 4e-3)
+            _log_off(_coarse(one), _coarse(other), 4e-3)
             for one, other in zip(found, wanted, strict=True)
         ]
         by_place = torch.stack(places).mean()
-        loss = off + 0.5 * by_level + 0.25 * by_place
-        parts = {"log_off": off, "level_off": by_level, "place_off": by_place}
+        mine = _imitated(raw[0]), _imitated(raw[1])
+        true = self._ordered(_imitated(levels[0])), self._ordered(_imitated(levels[1]))
+        missed = unexplained(mine[1], true[1], self.weights)
+        change = unexplained_change(mine, true, self.weights)
+        loss = off + 0.5 * by_level + 0.25 * by_place + missed + change
+        parts = {
+            "log_off": off, "level_off": by_level, "place_off": by_place,
+            "feature_off": missed, "change_off": change,
+        }  # fmt: skip
         return loss, {key: float(value.detach()) for key, value in parts.items()}
+
+    @torch.no_grad()
+    def teacher_maps(self, reference: Tensor, variant: Tensor) -> list[Tensor]:
+        """Return the teacher's distances of each variant by place, one map a level."""
+        return _five(
+            self.teacher.maps(
+                repeated(self.teacher.features(reference)), self.teacher.features(variant)
+            )
+        )
+
+    def _ordered(self, features: list[Tensor]) -> list[Tensor]:
+        return [f[:, order] for f, order in zip(features, self.orders, strict=True)]
 
     def _teacher(self, reference: Tensor, variant: Tensor) -> Tensor:
         times = len(variant) // len(reference)
@@ -215,10 +261,11 @@ class PerceptualTask:
         kinds, found, wanted = [], [], []
         for index in range(320):
             from_generator = index % 5 == 0 and len(self.generated_val) > 0
-            row = int(generator.choice(self.generated_val if from_generator else self.val_rows))
+            rows = np.array(list(self.generated_val)) if from_generator else self.val_rows
+            row = int(generator.choice(rows))
             picture, kind = self.variant(row, generator, self.val_rows)
             if from_generator:
-                picture, kind = self.generated[row][0], "generator"
+                picture, kind = self.generated_val[row], "generator"
             reference = to_input(torch.from_numpy(np.asarray(self.faces.images[row])[None]))
             variant = to_input(torch.from_numpy(picture[None]))
             kinds.append(kind)
@@ -233,13 +280,41 @@ class PerceptualTask:
         return figures
 
 
-def _repeated(maps: list[Tensor]) -> list[Tensor]:
+def repeated(maps: list[Tensor]) -> list[Tensor]:
+    """Return references' maps as often as each has variants."""
     return [m.repeat_interleave(VARIANTS, 0) for m in maps]
 
 
-def _four(maps: list[Tensor]) -> list[Tensor]:
-    """Return the teacher's seven maps as four, those of its smallest size together."""
-    return [*maps[:3], torch.stack(maps[3:]).sum(0)]
+def _five(maps: list[Tensor]) -> list[Tensor]:
+    """Return the teacher's seven maps as five, the last three together."""
+    return [*maps[:4], torch.stack(maps[4:]).sum(0)]
+
+
+def _imitated(activations: list[Tensor]) -> list[Tensor]:
+    """Return unit vectors of all channels at the levels that are learned from the teacher's.
+
+    Of the two finest levels every second place is taken.
+    """
+    thinned = [x[..., ::2, ::2] if i < 2 else x for i, x in enumerate(activations)]
+    return [normalised(x, x.shape[1]).float() for x in thinned[:NUM_IMITATED]]
+
+
+def _with_fooled(
+    network: PerceptualNetwork, reference: Tensor, variant: Tensor, seed: int
+) -> Tensor:
+    """Return the variants with the last of each reference moved to lower the network's distance."""
+    generator = np.random.default_rng(seed)
+    with torch.no_grad():
+        target = network.features(reference)
+    steps = int(generator.integers(1, 7))
+    hard = fooled(
+        variant[VARIANTS - 1 :: VARIANTS], reference,
+        lambda pictures: network.distance(network.features(pictures), target).float(),
+        generator, steps=steps,
+    )  # fmt: skip
+    variant = variant.clone()
+    variant[VARIANTS - 1 :: VARIANTS] = hard
+    return variant
 
 
 def _means(maps: list[Tensor]) -> Tensor:
@@ -247,15 +322,20 @@ def _means(maps: list[Tensor]) -> Tensor:
     return torch.stack([m.float().mean((1, 2)) for m in maps])
 
 
-def _pooled(maps: Tensor) -> Tensor:
-    """Return maps `[N, h, w]` at 12 x 12 places, or 6 x 6 where there are fewer."""
-    size = 12 if maps.shape[-1] > 10 else 6
-    pooled: Tensor = functional.adaptive_avg_pool2d(maps.float()[:, None], size)
+def _coarse(maps: Tensor) -> Tensor:
+    """Return maps `[N, h, w]` at 12 x 12 places, or at all where there are fewer."""
+    pooled: Tensor = functional.adaptive_avg_pool2d(maps.float()[:, None], min(12, maps.shape[-1]))
     return pooled
 
 
 def _log_off(found: Tensor, wanted: Tensor, floor: float) -> Tensor:
     return (torch.log(found + floor) - torch.log(wanted + floor)).abs().mean()
+
+
+def read_generated(paths: list[Path]) -> list[Pairs]:
+    """Return generator outputs of files that `faces_generated` wrote."""
+    stored = [np.load(path) for path in paths]
+    return [(np.asarray(s["rows"], np.int64), np.asarray(s["pictures"], np.uint8)) for s in stored]
 
 
 def main(
@@ -265,11 +345,11 @@ def main(
     cache: Annotated[Path, typer.Option(help="Where decoded pictures are kept.")],
     folder: Annotated[Path, typer.Option(help="Checkpoint, log and weights go here.")],
     generated: Annotated[
-        Path | None, typer.Option(help="npz: `rows` [M] and their generator outputs `pictures`.")
+        list[Path] | None, typer.Option(help="npz: `rows` [M], their generator outputs `pictures`.")
     ] = None,
-    steps: int = 1600,
-    batch_size: int = 8,
-    learning_rate: float = 2e-3,
+    steps: int = 7500,
+    batch_size: int = 5,
+    learning_rate: float = 3e-3,
     seed: int = 0,
     device: str = "cpu",
     threads: int = 1,
@@ -279,13 +359,10 @@ def main(
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     teacher = SqueezePerceptual(features, load_lpips_heads(heads)).to(device)
-    pairs = None
-    if generated is not None:
-        with np.load(generated) as stored:
-            pairs = stored["rows"].astype(np.int64), stored["pictures"]
+    pairs = read_generated(generated or [])
     config = LoopConfig(
         folder=folder, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
-        seed=seed, device=device, start=start, weight_decay=0.0,
+        seed=seed, device=device, start=start, validate_every=500, optimizer="muon",
     )  # fmt: skip
     fit(PerceptualTask(prepare(packs, cache, 128), teacher, pairs), config)
 

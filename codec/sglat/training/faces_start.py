@@ -45,7 +45,8 @@ def fill_folded(
     was_training = network.training
     network.eval()
     with torch.no_grad():
-        run()
+        if units:
+            run()
         for unit in units.values():
             _scale_to_unit(unit)
     for hook in hooks:

@@ -70,6 +70,26 @@ class SqueezePerceptual(nn.Module):
             maps.append(self._fire(maps[-1], index))
         return [m / (m.square().sum(1, keepdim=True).sqrt() + 1e-8) for m in maps]
 
+    def stage(self, images: Tensor, level: int) -> tuple[Tensor | None, Tensor]:
+        """Return one of the first four levels' features, not normalised.
+
+        Args:
+            images: `[N, 3, H, W]` in [-1, 1].
+            level: 0 to 3.
+
+        Returns:
+            What comes after the first of two fire modules (None where there is one, or none), and
+            the level's features.
+        """
+        x = imagenet_normalized(images).contiguous(memory_format=torch.channels_last)
+        between, x = None, self._conv(x, "features_0", stride=2)
+        for first, second in ((3, 4), (6, 7))[:level]:
+            between = self._fire(F.max_pool2d(x, 3, 2, ceil_mode=True), first)
+            x = self._fire(between, second)
+        if level == 3:
+            between, x = None, self._fire(F.max_pool2d(x, 3, 2, ceil_mode=True), 9)
+        return between, x
+
     def distance(self, a: list[Tensor], b: list[Tensor], *, use_heads: bool = False) -> Tensor:
         """Return distances of two feature lists, `[N]`."""
         total = a[0].new_zeros(len(a[0]))
