@@ -16,7 +16,12 @@ from sglat.bundles.bundle import Bundle
 from sglat.encoder.crops import rigid_face_mask
 from sglat.encoder.paper_solver import PaperConfig, PaperSolver
 from sglat.encoder.person import TunedPerson
-from sglat.encoder.residuals import JoinedResidual, PerceptualResidual, PixelResidual
+from sglat.encoder.residuals import (
+    JoinedResidual,
+    PerceptualResidual,
+    PixelResidual,
+    Residual,
+)
 from sglat.encoder.solver import Anchors, FastSolver, SolverConfig, take_anchors
 from sglat.encoder.workfile import Stage
 from sglat.networks.face_regions import feature_weights
@@ -49,6 +54,8 @@ class FitConfig:
     paper: PaperConfig = PaperConfig()  # noqa: RUF009
     feature_weight: float = 2.0
     """Extra residual weight at eyes and mouth."""
+    expression_perceptual: float = 0.1
+    """Weight of the perceptual distance, most of it at eyes and mouth, in the expression stage."""
     pose_perceptual: float = 1.0
     """Weight of the perceptual distance over the rigid face in the pose stage (section 8.1)."""
     pose_floor: float = 0.02
@@ -92,9 +99,8 @@ def fit_numbers(
         return lambda done, total: progress(stage, done, total) if progress else None
 
     side = bundle.resolution
-    features = feature_weights(points[:: max(1, len(points) // 32)], side, config.feature_weight)
     rigid = torch.from_numpy(rigid_face_mask(points[0].numpy(), side)).float()[None, None]
-    expression = PixelResidual(features.mean(0, keepdim=True), config.expression.scales)
+    expression = expression_residual(bundle, points, config)
     pose = JoinedResidual(
         (
             PixelResidual(rigid + config.pose_floor, config.pose.scales),
@@ -106,7 +112,7 @@ def fit_numbers(
         person.render, spread, (pose, expression), tell("jacobian")
     )
     clock("jacobian")
-    stage = open_stage("pose", config.pose, config.anchors)
+    stage = open_stage("pose", config.pose, config.anchors, config.pose_perceptual)
     turned = _run(
         FastSolver(person.render, pose_anchors, pose, config.pose), targets, start, stage,
         tell("pose"),
@@ -117,11 +123,27 @@ def fit_numbers(
         solver = PaperSolver(person, bundle, faces, points, config.paper)
         motion = _run(solver, targets, turned, stage, tell("expression"))
     else:
-        stage = open_stage("expression", config.expression)
+        stage = open_stage("expression", config.expression, config.expression_perceptual)
         fast = FastSolver(person.render, all_anchors, expression, config.expression)
         motion = _run(fast, targets, turned, stage, tell("expression"))
     clock("expression")
     return motion.numpy(), all_anchors.picture_effect.numpy()
+
+
+def expression_residual(bundle: Bundle, points: Tensor, config: FitConfig) -> Residual:
+    """Return what the fast solver makes small in the expression stage.
+
+    Args:
+        bundle: perceptual network and resolution.
+        points: landmarks of the clip in crop units, `[T, 478, 2]`.
+        config: weights and scales.
+    """
+    some = points[:: max(1, len(points) // 32)]
+    weights = feature_weights(some, bundle.resolution, config.feature_weight)
+    mean = weights.mean(0, keepdim=True)
+    pixels = PixelResidual(mean, config.expression.scales)
+    looks = PerceptualResidual(bundle.perceptual, mean / mean.max(), config.expression_perceptual)
+    return JoinedResidual((pixels, looks))
 
 
 def _run(

@@ -30,7 +30,7 @@ class TuneConfig:
 
     frames: int = 16
     """Frames that are tuned on, spread over the clip's motion."""
-    steps: int = 500
+    steps: int = 800
     batch: int = 4
     quantize_from: float = 0.6
     """Share of the steps after which weights are quantized in the forward pass."""

@@ -22,19 +22,17 @@ from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS
 from sglat.decoder.animate import person_of
 from sglat.decoder.render import tuned_generator
+from sglat.encoder.fit import FitConfig, expression_residual
 from sglat.encoder.manifold import Manifold
 from sglat.encoder.numbers import signature
 from sglat.encoder.paper_solver import PaperConfig, PaperSolver
 from sglat.encoder.person import TunedPerson
-from sglat.encoder.residuals import PixelResidual
 from sglat.encoder.solver import FastSolver, SolverConfig, take_anchors
 from sglat.encoder.tune import spread_frames
 from sglat.metrics.encoding import solved_motion
 from sglat.metrics.judges import Judges, distances_to, features_of, to_tensor
 from sglat.metrics.pixels import psnr_db
-from sglat.networks.face_regions import feature_weights
 
-FEATURE_WEIGHT: Final = 2.0  # as the encoder weighs eyes and mouth
 JACOBIANS: Final = 8  # as the encoder takes
 NUMBERS: Final = 34
 EPOCHS_SHOWN: Final = (1, 2, 5, 10, 20, 35, 50, 75, 100)
@@ -117,7 +115,7 @@ def compare_solvers(
         iterations: of the fast one.
     """
     judge = _Judge(piece, judges)
-    fast = _fast(piece, judge, iterations)
+    fast = _fast(piece, bundle, judge, iterations)
     paper = _paper(piece, bundle, judge, epochs)
     return {
         "frames": len(piece.start),
@@ -152,15 +150,14 @@ class _Judge:
         return found
 
 
-def _fast(piece: Piece, judge: _Judge, iterations: int) -> list[dict[str, float]]:
+def _fast(piece: Piece, bundle: Bundle, judge: _Judge, iterations: int) -> list[dict[str, float]]:
     """Run the fast solver to each number of iterations; a longer run begins like a shorter one.
 
     The last run is the whole of it, with the Jacobians that it takes on the way.
     """
     config = SolverConfig(window=len(piece.start))
     targets = to_tensor(piece.crops)
-    weights = feature_weights(piece.points, targets.shape[-1], FEATURE_WEIGHT)
-    residual = PixelResidual(weights.mean(0, keepdim=True), config.scales)
+    residual = expression_residual(bundle, piece.points, FitConfig())
     usable = torch.ones(len(piece.all_start), dtype=torch.bool)
     rows = spread_frames(signature(piece.all_start), JACOBIANS, 0, usable)
     began = time.perf_counter()
