@@ -19,6 +19,7 @@ from torch import Tensor
 from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS, NUM_CONTROLS
 from sglat.bundles.discover import part_masks
+from sglat.bundles.people import draw_people
 from sglat.decoder.animate import Person
 from sglat.decoder.render import Renderer, to_pixels
 from sglat.metrics.distribution import frechet_distance
@@ -26,7 +27,6 @@ from sglat.metrics.judges import Judges, embeddings, perceptual_distances, poole
 from sglat.networks.faces import FaceAnalysis, FaceBox
 
 BATCH: Final = 16
-TRUNCATION: Final = 0.7
 YAWS: Final = (-20, -10, 0, 10, 20)  # degrees
 PITCHES: Final = (-12, -6, 0, 6, 12)
 _FSA_FILES: Final = ("headpose_fsanet_1x1.onnx", "headpose_fsanet_var.onnx")
@@ -51,10 +51,7 @@ class Measured:
 
     def sample(self, count: int, seed: int) -> Tensor:
         """Return latents `[N, L, D]` of people who do not exist."""
-        generator = self.bundle.generator
-        random = torch.Generator().manual_seed(seed)
-        z = torch.randn(count, generator.config.latent_dim, generator=random)
-        return generator.repeat(generator.truncate(generator.mapping(z), TRUNCATION))
+        return draw_people(self.bundle, count, seed=seed)
 
     def identity(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return MobileFaceNet's unit vectors `[N, 128]`."""
@@ -141,7 +138,7 @@ def samples(measured: Measured, stills: People, data: Path) -> dict[str, Any]:
     drawn = measured.render(measured.sample(count, seed=1))
     write_sheet(measured.out / "samples.png", [list(drawn[at : at + 8]) for at in range(0, 64, 8)])
     inverted = measured.render(measured.invert(stills.tensor()))
-    sets = {"samples from z": drawn, "inverted held-back stills": inverted,
+    sets = {"random people": drawn, "inverted held-back stills": inverted,
             "real training stills": training_stills(data, count)}  # fmt: skip
 
     def features(pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

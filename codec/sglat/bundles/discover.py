@@ -22,6 +22,7 @@ from torch import Tensor
 from sglat.bundles.bundle import EMBEDDED_FOLDER, Bundle
 from sglat.bundles.controls import GROUP_SIZES, Controls
 from sglat.bundles.manifest import write_part
+from sglat.bundles.people import draw_people
 from sglat.errors import BundleError
 from sglat.networks.faces import PARSING_CLASSES
 
@@ -74,9 +75,7 @@ def discover(
     """
     config = config or DiscoverConfig()
     generator = bundle.generator
-    random = torch.Generator().manual_seed(config.seed)
-    z = torch.randn(config.style_samples, generator.config.latent_dim, generator=random)
-    ws = generator.repeat(generator.truncate(generator.mapping(z.to(bundle.device)), 0.7))
+    ws = draw_people(bundle, config.style_samples, seed=config.seed)
     sigma = [style.std(0) for style in generator.styles(ws)]
     change = _changes(bundle, ws[: config.people], sigma, config, progress)
     return _choose(change, sigma, generator.config.style_widths, config)

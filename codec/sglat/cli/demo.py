@@ -19,6 +19,7 @@ from torch import Tensor
 from sglat import api
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.bundles.controls import GROUPS
+from sglat.bundles.people import draw_people
 from sglat.cli.common import run, say
 from sglat.cli.progress import StageBar
 from sglat.decoder.animate import Person, animate
@@ -39,12 +40,8 @@ ENLARGED: Final = 2  # the pictures shown, against the generator's
 
 
 def sample_person(bundle: Bundle, seed: int) -> Person:
-    """Return a person who does not exist, drawn from the mapping network with truncation."""
-    random = torch.Generator().manual_seed(seed)
-    z = torch.randn(1, bundle.config.latent_dim, generator=random)
-    generator = bundle.generator
-    w = generator.truncate(generator.mapping(z), 0.7)
-    return Person(ws=generator.repeat(w)[0], neutral=torch.zeros(34))
+    """Return a person who does not exist."""
+    return Person(ws=draw_people(bundle, 1, seed=seed)[0], neutral=torch.zeros(34))
 
 
 def scripted_motion(frames: int) -> Tensor:
