@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sglat.networks.embedded_perceptual import PerceptualNetwork, pooled
+from sglat.networks.embedded_perceptual import PerceptualNetwork, normalised, pooled
 from sglat.training.data import Faces
 from sglat.training.faces_generated import moved, tuned_pairs
 from sglat.training.faces_imitation import channel_weights, unexplained, unexplained_change
@@ -60,6 +60,14 @@ def test_pooling_lies_between_the_mean_and_the_largest_and_has_the_places_of_max
     found = pooled(x)
     assert found.shape == largest.shape == (2, 3, 15, 7)
     assert bool((found > mean).all()) and bool((found < largest + 1e-4).all())
+
+
+@pytest.mark.parametrize("operation", (pooled, lambda x: normalised(x, 3)), ids=("pool", "unit"))
+def test_hand_made_derivatives_are_those_of_differences_in_both_modes(
+    operation: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    x = torch.randn(2, 5, 8, 7, generator=torch.Generator().manual_seed(3), dtype=torch.double)
+    assert torch.autograd.gradcheck(operation, (x.requires_grad_(),), check_forward_ad=True)
 
 
 def test_what_is_imitated_exactly_leaves_nothing_unexplained_and_a_constant_all_of_it() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from sglat.networks.perceptual import weighted_feature_distance
 
 CHANNELS: Final = (64, 128, 256, 384, 96)  # of the levels; the last two have one scale
 COMPARED: Final = (16, 16, 64, 256, 96)  # the first of them, of which distances are made
+_SHORTEST: Final = 1e-2  # added to lengths: where there is next to nothing, noise is not blown up
 _EDGE: Final = 3  # pixels of every filter and window of pooling at which scales change
 
 
@@ -106,8 +107,8 @@ class PerceptualNetwork(nn.Module):
 
 def normalised(x: Tensor, count: int) -> Tensor:
     """Return the first `count` channels of `[N, C, H, W]`, divided by the length of all."""
-    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return x[:, :count] / (length + 1e-2)
+    found: Tensor = _Normalised.apply(x, count)  # type: ignore[no-untyped-call]
+    return found
 
 
 def pooled(x: Tensor) -> Tensor:
@@ -115,6 +116,72 @@ def pooled(x: Tensor) -> Tensor:
 
     Near the largest value, as max pooling is, but smooth.
     """
-    squares = x * x
-    mean = functional.avg_pool2d(squares * squares, _EDGE, 2, ceil_mode=True)
-    return (mean + 1e-8).sqrt().sqrt()
+    found: Tensor = _FourthPowerMean.apply(x)  # type: ignore[no-untyped-call]
+    return found
+
+
+# These two have derivatives of their own: the automatic ones, through arrays of a few megabytes
+# each, take longer than all convolutions.
+
+
+class _Normalised(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, count: int) -> Tensor:
+        return x[:, :count] / (_length(x) + _SHORTEST)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+        ctx.save_for_forward(inputs[0], output)
+        ctx.count = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        x, found = ctx.saved_tensors
+        length = _length(x)
+        along = (slope * found).sum(1, keepdim=True) / (length * (length + _SHORTEST))
+        result = x * -along
+        result[:, : ctx.count].add_(slope / (length + _SHORTEST))
+        return result, None
+
+    @staticmethod
+    def jvp(ctx: Any, change: Tensor, _: None) -> Tensor:
+        x, found = ctx.saved_tensors
+        length = _length(x)
+        longer = (x * change).sum(1, keepdim=True) / length
+        pushed: Tensor = (change[:, : ctx.count] - found * longer) / (length + _SHORTEST)
+        return pushed
+
+
+class _FourthPowerMean(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        fourth = x.square()
+        mean = functional.avg_pool2d(fourth.square_(), _EDGE, 2, ceil_mode=True)
+        return mean.add_(1e-8).sqrt_().sqrt_()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+        ctx.save_for_forward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        x, found = ctx.saved_tensors
+        edges, strides, padding = (_EDGE, _EDGE), (2, 2), (0, 0)
+        shares: Tensor = torch.ops.aten.avg_pool2d_backward(
+            slope / (found * found * found), x, edges, strides, padding, True, True, None
+        )
+        return shares.mul_(x).mul_(x).mul_(x)
+
+    @staticmethod
+    def jvp(ctx: Any, change: Tensor) -> Tensor:
+        x, found = ctx.saved_tensors
+        mean = functional.avg_pool2d(x * x * x * change, _EDGE, 2, ceil_mode=True)
+        pushed: Tensor = mean / (found * found * found)
+        return pushed
+
+
+def _length(x: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return torch.clamp(length, min=_SHORTEST * 1e-3)  # nothing at all has no direction
