@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from sglat.encoder.workfile import Stage
 from sglat.networks.face_regions import feature_weights
 from sglat.networks.faces import FaceAnalysis
 
+FRAMES_AN_ANCHOR: Final = 12
+"""So that Jacobians do not cost a short clip more than they gain it."""
+
 Targets = Callable[[int, int], Tensor]
 """Frames first to last (exclusive) to pictures `[n, 3, H, W]`."""
 
@@ -44,7 +47,7 @@ class FitConfig:
 
     solver: Literal["fast", "paper"] = "fast"
     anchors: int = 8
-    """Frames at which Jacobians are taken."""
+    """Frames at which Jacobians are taken to begin with; fewer in short clips."""
     pose: SolverConfig = SolverConfig(  # noqa: RUF009
         iterations=3, fresh=0, active=(0, 1), weight_inter_frame=0.0, weight_prior=1e-2
     )
@@ -107,7 +110,8 @@ def fit_numbers(
             PerceptualResidual(bundle.perceptual, rigid, config.pose_perceptual),
         )
     )
-    spread = anchors[_spread_rows(len(anchors), config.anchors)]
+    count = min(config.anchors, max(2, len(start) // FRAMES_AN_ANCHOR))
+    spread = anchors[_spread_rows(len(anchors), count)]
     pose_anchors, all_anchors = take_anchors(
         person.render, spread, (pose, expression), tell("jacobian")
     )

@@ -42,7 +42,8 @@ class SolverConfig:
     is_corrected: bool = True
     """Correct each frame's Jacobian by what its steps did."""
     fresh: int = 2
-    """Jacobians taken in the middle of each window's own frames, to go on with."""
+    """Jacobians taken in the middle of each whole window's own frames, to go on with; fewer where
+    a window is cut short by the end of the clip."""
     fresh_iterations: int = 3
     active: tuple[int, ...] = tuple(range(34))
     """Numbers that are solved; the others keep their start values."""
@@ -226,7 +227,8 @@ class FastSolver:
         )
         self._iterate(state, wanted, before, config.iterations)
         if config.fresh:
-            middle = _middles(state.numbers * self.units, config.fresh)
+            count = max(1, round(config.fresh * len(start) / config.window))
+            middle = _middles(state.numbers * self.units, count)
             (near,) = take_anchors(self.render, state.numbers[middle], (self.residual,))
             self.passes += len(middle) * (1 + near.motion.shape[1])
             anchor = torch.cdist(state.numbers * self.units, near.motion * self.units).argmin(1)
