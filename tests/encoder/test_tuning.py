@@ -116,6 +116,23 @@ def test_left_factors_start_along_the_gradient(tmp_path: Path) -> None:
     torch.testing.assert_close(left[:, 0].abs(), direction)
 
 
+def test_a_layer_narrower_than_the_ranks_takes_what_it_has_room_for(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+    deltas = WeightDeltas(bundle.generator, DeltaConfig(ranks=(200, 200)))
+    random = torch.Generator().manual_seed(2)
+    gradients = {
+        name: torch.randn(deltas.base[name].shape, generator=random) for name in deltas.convs
+    }
+    deltas.start_from_gradients(gradients)
+    first, second = (
+        deltas.values[f"{deltas.convs[0]}:left{stage}".replace(".", "/")] for stage in (1, 2)
+    )
+    width = len(deltas.base[deltas.convs[0]])
+    assert torch.allclose(first[:, :width].T @ first[:, :width], torch.eye(width), atol=1e-4)
+    assert float(first[:, width:].abs().max()) == 0
+    assert float(second.abs().max()) == 0
+
+
 def test_tuning_frames_spread_over_the_motion_and_skip_unusable_ones() -> None:
     signature = torch.tensor([[0.0], [10.0], [1.0], [9.0], [5.0]])
     usable = torch.tensor([True, False, True, True, True])

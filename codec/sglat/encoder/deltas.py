@@ -111,8 +111,9 @@ class WeightDeltas(nn.Module):
             left, _, _ = torch.linalg.svd(gradient @ gradient.T)
             start = 0
             for stage, rank in enumerate(self.config.ranks, 1):
-                chosen = left[:, start : start + rank]
-                self.values[_key(name, f"left{stage}")].copy_(chosen)
+                chosen = left[:, start : start + rank]  # fewer where the layer is narrower
+                factors = self.values[_key(name, f"left{stage}")]
+                factors[:, : chosen.shape[1]] = chosen
                 start += rank
 
     @torch.no_grad()
