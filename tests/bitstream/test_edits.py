@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from sglat.bitstream import edits, timeline
 from sglat.bitstream.chunks import ByteSource, Chunk, pack_chunk, read_chunks
+from sglat.bitstream.extras import unpack_audio_packets
 from sglat.bitstream.header import pack_header, unpack_header
 from sglat.bitstream.reader import Reader
+from sglat.bitstream.records import AudioPacket
 from sglat.bitstream.seek import SeekableFile
 from sglat.errors import BundleMismatchError, FormatError, UsageError
+from tests.bitstream import samples
 from tests.bitstream.samples import sample_file
 
 
@@ -157,6 +161,29 @@ def test_concat_puts_one_after_the_other(is_variable: bool) -> None:
     joined = Reader(io.BytesIO(out.getvalue())).read_motion()
     assert np.array_equal(joined.values, np.concatenate([motion_of(data)] * 2))
     assert joined.pts is None or (np.diff(joined.pts) > 0).all()
+
+
+def long_packets(rng: np.random.Generator, first: int, count: int) -> list[AudioPacket]:
+    """Sound that begins before the first picture and ends after the last one."""
+    stamps = [8_000 * (first + n) - 5_000 for n in range(count)]
+    return [AudioPacket(data=rng.bytes(9), pts=at, dts=at, duration=8_000) for at in stamps]
+
+
+def test_concat_never_lets_sound_go_back_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "sample_packets", long_packets)
+    data = sample_file()
+    own = [p for payload in chunks_of(data, "APKT") for p in unpack_audio_packets(payload)]
+    out = io.BytesIO()
+    timeline.concat([io.BytesIO(data) for _ in range(3)], out)
+    packets = [
+        packet
+        for payload in chunks_of(out.getvalue(), "APKT")
+        for packet in unpack_audio_packets(payload)
+    ]
+    assert len(packets) == 3 * len(own) - 4  # two are left out where two files meet
+    assert (np.diff([packet.dts for packet in packets]) > 0).all()
+    overlaps = [a.pts + a.duration - b.pts for a, b in pairwise(packets)]
+    assert max(overlaps) <= 4_000
 
 
 def test_concat_of_the_parts_is_the_whole(one: bytes) -> None:

@@ -26,6 +26,8 @@ class _Joiner:
         self.digest = hashlib.sha256()
         self.last_pts: int | None = None
         self.last_step = 1
+        self.last_packet: AudioPacket | None = None
+        self.past: AudioPacket | None = None
 
     def group(self, head: GroupHead, source: Header, ticks: int) -> None:
         """Append a group, its time stamps moved by some ticks."""
@@ -44,9 +46,27 @@ class _Joiner:
         self.muxer.put("PLAC", shift_placement(payload, self.muxer.frame_count - first_frame))
 
     def audio(self, packets: Sequence[AudioPacket]) -> None:
-        """Append packets, if any are left."""
-        if packets:
-            self.muxer.put("APKT", extras.pack_audio_packets(packets))
+        """Append packets, if any are left.
+
+        Where files meet, those of the later one are left out that begin before most of the earlier
+        one's last packet is over: sound may begin before a file's first picture, and no container
+        takes time stamps that go back.
+        """
+        kept = [packet for packet in packets if not self._is_past(packet)]
+        if kept:
+            self.muxer.put("APKT", extras.pack_audio_packets(kept))
+            self.last_packet = kept[-1]
+
+    def next_file(self) -> None:
+        """Tell that what follows is of another file."""
+        self.past = self.last_packet
+
+    def _is_past(self, packet: AudioPacket) -> bool:
+        past = self.past
+        if past is None:
+            return False
+        most = past.pts + past.duration - past.duration // 2
+        return packet.pts < most or packet.dts <= past.dts
 
     def finish(self) -> None:
         self.muxer.finish(self.digest.digest())
@@ -164,6 +184,7 @@ def concat(files: Sequence[BinaryIO], out: BinaryIO) -> None:
         if number and seekable.index:
             ticks = _next_pts(joiner, source.header) - seekable.index[0].first_pts
         frames = sum(entry.frame_count for entry in seekable.index)
+        joiner.next_file()
         is_last = number == len(sources) - 1
         _append(joiner, source, ticks, None if is_last else frames)
     joiner.finish()
