@@ -27,7 +27,7 @@ from sglat.metrics.workers import ClipFiles, Crew, ToolConfig, Tools, crew, swap
 
 VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 SOLVER_FRAMES: Final = 4
-SOLVER_EPOCHS: Final = {True: 10, False: 100}  # quick and full; the method's own are 100
+SOLVER_EPOCHS: Final = {True: 5, False: 100}  # quick and full; the method's own are 100
 SOLVER_ITERATIONS: Final = 4
 MEMORY_LENGTHS: Final = {True: (50, 250), False: (50, 250, 1000)}
 

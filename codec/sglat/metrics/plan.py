@@ -36,7 +36,9 @@ class Budget:
 
 
 FULL_BUDGET: Final = Budget(minutes=28)
-QUICK_BUDGET: Final = Budget(minutes=4.5, reserve=0.3, least_frames=24, probe_steps=2)
+QUICK_BUDGET: Final = Budget(
+    minutes=4.5, encoding=0.62, reserve=0.3, least_frames=16, probe_steps=2
+)
 
 
 @dataclass(frozen=True, kw_only=True)
