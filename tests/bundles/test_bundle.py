@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -302,3 +303,13 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert home_folder() == Path("/c/sglat")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert home_folder() == Path.home() / ".cache" / "sglat"
+
+
+def test_the_eyes_have_another_name_when_another_network_finds_faces() -> None:
+    def with_finder(finder: object) -> str:
+        bundle = load_bundle()
+        bundle.__dict__["faces"] = SimpleNamespace(finder=finder)
+        return bundle.eyes_id
+
+    assert with_finder(1) == with_finder(2)
+    assert with_finder(1) != with_finder("insightface")

@@ -137,7 +137,8 @@ class Bundle:
 
         Stored results of face analysis count only as long as it stays the same.
         """
-        names = [type(self.faces).__name__]
+        finder = getattr(self.faces, "finder", self.faces)  # insightface, where it is at hand
+        names = [type(self.faces).__name__, type(finder).__name__]
         for bundle in dict.fromkeys((self._embedded, self)):
             parts = bundle.manifest.parts
             names += [f"{r}={parts[r].sha256}" for r in sorted(parts) if r.startswith("faces_")]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sglat.bundles.bundle import load_bundle
+from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.bundles.manifest import write_part
 from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylespace import GeneratorConfig
@@ -78,18 +78,36 @@ def with_mapping(generator: Generator, layers: int) -> Generator:
     return result.requires_grad_(False)
 
 
-def main() -> None:
-    """Fit a mapping network to a bundle's inverter and write it into the bundle."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """Return a parser of the options that fitting a bundle's people needs."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     for name in ("packs", "cache", "bundle"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--codes", type=int, default=6000)
     parser.add_argument("--sheet", type=Path)
-    args = parser.parse_args()
-    bundle = load_bundle(args.bundle)
+    return parser
+
+
+def opened(args: argparse.Namespace) -> tuple[Bundle, FaceSampler]:
+    """Return the bundle and the faces that the options name."""
     faces = prepare(args.packs, args.cache, 128)
     sampler = FaceSampler(faces, args.packs, device=torch.device("cpu"), seed=0)
+    return load_bundle(args.bundle), sampler
+
+
+@torch.no_grad()
+def draw_sheet(path: Path, generator: Generator, ws: Tensor) -> None:
+    """Write the pictures of latents `[N, L, D]`, sixteen a row."""
+    pictures = torch.cat([generator(part) for part in ws.split(16)])
+    write_sheet(path, list(pictures.clamp(-1, 1).split(16)))
+
+
+def main() -> None:
+    """Fit a mapping network to a bundle's inverter and write it into the bundle."""
+    parser = parser_of(__doc__ or "")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--codes", type=int, default=6000)
+    args = parser.parse_args()
+    bundle, sampler = opened(args)
     codes = base_codes(bundle.inverter, sampler, args.codes)
     generator = with_mapping(bundle.generator, LAYERS)
     torch.manual_seed(0)
@@ -103,9 +121,8 @@ def main() -> None:
     if args.sheet is not None:
         z = torch.randn(64, generator.config.latent_dim, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
-            w = generator.truncate(generator.mapping(z), 0.7)
-            pictures = torch.cat([generator(generator.repeat(part)) for part in w.split(16)])
-        write_sheet(args.sheet, list(pictures.clamp(-1, 1).split(16)))
+            ws = generator.repeat(generator.truncate(generator.mapping(z), 0.7))
+        draw_sheet(args.sheet, generator, ws)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,6 @@ takes mean and widest principal directions of the inverter's latents of the trai
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,8 +15,7 @@ from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.bundles.manifest import write_part
 from sglat.bundles.people import KIND, ROLE, draw_people, principal_directions
 from sglat.training.batches import FaceSampler
-from sglat.training.data import prepare
-from sglat.training.validate import write_sheet
+from sglat.training.mapping import draw_sheet, opened, parser_of
 
 DIRECTIONS = 48
 
@@ -46,21 +42,14 @@ def fit_people(bundle: Bundle, latents: Tensor, *, directions: int = DIRECTIONS)
 
 def main() -> None:
     """Parse the arguments, fit, and draw a sheet of people."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for name in ("packs", "cache", "bundle"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser = parser_of(__doc__ or "")
     parser.add_argument("--latents", type=int, default=4000)
-    parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
-    bundle = load_bundle(args.bundle)
-    faces = prepare(args.packs, args.cache, 128)
-    sampler = FaceSampler(faces, args.packs, device=torch.device("cpu"), seed=0)
+    bundle, sampler = opened(args)
     fit_people(bundle, latents_of(bundle, sampler, args.latents))
     if args.sheet is not None:
-        people = draw_people(load_bundle(args.bundle), 64, seed=1)
-        with torch.no_grad():
-            pictures = torch.cat([bundle.generator(part) for part in people.split(16)])
-        write_sheet(args.sheet, list(pictures.clamp(-1, 1).split(16)))
+        fitted = load_bundle(args.bundle)
+        draw_sheet(args.sheet, fitted.generator, draw_people(fitted, 64, seed=1))
 
 
 if __name__ == "__main__":
