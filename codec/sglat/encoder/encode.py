@@ -209,7 +209,7 @@ class _Run:
         person = self._person(tuned, selection.frame)
         self._clock("tune")
         shift = (tuned.motion - start[chosen]).median(0).values
-        motion, effect = fit_numbers(
+        fitted = fit_numbers(
             person,
             start=start + shift,
             anchors=tuned.motion,
@@ -223,8 +223,8 @@ class _Run:
             clock=self._clock,
         )
         pack = PackConfig(quality=config.quality)
-        steps = motion_steps(effect, pack)
-        integers = quantize_motion(motion, steps, pack)
+        steps = motion_steps(fitted.picture_effect, pack)
+        integers = quantize_motion(fitted.motion, steps, pack, fitted.metric)
         settings = self._settings()
         plate = find_plate(self.source, aligned.placement) if config.plate else None
         contents = Contents(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.crops import rigid_face_mask
+from sglat.encoder.pack import PictureMetric
 from sglat.encoder.paper_solver import PaperConfig, PaperSolver
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.residuals import (
@@ -29,6 +30,17 @@ from sglat.networks.faces import FaceAnalysis
 
 FRAMES_AN_ANCHOR: Final = 12
 """So that Jacobians do not cost a short clip more than they gain it."""
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """Solved motion and how visible its errors are."""
+
+    motion: NDArray[np.float32]
+    """`[T, 34]`."""
+    picture_effect: NDArray[np.float32]
+    """Root mean square picture change per unit of each number, `[34]`."""
+    metric: PictureMetric
+
 
 Targets = Callable[[int, int], Tensor]
 """Frames first to last (exclusive) to pictures `[n, 3, H, W]`."""
@@ -78,7 +90,7 @@ def fit_numbers(
     open_stage: OpenStage,
     progress: Callable[[str, int, int], None] | None,
     clock: Callable[[str], None],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> Fitted:
     """Solve yaw, pitch and controls of every frame.
 
     Args:
@@ -94,8 +106,6 @@ def fit_numbers(
         progress: told of every stage.
         clock: called with a stage's name when it is over.
 
-    Returns:
-        Motion `[T, 34]` and the root mean square picture change per unit of each number, `[34]`.
     """
 
     def tell(stage: str) -> Callable[[int, int], None]:
@@ -131,7 +141,18 @@ def fit_numbers(
         fast = FastSolver(person.render, all_anchors, expression, config.expression)
         motion = _run(fast, targets, turned, stage, tell("expression"))
     clock("expression")
-    return motion.numpy(), all_anchors.picture_effect.numpy()
+    metric = _picture_metric(all_anchors, motion)
+    stage = open_stage("metric")
+    if not stage.is_done:
+        stage.finish({"normals": metric.normals, "nearest": metric.nearest})
+    effect = all_anchors.picture_effect.numpy()
+    return Fitted(motion=motion.numpy(), picture_effect=effect, metric=metric)
+
+
+def _picture_metric(anchors: Anchors, motion: Tensor) -> PictureMetric:
+    units = anchors.picture_effect
+    nearest = torch.cdist(motion * units, anchors.motion * units).argmin(1)
+    return PictureMetric(normals=anchors.normals.double().numpy(), nearest=nearest.numpy())
 
 
 def expression_residual(bundle: Bundle, points: Tensor, config: FitConfig) -> Residual:
@@ -172,4 +193,4 @@ def _spread_rows(count: int, wanted: int) -> list[int]:
     return list(range(min(count, wanted)))
 
 
-__all__ = ["Anchors", "FitConfig", "fit_numbers"]
+__all__ = ["Anchors", "FitConfig", "Fitted", "fit_numbers"]

@@ -107,7 +107,6 @@ class _Window:
     start: Tensor
     residuals: Tensor
     damping: Tensor
-    loss: Tensor
     jacobian: _Corrected
 
 
@@ -209,8 +208,17 @@ class FastSolver:
         parts = [self.residual(self.render(part)) for part in numbers.split(batch)]
         return torch.cat(parts) - wanted
 
-    def _loss(self, residuals: Tensor, numbers: Tensor, start: Tensor) -> Tensor:
-        return residuals.square().sum(1) + self.prior * (numbers - start).square().sum(1)
+    def _loss(
+        self, residuals: Tensor, numbers: Tensor, start: Tensor, before: Tensor | None
+    ) -> Tensor:
+        """Return what each frame costs `[n]`, the changes to its neighbours included."""
+        loss = residuals.square().sum(1) + self.prior * (numbers - start).square().sum(1)
+        if self.config.weight_inter_frame:
+            first = residuals[:1] if before is None else before[None]
+            changes = (residuals - torch.cat([first, residuals[:-1]])).square().sum(1)
+            changes = changes + torch.cat([changes[1:], changes.new_zeros(1)])
+            loss = loss + self.config.weight_inter_frame * changes
+        return loss
 
     def _solve_window(self, targets: Tensor, start: Tensor, before: Tensor | None) -> _Window:
         config = self.config
@@ -222,7 +230,6 @@ class FastSolver:
             start=start,
             residuals=residuals,
             damping=torch.full((len(start),), config.damping),
-            loss=self._loss(residuals, start, start),
             jacobian=_Corrected(self.anchors, anchor, self.units),
         )
         self._iterate(state, wanted, before, config.iterations)
@@ -245,13 +252,12 @@ class FastSolver:
             step = self._step(state, before)
             numbers = state.numbers + step
             residuals = self._residuals(numbers, wanted)
-            loss = self._loss(residuals, numbers, state.start)
+            loss = self._loss(residuals, numbers, state.start, before)
             if self.config.is_corrected:
                 state.jacobian.correct(step, residuals - state.residuals)
-            better = loss < state.loss
+            better = loss < self._loss(state.residuals, state.numbers, state.start, before)
             state.numbers = torch.where(better[:, None], numbers, state.numbers)
             state.residuals = torch.where(better[:, None], residuals, state.residuals)
-            state.loss = torch.where(better, loss, state.loss)
             state.damping = torch.where(better, state.damping / 3, state.damping * 5)
 
     def _step(self, state: _Window, before: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from sglat.metrics import material
 from sglat.metrics.cache import digest
 from sglat.metrics.processes import Failure, apart
 from sglat.metrics.speed import peak_memory_megabytes
+
+if TYPE_CHECKING:
+    from sglat.encoder.pack import PictureMetric
 
 SHARED_STAGES: Final = ("track", "register", "crops", "invert")
 """Stages that no setting of a sweep changes."""
@@ -151,6 +154,22 @@ def solved_motion(work: Path, stage: str = "expression") -> NDArray[np.float32]:
     return values
 
 
+def stored_metric(work: Path) -> PictureMetric:
+    """Return how visible errors of the numbers are, as a finished encoding left it.
+
+    Raises:
+        UsageError: there is no finished work file.
+    """
+    from sglat.encoder.pack import PictureMetric
+    from sglat.encoder.workfile import Stage
+
+    key = work / "metric" / "key"
+    if not key.exists():
+        raise UsageError("no-work-file", f"expected a finished work file {work.name}, found none")
+    arrays, _ = Stage(work / "metric", key=key.read_text()).result()
+    return PictureMetric(normals=arrays["normals"], nearest=arrays["nearest"])
+
+
 def requantized(path: Path, work: Path, out: Path, *, quality: int) -> Path:
     """Write what the encoder writes at another motion quality; sound is left out.
 
@@ -167,7 +186,8 @@ def requantized(path: Path, work: Path, out: Path, *, quality: int) -> Path:
     one = np.ones(1, np.float32)
     then, now = (motion_steps(one, PackConfig(quality=q))[0] for q in (made_at, quality))
     steps = (parsed.motion.steps * (now / then)).astype(np.float32)
-    values = quantize_motion(solved_motion(work), steps, PackConfig(quality=quality))
+    metric = stored_metric(work)
+    values = quantize_motion(solved_motion(work), steps, PackConfig(quality=quality), metric)
     header = replace(
         parsed.header,
         model=fit_model(values),

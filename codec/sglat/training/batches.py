@@ -24,10 +24,12 @@ class FaceSampler:
         device: torch.device,
         seed: int,
         still_share: float = 0.4,
+        far_share: float = 0.0,
     ) -> None:
         self.device = device
         self.random = np.random.default_rng(seed)
         self.still_share = still_share
+        self.far_share = far_share
         labels = faces.labels
         keep_on_device = device.type != "cpu"
         self.images = torch.from_numpy(np.array(faces.images) if keep_on_device else faces.images)
@@ -88,7 +90,7 @@ class FaceSampler:
         stills = self.random.choice(self.stills, num_stills)
         first, second = [stills], [stills]
         for clip in self.random.choice(len(self.clips), count - num_stills, p=self.clip_chance):
-            pair = self.random.choice(self.clips[clip], 2)
+            pair = self._pair(self.clips[clip])
             first.append(pair[:1])
             second.append(pair[1:])
         mirrored = torch.from_numpy(self.random.random(count) < 0.5).to(self.device)
@@ -106,6 +108,16 @@ class FaceSampler:
                 )
             )
         return batches[0], batches[1]
+
+    def _pair(self, frames: np.ndarray) -> np.ndarray:
+        """Return two frames of a clip; far ones are the most apart of a few in yaw and pitch."""
+        if self.random.random() >= self.far_share:
+            return self.random.choice(frames, 2)
+        some = self.random.choice(frames, 6)
+        pose = self.pose[torch.from_numpy(some).to(self.device)]
+        distance = torch.cdist(pose[:1], pose)[0]
+        pair: np.ndarray = some[[0, int(distance.argmax())]]
+        return pair
 
     def _colours(self, count: int) -> tuple[Tensor, Tensor]:
         """Return mild colour gains `[N, 3, 1, 1]` and shifts `[N, 1, 1, 1]` for half of a batch."""

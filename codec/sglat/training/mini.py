@@ -32,6 +32,7 @@ from sglat.training.discriminator import Discriminator
 from sglat.training.export import control_sigma
 from sglat.training.locality import Locality
 from sglat.training.mini_model import FaceBatch, MiniModel
+from sglat.training.posing import Posing
 from sglat.training.teachers import MobileFaceIdentity, SqueezePerceptual, load_lpips_heads
 
 
@@ -55,8 +56,11 @@ class TrainConfig:
     weight_r1: float = 1.0
     weight_locality: float = 0.0
     """Of what a control changes outside its part of the face (stage `manifold`)."""
-    locality_faces: int = 4
-    """Faces of a batch on which a control is tried."""
+    weight_pose: float = 0.0
+    """Of degrees that were asked for and not seen, and of the person lost on the way (stage
+    `manifold`)."""
+    trial_faces: int = 4
+    """Faces of a batch on which a control or a pose is tried."""
     weight_features: float = 2.0
     """Extra L1 weight on eyes and mouth."""
     identity_every: int = 4
@@ -64,6 +68,8 @@ class TrainConfig:
     """Decay of the averaged weights per step at full warm-up."""
     still_share: float = 0.4
     """Share of stills in a batch; the rest are pairs of frames of one clip."""
+    far_share: float = 0.0
+    """Share of the pairs whose heads are turned apart as far as the clip readily gives."""
     precision: str = "auto"
     """Of features: `bf16`, `fp32`, or `auto`: bf16 where the device computes in it."""
     seed: int = 0
@@ -92,6 +98,7 @@ class Trainer:
             device=self.device,
             seed=config.seed,
             still_share=config.still_share,
+            far_share=config.far_share,
         )
         self.dtype = feature_type(config.precision, self.device)
         print(f"device {self.device}, features in {self.dtype}", flush=True)
@@ -109,7 +116,7 @@ class Trainer:
         )
         self.state: dict[str, Any] = {"step": 0, "images": 0, "seconds": 0.0, "log": []}
         self._resume(args.start)
-        self.locality = self._make_locality(args.start)
+        self.locality, self.posing = self._make_trials()
 
     def _build(self) -> MiniModel:
         model = MiniModel(GeneratorConfig.mini(), InverterConfig(), PoseFlowConfig())
@@ -192,14 +199,43 @@ class Trainer:
         styles = model.styles(ws, identity.pose_degrees, motion.pose_degrees, controls)
         return model.generator.synthesize(styles, dtype=self.dtype), ws, styles
 
-    def _make_locality(self, folder: Path | None) -> Locality | None:
-        config = self.config
-        if not config.weight_locality or config.stage != "manifold":
-            return None
-        with torch.no_grad():
-            sigma = control_sigma(self.average, self.sampler.label_sample())
-        faces = load_bundle(folder or "mini", self.device).faces
-        return Locality(faces, sigma, seed=config.seed + self.state["step"])
+    def _make_trials(self) -> tuple[Locality | None, Posing | None]:
+        config, seed = self.config, self.config.seed + self.state["step"]
+        if config.stage != "manifold" or not (config.weight_locality or config.weight_pose):
+            return None, None
+        eyes = load_bundle("mini", self.device)
+        locality = posing = None
+        if config.weight_locality:
+            with torch.no_grad():
+                sigma = control_sigma(self.average, self.sampler.label_sample())
+            locality = Locality(eyes.faces, sigma, seed=seed)
+        if config.weight_pose:
+            posing = Posing(eyes.module("faces_landmarks"), seed=seed)
+        return locality, posing
+
+    def _try(
+        self, identity: FaceBatch, pictures: Tensor, ws: Tensor, styles: list[Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor | float]:
+        """Return terms and weighted loss of trying controls and poses, in turns where both are."""
+        config, count = self.config, self.config.trial_faces
+        terms: dict[str, Tensor] = {}
+        loss: Tensor | float = 0.0
+        both = self.locality is not None and self.posing is not None
+        turn, share = (self.state["step"] % 2, 2.0) if both else (-1, 1.0)
+        if self.locality is not None and turn != 1:
+            terms["locality"] = self.locality(
+                self.model, [s[-count:] for s in styles], pictures[-count:], dtype=self.dtype
+            )
+            loss = loss + share * config.weight_locality * terms["locality"]
+        if self.posing is not None and turn != 0:
+            faces = identity.tail(count)
+            terms["pose"], turned = self.posing(self.model, ws[-count:], faces, dtype=self.dtype)
+            with torch.no_grad():
+                wanted = self.identity(faces.images)
+            terms["turned"] = 1 - (self.identity(turned) * wanted).sum(1).mean()
+            loss = loss + share * config.weight_pose * terms["pose"]
+            loss = loss + share * config.weight_identity * terms["turned"]
+        return terms, loss
 
     def _reduced(self) -> torch.autocast:
         """Return a context in which networks other than the generator compute as configured."""
@@ -230,12 +266,9 @@ class Trainer:
             found = self.identity(pictures[:half])
             terms["identity"] = 1 - (found * wanted).sum(1).mean()
             loss = loss + config.weight_identity * config.identity_every * terms["identity"]
-        if self.locality is not None:
-            count = config.locality_faces
-            terms["locality"] = self.locality(
-                self.model, [s[-count:] for s in styles], pictures[-count:], dtype=self.dtype
-            )
-            loss = loss + config.weight_locality * terms["locality"]
+        tried, cost = self._try(identity, pictures, ws, styles)
+        terms |= tried
+        loss = loss + cost
         if config.weight_adversarial:
             self.discriminator.requires_grad_(False)
             terms["adversarial"] = F.softplus(-self.discriminator(pictures)).mean()
@@ -307,6 +340,9 @@ class Trainer:
                 print(f"{self.state['images']} images, {speed:.1f}/s: {means}", flush=True)
                 if self.locality is not None:
                     print(f"local controls {self.locality.local_share():.2f}", flush=True)
+                if self.posing is not None:
+                    yaw, pitch = self.posing.error.tolist()
+                    print(f"degrees missed: yaw {yaw:.1f}, pitch {pitch:.1f}", flush=True)
                 last_report, sums = now, {}
             if now - last_save > 180:
                 self.save()

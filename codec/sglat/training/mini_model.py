@@ -35,6 +35,15 @@ class FaceBatch:
     def __len__(self) -> int:
         return len(self.images)
 
+    def tail(self, count: int) -> FaceBatch:
+        """Return the last faces."""
+        return FaceBatch(
+            images=self.images[-count:],
+            points=self.points[-count:],
+            blendshapes=self.blendshapes[-count:],
+            pose_degrees=self.pose_degrees[-count:],
+        )
+
 
 class MiniModel(nn.Module):
     """Generator, inverter, pose flow, controls and motion estimator."""
