@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sglat.encoder.pack import PackConfig, latent_layers, motion_steps, quantize_motion
+from sglat.encoder.pack import (
+    DEFAULT_MOST_BITS,
+    PackConfig,
+    PictureMetric,
+    bits_a_frame,
+    latent_layers,
+    motion_steps,
+    pack_motion_within,
+    quantize_motion,
+)
 
 
 def test_steps_make_every_number_equally_visible() -> None:
@@ -49,3 +60,56 @@ def test_latent_layers_add_up_to_the_latent_within_half_a_fine_step() -> None:
     offset = np.random.default_rng(0).standard_normal((12, 256)).astype(np.float32)
     layers, exact = latent_layers(offset)
     assert float(np.abs(exact - offset).max()) <= layers[1].latent.step / 2 + 1e-6
+
+
+def wandering(frames: int = 120) -> np.ndarray:
+    random = np.random.default_rng(3)
+    return np.cumsum(0.4 * random.standard_normal((frames, 34)), axis=0).astype(np.float32)
+
+
+def overlapping_metric(frames: int = 120) -> PictureMetric:
+    """Numbers that move the same few pixels."""
+    jacobian = np.random.default_rng(4).standard_normal((40, 34))
+    jacobian[:, 17:] = jacobian[:, :17] + 0.5 * jacobian[:, 17:]
+    return PictureMetric(normals=(jacobian.T @ jacobian)[None], nearest=np.zeros(frames, np.int64))
+
+
+def picture_error(errors: np.ndarray, metric: PictureMetric) -> float:
+    return float(np.einsum("ti,ij,tj->t", errors, metric.normals[0], errors).mean())
+
+
+def test_numbers_rounded_together_miss_the_picture_by_less_at_the_same_bits() -> None:
+    motion, metric = wandering(), overlapping_metric()
+    steps = motion_steps(np.sqrt(np.diag(metric.normals[0])).astype(np.float32), PackConfig())
+    steps = (steps * (0.5 / steps.mean())).astype(np.float32)
+    together = quantize_motion(motion, steps, PackConfig(), metric)
+    allowed = bits_a_frame(together)
+    missed = math.inf
+    for factor in (0.6, 0.7, 0.8, 0.9, 1.0):  # finest steps that cost no more, each by itself
+        finer = (steps * factor).astype(np.float32)
+        alone = quantize_motion(motion, finer, PackConfig(steady=0.0))
+        if bits_a_frame(alone) <= allowed:
+            missed = min(missed, picture_error(alone * finer - motion, metric))
+    assert math.isfinite(missed)
+    assert picture_error(together * steps - motion, metric) < 0.8 * missed
+
+
+def test_steady_rounding_flickers_less() -> None:
+    motion, metric = wandering(), overlapping_metric()
+    steps = np.full(34, 0.5, np.float32)
+    flicker = [
+        picture_error(np.diff(v * steps - motion, axis=0), metric)
+        for v in (quantize_motion(motion, steps, PackConfig(steady=w), metric) for w in (0.0, 1.0))
+    ]
+    assert flicker[1] < 0.8 * flicker[0]
+
+
+def test_the_quality_gives_way_where_the_bits_are_few() -> None:
+    motion, metric = wandering(), overlapping_metric()
+    effect = np.full(34, 0.02, np.float32)
+    free = pack_motion_within(motion, effect, metric, PackConfig.wanted(50, None))
+    bound = pack_motion_within(motion, effect, metric, PackConfig.wanted(None, None))
+    assert free.quality == 50
+    assert bits_a_frame(free.values) > DEFAULT_MOST_BITS >= bits_a_frame(bound.values)
+    assert bound.quality < 50
+    assert np.allclose(bound.steps, motion_steps(effect, PackConfig(quality=bound.quality)))

@@ -47,8 +47,19 @@ def encode_command(
         int, typer.Option(min=1, help="Which face to follow: 1 is the largest, 2 the next.")
     ] = 1,
     quality: Annotated[
-        int, typer.Option("--quality", "-q", min=0, max=100, help="Fineness of the motion.")
-    ] = 50,
+        int | None,
+        typer.Option(
+            "--quality",
+            "-q",
+            min=0,
+            max=100,
+            help="Fineness of the motion; default: 50, or less where 47 bits a frame do not do.",
+        ),
+    ] = None,
+    motion_bits: Annotated[
+        float | None,
+        typer.Option(min=1, help="Most bits a frame for the motion; the quality gives way."),
+    ] = None,
     identity_bytes: Annotated[
         int, typer.Option(min=2048, help="Most bytes for the person's look.")
     ] = 64_000,
@@ -100,6 +111,7 @@ def encode_command(
         bundle=bundle,
         face=face,
         quality=quality,
+        motion_bits=motion_bits,
         identity_bytes=identity_bytes,
         solver=solver.value,
         target=target_picture.value,

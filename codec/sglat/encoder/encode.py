@@ -24,7 +24,7 @@ from sglat.encoder.invert import InvertConfig, invert
 from sglat.encoder.losses import LossConfig, TargetLoss
 from sglat.encoder.manifold import Manifold
 from sglat.encoder.numbers import crop_points, signature, start_numbers
-from sglat.encoder.pack import PackConfig, motion_steps, quantize_motion
+from sglat.encoder.pack import PackConfig, pack_motion_within
 from sglat.encoder.person import TunedPerson, person_within
 from sglat.encoder.registration import AlignConfig
 from sglat.encoder.select import SelectConfig, Selection, select, similarity_plot
@@ -49,8 +49,12 @@ class EncodeConfig:
     bundle: str = "mini"
     face: int = 1
     """1 is the largest face."""
-    quality: int = 50
-    """0 to 100: quantizer of the motion."""
+    quality: int | None = None
+    """0 to 100: quantizer of the motion. None: 50, or less where that takes more than 47 bits a
+    frame."""
+    motion_bits: float | None = None
+    """Most bits a frame for the motion; the quality gives way where it would take more. None: no
+    limit to a quality that was asked for."""
     identity_bytes: int = 64_000
     """Most bytes for the identity, all layers."""
     solver: Literal["fast", "paper"] = "fast"
@@ -222,13 +226,12 @@ class _Run:
             progress=self.progress,
             clock=self._clock,
         )
-        pack = PackConfig(quality=config.quality)
-        steps = motion_steps(fitted.picture_effect, pack)
-        integers = quantize_motion(fitted.motion, steps, pack, fitted.metric)
-        settings = self._settings()
+        pack = PackConfig.wanted(config.quality, config.motion_bits)
+        packed = pack_motion_within(fitted.motion, fitted.picture_effect, fitted.metric, pack)
+        settings = self._settings() | {"quality": str(packed.quality)}
         plate = find_plate(self.source, aligned.placement) if config.plate else None
         contents = Contents(
-            bundle=self.bundle, identity=person.identity, motion=integers, steps=steps,
+            bundle=self.bundle, identity=person.identity, motion=packed.values, steps=packed.steps,
             placement=aligned.placement, track=tracked, plate=plate, settings=settings,
             provenance=Provenance(
                 generated_by=f"sglat {__version__}", consent=config.consent,
@@ -335,7 +338,7 @@ class _Run:
         return camera if self.config.target == "frame" else inverted
 
     def _settings(self) -> dict[str, str]:
-        names = ("quality", "identity_bytes", "solver", "target", "tuning", "seed")
+        names = ("identity_bytes", "solver", "target", "tuning", "seed")
         return {name: str(getattr(self.config, name)) for name in names}
 
 

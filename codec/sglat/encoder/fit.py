@@ -31,6 +31,7 @@ from sglat.networks.faces import FaceAnalysis
 FRAMES_AN_ANCHOR: Final = 12
 """So that Jacobians do not cost a short clip more than they gain it."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
     """Solved motion and how visible its errors are."""
