@@ -15,7 +15,7 @@ from sglat.networks.embedded_landmarks import INPUT_SIZE
 from sglat.networks.embedded_views import CROP_SCALE
 from sglat.training.mini_model import FaceBatch, MiniModel
 
-RANGES = (22.0, 14.0)  # degrees of yaw and pitch, either way
+RANGES = (23.0, 16.0)  # degrees of yaw and pitch, either way
 SPREAD = (0.06, 0.03, 4.0)  # of the views: size, place in crops, roll in degrees
 UNIT = 10.0  # degrees that cost 1
 
