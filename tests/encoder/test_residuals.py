@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from sglat.encoder.residuals import JoinedResidual, PerceptualResidual, PixelResidual, Residual
+from sglat.bundles.bundle import load_bundle
+from sglat.encoder.residuals import (
+    JoinedResidual,
+    LandmarkResidual,
+    PerceptualResidual,
+    PixelResidual,
+    Residual,
+)
+from sglat.networks.embedded_landmarks import LandmarkNetwork
 from sglat.networks.embedded_perceptual import PerceptualNetwork
 from sglat.networks.perceptual import PerceptualDistance
 
@@ -25,6 +33,25 @@ def half_mask() -> Tensor:
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., :32] = 1
     return mask
+
+
+def square_points() -> Tensor:
+    """Return landmarks that span the middle of a crop, `[1, 478, 2]`."""
+    return torch.rand(1, 478, 2, generator=torch.Generator().manual_seed(5)) * 0.5 + 0.3
+
+
+@pytest.mark.parametrize("side", [128, 512])
+def test_a_shifted_face_costs_the_square_of_its_shift(side: int) -> None:
+    """By the shipped network, on a face of the shipped generator."""
+    bundle = load_bundle()
+    with torch.no_grad():
+        face = bundle.generator(bundle.generator.w_avg.expand(1, bundle.num_ws, -1))
+        face = torch.nn.functional.interpolate(face, (side, side), mode="bilinear")
+        shifted = torch.roll(face, side * 4 // 128, 3)  # four pixels of 128
+        points = torch.rand(1, 478, 2) * torch.tensor([0.6, 0.6]) + torch.tensor([0.2, 0.3])
+        residual = LandmarkResidual(bundle.landmarks, points, 1.0)
+        found = float((residual(shifted) - residual(face)).square().sum())
+    assert found == pytest.approx((4 / 128) ** 2 / 2, rel=0.3)  # of x and y, half moved
 
 
 def test_pixels_of_one_scale_give_the_mean_squared_error() -> None:
@@ -52,14 +79,18 @@ def test_a_masked_distance_does_not_see_the_rest(network: PerceptualDistance) ->
 
 
 def test_pushed_changes_are_derivatives(network: PerceptualDistance) -> None:
+    torch.manual_seed(1)
+    eyes = LandmarkNetwork().eval().requires_grad_(False).double()
+    eyes.shapes.copy_(torch.randn(eyes.shapes.shape))
     parts: list[Residual] = [
         PixelResidual(torch.ones(1, 1, 64, 64), (1, 4)),
         PerceptualResidual(network, half_mask()),
+        LandmarkResidual(eyes, square_points(), 10.0),
     ]
     residual = JoinedResidual(parts)
     picture, tangents = pictures(3)[:1].double(), pictures(4).double()
     network.double()  # type: ignore[attr-defined]
-    step = 1e-5
+    step = 1e-6
     wanted = (residual(picture + step * tangents) - residual(picture - step * tangents)) / 2 / step
     found = residual.pushed(picture, tangents)
     assert float((found - wanted).norm() / wanted.norm()) < 1e-5

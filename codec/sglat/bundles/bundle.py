@@ -23,6 +23,7 @@ from sglat.bundles.manifest import (
 )
 from sglat.bundles.parts import load_network
 from sglat.errors import BundleError, BundleMismatchError, MissingExtraError
+from sglat.networks.embedded_landmarks import LandmarkNetwork
 from sglat.networks.faces import FaceAnalysis
 from sglat.networks.perceptual import PerceptualDistance
 from sglat.networks.stylegan2 import Generator
@@ -159,6 +160,11 @@ class Bundle:
                 if self is self._embedded:
                     raise
         return cast(PerceptualDistance, self._embedded.module(role))
+
+    @cached_property
+    def landmarks(self) -> LandmarkNetwork:
+        """The embedded landmark network: unlike a finder of faces, it has a gradient."""
+        return cast(LandmarkNetwork, self._embedded.module("faces_landmarks"))
 
     @cached_property
     def _embedded(self) -> Bundle:

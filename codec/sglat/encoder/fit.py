@@ -19,6 +19,7 @@ from sglat.encoder.paper_solver import PaperConfig, PaperSolver
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.residuals import (
     JoinedResidual,
+    LandmarkResidual,
     PerceptualResidual,
     PixelResidual,
     Residual,
@@ -72,6 +73,8 @@ class FitConfig:
     """Extra residual weight at eyes and mouth."""
     expression_perceptual: float = 0.1
     """Weight of the perceptual distance, most of it at eyes and mouth, in the expression stage."""
+    expression_landmarks: float = 400.0
+    """Weight of the squared distance of the landmarks, in crop units, in the expression stage."""
     pose_perceptual: float = 1.0
     """Weight of the perceptual distance over the rigid face in the pose stage (section 8.1)."""
     pose_floor: float = 0.02
@@ -138,7 +141,10 @@ def fit_numbers(
         solver = PaperSolver(person, bundle, faces, points, config.paper)
         motion = _run(solver, targets, turned, stage, tell("expression"))
     else:
-        stage = open_stage("expression", config.expression, config.expression_perceptual)
+        stage = open_stage(
+            "expression", config.expression, config.expression_perceptual,
+            config.expression_landmarks,
+        )  # fmt: skip
         fast = FastSolver(person.render, all_anchors, expression, config.expression)
         motion = _run(fast, targets, turned, stage, tell("expression"))
     clock("expression")
@@ -169,7 +175,8 @@ def expression_residual(bundle: Bundle, points: Tensor, config: FitConfig) -> Re
     mean = weights.mean(0, keepdim=True)
     pixels = PixelResidual(mean, config.expression.scales)
     looks = PerceptualResidual(bundle.perceptual, mean / mean.max(), config.expression_perceptual)
-    return JoinedResidual((pixels, looks))
+    seen = LandmarkResidual(bundle.landmarks, points, config.expression_landmarks)
+    return JoinedResidual((pixels, looks, seen))
 
 
 def _run(

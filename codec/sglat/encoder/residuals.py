@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import jvp
 
+from sglat.networks.embedded_landmarks import INPUT_SIZE, LandmarkNetwork
+from sglat.networks.embedded_views import CROP_SCALE
 from sglat.networks.perceptual import PerceptualDistance
 
 
@@ -70,6 +73,50 @@ class PerceptualResidual:
         """See `Residual`; by forward-mode differentiation."""
         many = picture.repeat(len(tangents), 1, 1, 1)
         result: Tensor = jvp(self, (many,), (tangents,))[1]
+        return result
+
+
+class LandmarkResidual:
+    """Where the landmark network sees the face: a turn of half a degree or a lip that is not quite
+    open moves few pixels, and all points."""
+
+    def __init__(self, network: LandmarkNetwork, points: Tensor, weight: float) -> None:
+        """Fix the square in which the network looks.
+
+        Args:
+            network: sees views `[N, 3, 128, 128]`.
+            points: landmarks of the clip in crop units, `[T, 478, 2]`.
+            weight: of the mean squared distance of the points, in crop units.
+        """
+        self.network = network
+        self.root = math.sqrt(weight / (2 * points.shape[1]))
+        low, high = points.amin(1).mean(0), points.amax(1).mean(0)
+        self.side = CROP_SCALE * float((high - low).max())
+        self.centre = ((low + high) / 2).tolist()
+
+    def _view(self, pictures: Tensor) -> Tensor:
+        """Cut the square out of pictures; linear."""
+        shrink = int(self.side * pictures.shape[-1] / INPUT_SIZE)
+        if shrink > 1:
+            pictures = F.avg_pool2d(pictures, shrink)
+        x, y = (2 * c - 1 for c in self.centre)
+        theta = pictures.new_tensor([[self.side, 0.0, x], [0.0, self.side, y]])
+        size = [len(pictures), 3, INPUT_SIZE, INPUT_SIZE]
+        grid = F.affine_grid(theta.expand(len(pictures), -1, -1), size, align_corners=False)
+        return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+
+    def _seen(self, views: Tensor) -> Tensor:
+        points: Tensor = self.network(views).points
+        return points.flatten(1) * (self.side * self.root)
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """See `Residual`."""
+        return self._seen(self._view(pictures))
+
+    def pushed(self, picture: Tensor, tangents: Tensor) -> Tensor:
+        """See `Residual`; the cut is linear, the network by forward-mode differentiation."""
+        many = self._view(picture).repeat(len(tangents), 1, 1, 1)
+        result: Tensor = jvp(self._seen, (many,), (self._view(tangents),))[1]
         return result
 
 
