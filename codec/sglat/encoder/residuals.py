@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import jvp
 
-from sglat.networks.embedded_landmarks import INPUT_SIZE, LandmarkNetwork
+from sglat.networks.embedded_landmarks import INPUT_SIZE, LandmarkNetwork, LandmarkOutput
 from sglat.networks.embedded_views import CROP_SCALE
 from sglat.networks.perceptual import PerceptualDistance
 
@@ -76,6 +76,11 @@ class PerceptualResidual:
         return result
 
 
+DEGREE: Final = 0.004
+"""Of yaw or pitch weighs as much as this shift of all landmarks, in crop units: half a pixel of
+128, about what it moves them."""
+
+
 class LandmarkResidual:
     """Where the landmark network sees the face: a turn of half a degree or a lip that is not quite
     open moves few pixels, and all points."""
@@ -86,10 +91,12 @@ class LandmarkResidual:
         Args:
             network: sees views `[N, 3, 128, 128]`.
             points: landmarks of the clip in crop units, `[T, 478, 2]`.
-            weight: of the mean squared distance of the points, in crop units.
+            weight: of the mean squared distance of the points, in crop units, and of yaw and pitch
+                as the network says them (see `DEGREE`).
         """
         self.network = network
         self.root = math.sqrt(weight / (2 * points.shape[1]))
+        self.root_pose = math.sqrt(weight) * DEGREE
         low, high = points.amin(1).mean(0), points.amax(1).mean(0)
         self.side = CROP_SCALE * float((high - low).max())
         self.centre = ((low + high) / 2).tolist()
@@ -106,8 +113,9 @@ class LandmarkResidual:
         return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
 
     def _seen(self, views: Tensor) -> Tensor:
-        points: Tensor = self.network(views).points
-        return points.flatten(1) * (self.side * self.root)
+        found: LandmarkOutput = self.network(views)
+        points = found.points.flatten(1) * (self.side * self.root)
+        return torch.cat([points, found.pose[:, :2] * self.root_pose], 1)
 
     def __call__(self, pictures: Tensor) -> Tensor:
         """See `Residual`."""
