@@ -67,8 +67,8 @@ STARTUP_NUMPY_RATIO = 2.0
 # float32; measured 0.002, rising to 0.09 for steps that cross kinks.
 JACOBIAN_RTOL = 0.01
 
-# Values and derivatives of the embedded networks on a device that computes on the processor, relative
-# to their length: PyTorch chooses other kernels for it; measured 9e-8.
+# Values and derivatives of the embedded networks on a device that computes on the processor,
+# relative to their length: PyTorch chooses other kernels for it; measured 9e-8.
 FAR_RELATIVE = 1e-5
 
 # A tiny person tuned for six steps in another type of number or order of sums: float32 and bfloat16

@@ -72,7 +72,7 @@ def encode_command(
     device: Annotated[
         str,
         typer.Option(
-            help="auto, cpu, cuda or mps. Measured on cpu; the others were never run on a device."
+            help="auto, cpu, cuda or mps. Measured on cpu; cuda and mps: never tried on a real one."
         ),
     ] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all.")] = 0,
