@@ -33,7 +33,7 @@ class Eyes(DrawnFaces):
     embed_for_loss = embed
 
     def parse(self, crops: Tensor) -> Tensor:
-        classes = torch.zeros(len(crops), 19, *crops.shape[2:])
+        classes = crops.new_zeros(len(crops), 19, *crops.shape[2:])
         classes[:, 1] = 1.0
         return classes
 

@@ -13,6 +13,7 @@ from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylegan2_fast import FastConv, FastSynthesis
 from sglat.networks.stylegan2_reference import synthesize_reference
 from sglat.networks.stylespace import GeneratorConfig
+from tests.support.gpu import require_cuda
 from tests.support.tolerances import HALF_PICTURE_ATOL, SYNTHESIS_ATOL, WINOGRAD_ATOL
 
 WIDE = GeneratorConfig(  # wide enough for Winograd's scheme, and for folded styles at 64 px
@@ -107,8 +108,7 @@ def test_half_precision_survives_huge_styles() -> None:
 @pytest.mark.gpu
 @torch.inference_mode()
 def test_fast_path_equals_the_reference_on_a_gpu() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
+    require_cuda()
     generator = random_generator(WIDE)
     styles = random_styles(generator)
     expected = synthesize_reference(generator, styles)

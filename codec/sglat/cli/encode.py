@@ -80,7 +80,12 @@ def encode_command(
     consent: Annotated[
         str, typer.Option(help="The pictured person's statement of consent, kept in the file.")
     ] = "",
-    device: Annotated[str, typer.Option(help="cpu; encoding has no other yet.")] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="auto, cpu, cuda or mps. Measured on cpu; cuda and mps: never tried on a real one."
+        ),
+    ] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     workfile: Annotated[

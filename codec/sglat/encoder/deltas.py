@@ -108,7 +108,7 @@ class WeightDeltas(nn.Module):
         """
         for name in self.convs:
             gradient = gradients[name].flatten(1)
-            left, _, _ = torch.linalg.svd(gradient @ gradient.T)
+            left, _, _ = torch.linalg.svd((gradient @ gradient.T).cpu())  # small: quickest there
             start = 0
             for stage, rank in enumerate(self.config.ranks, 1):
                 chosen = left[:, start : start + rank]  # fewer where the layer is narrower
@@ -122,7 +122,7 @@ class WeightDeltas(nn.Module):
         total = 0.0
         for key, step in self.steps.items():
             integers = (self.values[key] / step).round().to(torch.int64).flatten()
-            counts = torch.unique(integers, return_counts=True)[1].double()
+            counts = torch.unique(integers, return_counts=True)[1].cpu().double()
             share = counts / counts.sum()
             total += float(-(share * share.log2()).sum() * counts.sum())
         return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from torch import Tensor
 from sglat import __version__
 from sglat.bitstream.records import Provenance
 from sglat.bundles.bundle import Bundle, load_bundle
+from sglat.decoder.render import choose_device
 from sglat.encoder.align import Alignment, align
 from sglat.encoder.background import find_plate
 from sglat.encoder.deltas import DeltaConfig
@@ -70,7 +72,8 @@ class EncodeConfig:
     workfile: Path | None = None
     """Folder for resuming; None puts it beside the output."""
     keep_workfile: bool = False
-    device: str = "cpu"
+    device: str = "auto"
+    """As for decoding. Other devices than the processor round differently and give other bytes."""
     threads: int | None = None
     self_check: bool = True
     similarity_plot: Path | None = None
@@ -126,7 +129,9 @@ def encode(
 ) -> EncodeResult:
     """Encode a talking-head video.
 
-    After an interruption the same call continues from the work file and ends with the same bytes.
+    After an interruption the same call continues from the work file and ends with the same bytes on
+    a processor. Another device continues it too; it may give other bytes, and a GPU that sums
+    gradients in any order may do so from run to run.
 
     Args:
         source: any video PyAV reads, with one face or more.
@@ -135,26 +140,27 @@ def encode(
         progress: told of every stage.
 
     Raises:
-        FaceError: no face. MediaError: unreadable input. UsageError: contradicting arguments.
+        FaceError: no face. MediaError: unreadable input. UsageError: contradicting arguments,
+            a device that this machine does not have.
         WorkFileError: the work file belongs to another input.
     """
     config = config or EncodeConfig()
     source, target = Path(source), Path(target)
     if target.exists() and not config.is_forced:
         raise UsageError("file-exists", f"{target} exists; use --force to replace it")
-    if config.device != "cpu":
-        raise UsageError("no-device", f"expected cpu, encoding does not run on {config.device} yet")
+    device = choose_device(config.device)
     if not target.parent.is_dir():
         raise UsageError("no-folder", f"expected a folder {target.parent}, found none")
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    bundle = load_bundle(config.bundle, config.device)
+    bundle = load_bundle(config.bundle, device)
     folder = config.workfile or target.with_name(target.name + ".work")
     work = WorkFile(folder, source=fingerprint(source))
     run = _Run(source, bundle, config, work, progress)
     try:
-        result = run.encode(target)
+        with full_precision(bundle.device):
+            result = run.encode(target)
     except (FaceError, MediaError):  # this input will not do another time either
         if not config.keep_workfile:
             work.remove()
@@ -162,6 +168,16 @@ def encode(
     if not config.keep_workfile:
         work.remove()
     return result
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Keep a GPU's float32 convolutions from rounding their inputs to 10 bits.
+
+    The structural term of the loss takes small differences of large sums.
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 class _Run:
@@ -212,7 +228,7 @@ class _Run:
         chosen, tuned = self._tune(tracked, aligned, points, start, ws, selection)
         person = self._person(tuned, selection.frame)
         self._clock("tune")
-        shift = (tuned.motion - start[chosen]).median(0).values
+        shift = (tuned.motion.cpu() - start[chosen]).median(0).values
         fitted = fit_numbers(
             person,
             start=start + shift,
@@ -284,15 +300,17 @@ class _Run:
         config = self._tune_config()
         usable = torch.from_numpy(~tracked.held)
         chosen = spread_frames(signature(start), config.frames, selection.frame, usable)
-        targets = aligned.crops.tensor(chosen).contiguous(memory_format=torch.channels_last)
+        device = self.bundle.device
+        targets = aligned.crops.tensor(chosen).to(device, memory_format=torch.channels_last)
         weights = feature_weights(
-            torch.from_numpy(points[chosen]), targets.shape[-1], LossConfig().feature_weight
-        )
+            torch.from_numpy(points[chosen]).to(device), targets.shape[-1],
+            LossConfig().feature_weight,
+        )  # fmt: skip
         embed = self.faces.embed_for_loss
         loss = TargetLoss(targets, weights, self.bundle.perceptual, embed, LossConfig())
         manifold = Manifold(self.bundle, ws, start[selection.frame])
         tuner = Tuner(
-            manifold, targets, start[chosen], loss, config,
+            manifold, targets, start[chosen].to(device), loss, config,
             budget_bits=8 * delta_budget(self.config.identity_bytes),
         )  # fmt: skip
         stage = self.work.stage("tune", config, self.config.identity_bytes, LossConfig())
@@ -327,7 +345,7 @@ class _Run:
     @torch.no_grad()
     def _targets(self, aligned: Alignment, person: TunedPerson) -> Callable[[int, int], Tensor]:
         def camera(first: int, last: int) -> Tensor:
-            return aligned.crops.tensor(range(first, last))
+            return aligned.crops.tensor(range(first, last)).to(self.bundle.device)
 
         def inverted(first: int, last: int) -> Tensor:
             pictures = camera(first, last)

@@ -95,14 +95,14 @@ def fit_numbers(
     progress: Callable[[str, int, int], None] | None,
     clock: Callable[[str], None],
 ) -> Fitted:
-    """Solve yaw, pitch and controls of every frame.
+    """Solve yaw, pitch and controls of every frame on the bundle's device.
 
     Args:
         person: quantized and tuned; what is solved is what will be decoded.
         start: start values of all frames, `[T, 34]`.
         anchors: motion of the tuning frames, `[K, 34]`.
-        points: landmarks in crop units, `[T, 478, 2]`.
-        targets: what the numbers are fitted to.
+        points: landmarks in crop units, `[T, 478, 2]`; stay on the CPU.
+        targets: what the numbers are fitted to, on the bundle's device.
         bundle: perceptual network and controls.
         faces: parsing and identity, for the paper's solver.
         config: solvers.
@@ -115,8 +115,9 @@ def fit_numbers(
     def tell(stage: str) -> Callable[[int, int], None]:
         return lambda done, total: progress(stage, done, total) if progress else None
 
-    side = bundle.resolution
-    rigid = torch.from_numpy(rigid_face_mask(points[0].numpy(), side)).float()[None, None]
+    start, anchors = start.to(bundle.device), anchors.to(bundle.device)
+    mask = rigid_face_mask(points[0].numpy(), bundle.resolution)
+    rigid = torch.from_numpy(mask).float()[None, None].to(bundle.device)
     expression = expression_residual(bundle, points, config)
     pose = JoinedResidual(
         (
@@ -152,14 +153,15 @@ def fit_numbers(
     stage = open_stage("metric")
     if not stage.is_done:
         stage.finish({"normals": metric.normals, "nearest": metric.nearest})
-    effect = all_anchors.picture_effect.numpy()
-    return Fitted(motion=motion.numpy(), picture_effect=effect, metric=metric)
+    effect = all_anchors.picture_effect.cpu().numpy()
+    return Fitted(motion=motion.cpu().numpy(), picture_effect=effect, metric=metric)
 
 
 def _picture_metric(anchors: Anchors, motion: Tensor) -> PictureMetric:
     units = anchors.picture_effect
     nearest = torch.cdist(motion * units, anchors.motion * units).argmin(1)
-    return PictureMetric(normals=anchors.normals.double().numpy(), nearest=nearest.numpy())
+    normals = anchors.normals.cpu().double().numpy()
+    return PictureMetric(normals=normals, nearest=nearest.cpu().numpy())
 
 
 def expression_residual(bundle: Bundle, points: Tensor, config: FitConfig) -> Residual:
@@ -170,7 +172,7 @@ def expression_residual(bundle: Bundle, points: Tensor, config: FitConfig) -> Re
         points: landmarks of the clip in crop units, `[T, 478, 2]`.
         config: weights and scales.
     """
-    some = points[:: max(1, len(points) // 32)]
+    some = points[:: max(1, len(points) // 32)].to(bundle.device)
     weights = feature_weights(some, bundle.resolution, config.feature_weight)
     mean = weights.mean(0, keepdim=True)
     pixels = PixelResidual(mean, config.expression.scales)
@@ -187,13 +189,13 @@ def _run(
     tell: Callable[[int, int], None],
 ) -> Tensor:
     """Run a solver window by window, continuing behind what the stage holds."""
-    done = torch.from_numpy(stage.read("motion")) if stage.rows else None
+    done = torch.from_numpy(stage.read("motion")).to(start.device) if stage.rows else None
     for numbers in solver.solve(targets, start, done=done):
-        stage.append({"motion": numbers.numpy()})
+        stage.append({"motion": numbers.cpu().numpy()})
         tell(stage.rows, len(start))
     if not stage.is_done:
         stage.finish()
-    return torch.from_numpy(stage.read("motion"))
+    return torch.from_numpy(stage.read("motion")).to(start.device)
 
 
 def _spread_rows(count: int, wanted: int) -> list[int]:

@@ -64,12 +64,13 @@ def invert(
     frames = np.arange(0, len(crops), every)
     for start in range(stage.rows, len(frames), config.batch):
         rows = frames[start : start + config.batch]
-        pictures = crops.tensor(rows)
+        pictures = crops.tensor(rows).to(bundle.device)
         ws = bundle.inverter(pictures)
         rendered = bundle.generator(ws).clamp(-1, 1)
         cosine = (faces.embed(rendered) * faces.embed(pictures)).sum(1)
         error = (rendered - pictures).square().mean((1, 2, 3))
-        stage.append({"ws": ws.numpy(), "similarity": cosine.numpy(), "error": error.numpy()})
+        found = {"ws": ws, "similarity": cosine, "error": error}
+        stage.append({name: values.cpu().numpy() for name, values in found.items()})
         if progress is not None:
             progress(start + len(rows), len(frames))
     if not stage.is_done:

@@ -17,7 +17,7 @@ class Manifold(nn.Module):
     """Renders motion values of one person; the generator's weights may be replaced per call."""
 
     def __init__(self, bundle: Bundle, ws: Tensor, neutral: Tensor) -> None:
-        """Bind a person.
+        """Bind a person to the bundle's device, on which motion is then expected too.
 
         Args:
             bundle: generator, pose flow and controls.
@@ -26,8 +26,7 @@ class Manifold(nn.Module):
         """
         super().__init__()
         self.bundle = bundle
-        self.ws = ws
-        self.neutral = neutral
+        self.ws, self.neutral = ws.to(bundle.device), neutral.to(bundle.device)
         # built now: a network cannot be built inside a transformed function
         _ = bundle.generator, bundle.pose_flow, bundle.controls
 

@@ -22,23 +22,22 @@ def crop_points(track: Track, placement: NDArray[np.float64]) -> NDArray[np.floa
 def start_numbers(
     bundle: Bundle, track: Track, points: NDArray[np.float32], inversion: Inversion, id_row: int
 ) -> Tensor:
-    """Return start values of yaw, pitch (degrees) and controls, `[T, 34]`.
+    """Return start values of yaw, pitch (degrees) and controls, `[T, 34]`, on the CPU.
 
     A bundle with a motion estimator reads the controls off the landmarks; without one, the
     inverter's codes are projected onto the controls by least squares, relative to the ID frame.
     """
     pose = torch.from_numpy(track.pose[:, :2].astype(np.float32))
     if bundle.has("estimator"):
-        controls = bundle.module("estimator")(
-            torch.from_numpy(points), torch.from_numpy(track.blendshapes.astype(np.float32)), pose
-        )
-        return torch.cat([pose, controls], 1)
+        shapes = torch.from_numpy(track.blendshapes.astype(np.float32))
+        seen = (values.to(bundle.device) for values in (torch.from_numpy(points), shapes, pose))
+        return torch.cat([pose, bundle.module("estimator")(*seen).cpu()], 1)
     return torch.cat([pose, _projected(bundle, inversion, id_row, len(track))], 1)
 
 
 def _projected(bundle: Bundle, inversion: Inversion, id_row: int, count: int) -> Tensor:
-    styles = bundle.generator.styles(torch.from_numpy(inversion.ws))
-    flat = torch.cat(styles, 1)
+    styles = bundle.generator.styles(torch.from_numpy(inversion.ws).to(bundle.device))
+    flat = torch.cat(styles, 1).cpu()
     matrix = bundle.controls.matrix.cpu()
     offsets = flat - flat[id_row]
     normal = matrix @ matrix.T + 1e-3 * torch.eye(len(matrix))

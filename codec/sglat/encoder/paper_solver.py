@@ -66,7 +66,9 @@ class PaperSolver:
         self.points, self.config = points, config
         self.passes = 0
         self.groups = [
-            torch.tensor([i for i, name in enumerate(GROUPS) if name in group])
+            torch.tensor(
+                [i for i, name in enumerate(GROUPS) if name in group], device=bundle.device
+            )
             for group in _LOSS_GROUPS
         ]
         self._rates: Tensor | None = None
@@ -88,9 +90,9 @@ class PaperSolver:
     def rates(self, start: Tensor) -> Tensor:
         """Return the learning rate of each control, `[32]`, measured once at the first frame."""
         if self._rates is None:
-            rates = torch.ones(len(GROUPS))
+            rates = torch.ones(len(GROUPS), device=start.device)
             neutral = self.person.manifold.neutral
-            sigmas = torch.arange(-1.5, 1.51, 0.5)
+            sigmas = torch.arange(-1.5, 1.51, 0.5, device=start.device)
             for group in self.groups:
                 found = []
                 for control in group.tolist():
@@ -111,7 +113,7 @@ class PaperSolver:
         rates = self.rates(start)
         neutral = self.person.manifold.neutral[2:]
         # one parameter a control, so that each has its own rate
-        offsets = [torch.zeros(len(start), 1, requires_grad=True) for _ in GROUPS]
+        offsets = [start.new_zeros(len(start), 1, requires_grad=True) for _ in GROUPS]
         optimizer = torch.optim.AdamW(
             [{"params": [o], "lr": float(r)} for o, r in zip(offsets, rates, strict=True)],
             betas=(0.9, 0.999), eps=1e-8, amsgrad=True, weight_decay=0.0,
@@ -121,7 +123,7 @@ class PaperSolver:
         for _ in range(config.epochs):
             optimizer.zero_grad(set_to_none=True)
             controls = start[:, 2:] + torch.cat(offsets, 1)
-            total = torch.zeros(())
+            total = start.new_zeros(())
             for index, group in enumerate(self.groups):
                 moved = neutral.expand(len(start), -1).clone()
                 moved[:, group] = controls[:, group]
@@ -140,7 +142,7 @@ class _GroupLoss:
 
     def __init__(self, solver: PaperSolver, targets: Tensor, first: int) -> None:
         self.solver, self.config, self.targets = solver, solver.config, targets
-        points = solver.points[first : first + len(targets)]
+        points = solver.points[first : first + len(targets)].to(targets.device)
         self.mask = (feature_weights(points, targets.shape[-1], 1.0) - 1).clamp(0, 1)
         with torch.no_grad():
             self.features = solver.bundle.perceptual.features(targets)

@@ -56,7 +56,8 @@ class PerceptualResidual:
 
     def __init__(self, network: PerceptualDistance, mask: Tensor, weight: float = 1.0) -> None:
         """Fix where pictures are compared, `[1, 1, H, W]`, 0 to 1."""
-        self.network, self.mask, self.weight = network, mask, weight
+        self.network, self.weight = network, weight
+        self.mask = mask.cpu()  # pooled there: MPS cannot pool to sides that do not divide its own
 
     def __call__(self, pictures: Tensor) -> Tensor:
         """See `Residual`."""
@@ -64,7 +65,8 @@ class PerceptualResidual:
         for level, head in zip(self.network.features(pictures), self.network.heads(), strict=True):
             places = F.adaptive_avg_pool2d(self.mask, level.shape[-2:])  # type: ignore[arg-type]
             share = places / places.sum().clamp_min(1e-6)
-            root = (self.weight * share.flatten(1) * head[:, None]).sqrt()  # [C, places]
+            weights = self.weight * share.flatten(1).to(level.device)
+            root = (weights * head[:, None]).sqrt()  # [C, places]
             counts = share.flatten() > 0
             parts.append((level.flatten(2)[:, :, counts] * root[:, counts]).flatten(1))
         return torch.cat(parts, 1)

@@ -62,8 +62,8 @@ def check_file(
 
     def measure() -> None:
         index = [number for number, _ in batch]
-        shown = torch.stack([picture for _, picture in batch])
-        wanted = crops.tensor(index)
+        shown = torch.stack([picture for _, picture in batch]).to(bundle.device)
+        wanted = crops.tensor(index).to(bundle.device)
         rows.extend(zip(index, *_figures(shown, wanted, bundle, faces), strict=True))
         if len(inverted) < 48:
             again = bundle.generator(bundle.inverter(wanted)).clamp(-1, 1)

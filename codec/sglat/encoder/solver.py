@@ -134,7 +134,7 @@ class _Corrected:
 
     def transposed(self, residuals: Tensor) -> Tensor:
         """Return gradients `[n, 34]` of residuals `[n, R]`."""
-        result = torch.zeros(len(residuals), self.normals.shape[1])
+        result = residuals.new_zeros(len(residuals), self.normals.shape[1])
         for index in self.anchor.unique().tolist():
             mine = self.anchor == index
             result[mine] = residuals[mine] @ self.anchors.jacobians[index]
@@ -169,7 +169,7 @@ class FastSolver:
         self.units = anchors.picture_effect
         diagonal = anchors.normals.diagonal(dim1=1, dim2=2).mean()
         self.prior = config.weight_prior * diagonal
-        self.active = torch.tensor(config.active)
+        self.active = torch.tensor(config.active, device=anchors.motion.device)
 
     @torch.no_grad()
     def solve(
@@ -229,7 +229,7 @@ class FastSolver:
             numbers=start.clone(),
             start=start,
             residuals=residuals,
-            damping=torch.full((len(start),), config.damping),
+            damping=start.new_full((len(start),), config.damping),
             jacobian=_Corrected(self.anchors, anchor, self.units),
         )
         self._iterate(state, wanted, before, config.iterations)
@@ -240,7 +240,7 @@ class FastSolver:
             self.passes += len(middle) * (1 + near.motion.shape[1])
             anchor = torch.cdist(state.numbers * self.units, near.motion * self.units).argmin(1)
             state.jacobian = _Corrected(near, anchor, self.units)
-            state.damping = torch.full((len(start),), config.damping)
+            state.damping = start.new_full((len(start),), config.damping)
             self._iterate(state, wanted, before, config.fresh_iterations)
         return state
 
@@ -272,7 +272,8 @@ class FastSolver:
         gradient = state.jacobian.transposed(pulled)[:, active] + self.prior * moved
         normal = state.jacobian.normals[:, active][:, :, active]
         diagonal = normal.diagonal(dim1=1, dim2=2)
-        damped = (1 + 2 * weight) * normal + self.prior * torch.eye(len(active))
+        eye = torch.eye(len(active), device=active.device)
+        damped = (1 + 2 * weight) * normal + self.prior * eye
         damped = damped + state.damping[:, None, None] * torch.diag_embed(diagonal + 1e-9)
         steps = torch.zeros_like(state.numbers)
         steps[:, active] = -torch.linalg.solve(damped, gradient[..., None])[..., 0]
@@ -282,7 +283,7 @@ class FastSolver:
 def _middles(places: Tensor, count: int) -> list[int]:
     """Return rows of `[n, D]` that together lie nearest to all rows, found one by one."""
     distance = torch.cdist(places, places)
-    nearest = torch.full((len(places),), torch.inf)
+    nearest = places.new_full((len(places),), torch.inf)
     chosen: list[int] = []
     for _ in range(min(count, len(places))):
         best = int(torch.minimum(distance, nearest[None]).sum(1).argmin())

@@ -108,7 +108,7 @@ class Tuner:
         self.deltas = WeightDeltas(manifold.bundle.generator, config.deltas)
         self.ws = manifold.ws.clone().requires_grad_()
         self.offsets = torch.zeros_like(motion, requires_grad=True)
-        self.units = torch.ones(motion.shape[1])
+        self.units = torch.ones_like(motion[0])
         self.units[:2] = config.rate_pose_degrees / config.rate_controls  # one rate serves both
         self.optimizer = torch.optim.Adam(
             _groups(self.deltas, self.ws, self.offsets, config), betas=(0.9, 0.95)
@@ -138,6 +138,7 @@ class Tuner:
         stages = None
         if float(torch.rand((), generator=self.random)) < config.cut_chance:
             stages = int(torch.randint(0, self.deltas.num_stages, (), generator=self.random))
+        chosen = chosen.to(self.targets.device)
         numbers = self.numbers[chosen]
         weights = self.deltas.weights(stages=stages)
         pictures = self.manifold.render(numbers, ws=self.ws, weights=weights, dtype=self.dtype)
@@ -171,9 +172,9 @@ class Tuner:
         """Return everything a resumed run needs: arrays by name, and facts in JSON."""
         arrays: dict[str, NDArray[Any]] = {"random": self.random.get_state().numpy()}
         for name, value in self._variables().items():
-            arrays[f"value/{name}"] = value.detach().numpy()
+            arrays[f"value/{name}"] = value.detach().cpu().numpy()
             for moment, moments in self.optimizer.state.get(value, {}).items():
-                arrays[f"{moment}/{name}"] = torch.as_tensor(moments).numpy()
+                arrays[f"{moment}/{name}"] = torch.as_tensor(moments).cpu().numpy()
         return arrays, {"done": self.done, "steps": self.deltas.steps}
 
     @torch.no_grad()
@@ -188,7 +189,10 @@ class Tuner:
                 if f"{moment}/{name}" in arrays
             }
             if moments:
-                self.optimizer.state[value] = moments
+                self.optimizer.state[value] = {
+                    moment: stored if moment == "step" else stored.to(value.device)
+                    for moment, stored in moments.items()  # Adam counts steps on the CPU
+                }
         self.done, self.deltas.steps = int(facts["done"]), dict(facts["steps"])
 
 
@@ -235,7 +239,7 @@ def _weight_gradients(
     """Return the loss gradient of every convolution weight, summed over the frames."""
     weights = {name: deltas.base[name].clone().requires_grad_() for name in deltas.convs}
     for start in range(0, len(targets), 4):
-        index = torch.arange(start, min(start + 4, len(targets)))
+        index = torch.arange(start, min(start + 4, len(targets)), device=targets.device)
         pictures = manifold.render(motion[index], weights=weights)
         loss(pictures, targets[index], index).sum().backward()
     gradients = {}
@@ -260,12 +264,12 @@ def _sensitivity(
     generator = torch.Generator().manual_seed(1)
     totals = dict.fromkeys(deltas.values, 0.0)
     for probe in range(probes):
-        index = torch.tensor([probe % len(targets)])
+        index = torch.tensor([probe % len(targets)], device=targets.device)
         weights = deltas.weights()
         pictures = manifold.render(numbers[index].detach(), ws=ws.detach(), weights=weights)
         signs = torch.randint(0, 2, pictures.shape, generator=generator).float() * 2 - 1
         deltas.zero_grad(set_to_none=True)
-        (pictures * signs).sum().backward()
+        (pictures * signs.to(pictures.device)).sum().backward()
         for key, value in deltas.values.items():
             assert value.grad is not None
             totals[key] += float(value.grad.square().mean()) / probes

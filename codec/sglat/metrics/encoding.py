@@ -84,7 +84,7 @@ def run_job(job: EncodeJob, tell: Callable[[str], None] | None = None) -> dict[s
         share_stages(job.shares, job.work)
     config = EncodeConfig(
         bundle=job.bundle, is_forced=True, tune_steps=job.tune_steps, threads=job.threads,
-        workfile=job.work, keep_workfile=True,
+        device="cpu", workfile=job.work, keep_workfile=True,
     )  # fmt: skip
     if job.identity_bytes is not None:
         config = replace(config, identity_bytes=job.identity_bytes)

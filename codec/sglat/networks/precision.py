@@ -8,9 +8,12 @@ import torch
 def fast_type(device: torch.device) -> torch.dtype:
     """Return the type of features in which a device is fastest: bfloat16 where it computes in it,
     float32 elsewhere."""
-    if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return torch.float32
-    return torch.bfloat16
+    if device.type == "cpu":
+        has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    else:  # older GPUs imitate it, slowly; MPS has it from macOS 14 on
+        is_cuda = device.type == "cuda"
+        has_bfloat16 = is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 def feature_type(precision: str, device: torch.device) -> torch.dtype:
