@@ -197,6 +197,12 @@ def test_parsing_gives_probabilities_at_the_size_of_the_crop(
     assert torch.allclose(found.sum(1), torch.ones(2, *size), atol=1e-5)
 
 
+def test_parsing_lets_gradients_through(eyes: EmbeddedAnalysis) -> None:
+    crops = (torch.rand(1, 3, 128, 128) * 2 - 1).requires_grad_()
+    eyes.parse(crops)[:, 11].mean().backward()
+    assert crops.grad is not None and bool((crops.grad != 0).any())
+
+
 def test_identity_vectors_have_length_one_and_let_gradients_through(eyes: EmbeddedAnalysis) -> None:
     crops = (torch.rand(2, 3, 160, 160) * 2 - 1).requires_grad_()
     vectors = eyes.embed(crops)

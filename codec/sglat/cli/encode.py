@@ -85,7 +85,7 @@ def encode_command(
         typer.Option(
             help="auto, cpu, cuda or mps. Measured on cpu; cuda and mps: never tried on a real one."
         ),
-    ] = "auto",
+    ] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     workfile: Annotated[

@@ -72,7 +72,7 @@ class EncodeConfig:
     workfile: Path | None = None
     """Folder for resuming; None puts it beside the output."""
     keep_workfile: bool = False
-    device: str = "auto"
+    device: str = "cpu"
     """As for decoding. Other devices than the processor round differently and give other bytes."""
     threads: int | None = None
     self_check: bool = True

@@ -190,9 +190,9 @@ class EmbeddedAnalysis:
         view = view_of_points(to_picture(rough.points[0].cpu().numpy(), rough_view))
         return _to_record(self._run_landmarks(picture, view), view)
 
-    @torch.inference_mode()
     def parse(self, crops: Tensor) -> Tensor:
-        """Return class probabilities `[N, 19, H, W]` of aligned crops `[N, 3, H, W]` in [-1, 1].
+        """Return class probabilities `[N, 19, H, W]` of aligned crops `[N, 3, H, W]` in [-1, 1];
+        differentiable.
 
         Raises:
             FaceError: not a batch of crops.
