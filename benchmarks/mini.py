@@ -15,7 +15,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from benchmarks.mini_measures import (
@@ -34,6 +34,8 @@ from sglat.bundles.bundle import load_bundle
 from sglat.metrics.circumstances import commit, machine
 from sglat.metrics.judges import load_judges
 from sglat.metrics.table import Table
+
+REFINE_STEPS: Final = 200
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         take("pose", pose_figures(measured, stills, options.shared / "teachers"))
         take("controls", controls_figures(measured, stills, options.card_sheet))
         take("speed", speed(measured, threads=2, batch=8))
-    take("refined", refined(measured, stills, count=options.refine, steps=80))
+    take("refined", refined(measured, stills, count=options.refine, steps=REFINE_STEPS))
     record["seconds"] = round(time.monotonic() - began)
     record["processor_seconds"] = round(time.process_time())
     return record
@@ -134,7 +136,7 @@ def _bars(record: dict[str, Any]) -> Table:
 def _inversions(record: dict[str, Any]) -> Table:
     lines = (("inversion of all held-back stills", "inversion"),
              ("the same, a few of them", "refined_start"),
-             ("those, W+ refined for 80 steps", "refined_end"),
+             (f"those, W+ refined for {REFINE_STEPS} steps", "refined_end"),
              ("frame B from A's latent and 34 numbers", "transfer"),
              ("frame A itself against frame B", "still_frame"))  # fmt: skip
     flat = {
@@ -221,7 +223,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="Markdown file to write")
     parser.add_argument("--card-sheet", type=Path, help="sheet of sampled people only, JPEG or PNG")
     parser.add_argument("--lpips-heads", type=Path, help="lpips v0.1 squeeze.pth")
-    parser.add_argument("--refine", type=int, default=6, help="stills whose W+ is refined")
+    parser.add_argument("--refine", type=int, default=16, help="stills whose W+ is refined")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     record = {"commit": commit(), "machine": machine(), **measure(options)}

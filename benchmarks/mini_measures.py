@@ -25,8 +25,10 @@ from sglat.decoder.render import Renderer, to_pixels
 from sglat.metrics.distribution import frechet_distance
 from sglat.metrics.judges import Judges, embeddings, perceptual_distances, pooled_features
 from sglat.networks.faces import FaceAnalysis, FaceBox
+from sglat.networks.precision import fast_type
 
 BATCH: Final = 16
+REFINE_RATE: Final = 0.1
 YAWS: Final = (-20, -10, 0, 10, 20)  # degrees
 PITCHES: Final = (-12, -6, 0, 6, 12)
 _FSA_FILES: Final = ("headpose_fsanet_1x1.onnx", "headpose_fsanet_var.onnx")
@@ -90,12 +92,13 @@ def refined(measured: Measured, stills: People, *, count: int, steps: int) -> di
         start = measured.invert(wanted)
         features = perceptual.features(wanted)
     ws = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([ws], lr=0.03, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam([ws], lr=REFINE_RATE, betas=(0.9, 0.95))
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 0.03 * min(1.0, 2 * (steps - step) / steps)
-        pictures = generator(ws)
+        schedule = min(1.0, (step + 1) / 10, 2 * (steps - step) / steps)
+        optimizer.param_groups[0]["lr"] = REFINE_RATE * schedule
+        pictures = generator(ws, dtype=fast_type(ws.device)).float()
         loss = (pictures - wanted).square().mean((1, 2, 3)) * 4
-        loss = loss + 0.7 * perceptual.distance(perceptual.features(pictures), features)
+        loss = loss + perceptual.distance(perceptual.features(pictures), features)
         optimizer.zero_grad(set_to_none=True)
         loss.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
