@@ -143,3 +143,8 @@ def test_more_bytes_buy_more_directions() -> None:
     counts = [sum(ranks_within(size)) for size in (8_000, 24_000, 64_000)]
     assert counts == sorted(set(counts))
     assert 0 < delta_budget(8_000) < 8_000
+
+
+def test_long_clips_are_tuned_on_more_frames() -> None:
+    config = TuneConfig()
+    assert [config.frames_of(count) for count in (1, 600, 800, 20_000)] == [16, 16, 20, 24]

@@ -299,7 +299,8 @@ class _Run:
     ) -> tuple[list[int], Tuned]:
         config = self._tune_config()
         usable = torch.from_numpy(~tracked.held)
-        chosen = spread_frames(signature(start), config.frames, selection.frame, usable)
+        count = config.frames_of(len(tracked))
+        chosen = spread_frames(signature(start), count, selection.frame, usable)
         device = self.bundle.device
         targets = aligned.crops.tensor(chosen).to(device, memory_format=torch.channels_last)
         weights = feature_weights(
@@ -334,7 +335,7 @@ class _Run:
         if self.config.tuning == "none":
             return replace(config, steps=0)
         if self.config.tuning == "pivotal":  # the ID frame alone, plain PTI
-            config = replace(config, frames=1)
+            config = replace(config, frames=1, most_frames=1)
         return config if steps is None else replace(config, steps=steps)
 
     def _person(self, tuned: Tuned, id_frame: int) -> TunedPerson:

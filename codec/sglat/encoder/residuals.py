@@ -78,9 +78,9 @@ class PerceptualResidual:
         return result
 
 
-DEGREE: Final = 0.004
-"""Of yaw or pitch weighs as much as this shift of all landmarks, in crop units: half a pixel of
-128, about what it moves them."""
+DEGREE: Final = 0.007
+"""Of yaw or pitch weighs as much as this shift of all landmarks, in crop units: a pixel of 128,
+about twice what it moves them."""
 
 
 class LandmarkResidual:

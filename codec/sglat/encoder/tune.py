@@ -30,7 +30,10 @@ class TuneConfig:
 
     frames: int = 16
     """Frames that are tuned on, spread over the clip's motion."""
-    steps: int = 800
+    most_frames: int = 24
+    """A long clip shows more than `frames` hold: one for every `frames_apart`, up to this."""
+    frames_apart: int = 40
+    steps: int = 1000
     batch: int = 4
     quantize_from: float = 0.6
     """Share of the steps after which weights are quantized in the forward pass."""
@@ -46,6 +49,10 @@ class TuneConfig:
     """How often a step renders with only a prefix of the weight layers, so that prefixes work."""
     deltas: DeltaConfig = DeltaConfig()  # noqa: RUF009
     seed: int = 0
+
+    def frames_of(self, count: int) -> int:
+        """Return how many frames of a clip of `count` are tuned on."""
+        return max(self.frames, min(self.most_frames, count // self.frames_apart))
 
 
 @dataclass(frozen=True, kw_only=True)
