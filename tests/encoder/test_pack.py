@@ -18,6 +18,7 @@ from sglat.encoder.pack import (
     motion_steps,
     pack_motion_within,
     quantize_motion,
+    smoothed,
 )
 
 
@@ -113,3 +114,28 @@ def test_the_quality_gives_way_where_the_bits_are_few() -> None:
     assert bits_a_frame(free.values) > DEFAULT_MOST_BITS >= bits_a_frame(bound.values)
     assert bound.quality < 50
     assert np.allclose(bound.steps, motion_steps(effect, PackConfig(quality=bound.quality)))
+
+
+def waves(period: float, frames: int = 100) -> np.ndarray:
+    return np.cos(2 * np.pi / period * np.arange(frames))[:, None].astype(np.float32)
+
+
+@pytest.mark.parametrize(("period", "kept"), [(10, 0.972), (4, 0.556), (2, 0.238)])
+def test_smoothing_takes_trembling_and_leaves_movement(period: float, kept: float) -> None:
+    found = smoothed(waves(period), 0.2, np.zeros(100, bool))
+    assert np.allclose(found[30:70], kept * waves(period)[30:70], atol=2e-3)
+
+
+def test_smoothing_keeps_lines_and_stops_at_cuts() -> None:
+    line = np.linspace(-3, 5, 50, dtype=np.float32)[:, None]
+    assert np.allclose(smoothed(line, 0.2, np.zeros(50, bool)), line, atol=1e-5)
+    jump = np.repeat([0.0, 1.0], 20)[:, None].astype(np.float32)
+    cuts = np.arange(40) == 20
+    assert np.allclose(smoothed(jump, 0.2, cuts), jump, atol=1e-6)
+    assert abs(float(smoothed(jump, 0.2, np.zeros(40, bool))[19, 0])) > 0.05
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_smoothing_takes_short_clips(frames: int) -> None:
+    motion = np.full((frames, 34), 2.0, np.float32)
+    assert np.allclose(smoothed(motion, 0.2, np.zeros(frames, bool)), motion, atol=1e-5)

@@ -234,6 +234,7 @@ class _Run:
             start=start + shift,
             anchors=tuned.motion,
             points=torch.from_numpy(points),
+            cuts=tracked.cut,
             targets=self._targets(aligned, person),
             bundle=self.bundle,
             faces=self.faces,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.crops import rigid_face_mask
-from sglat.encoder.pack import PictureMetric
+from sglat.encoder.pack import PictureMetric, smoothed
 from sglat.encoder.paper_solver import PaperConfig, PaperSolver
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.residuals import (
@@ -77,6 +77,8 @@ class FitConfig:
     """Weight of the squared distance of the landmarks, in crop units, in the expression stage."""
     pose_perceptual: float = 1.0
     """Weight of the perceptual distance over the rigid face in the pose stage (section 8.1)."""
+    smooth: float = 0.2
+    """How much the trembling of the solved numbers is taken out (see `smoothed`)."""
     pose_floor: float = 0.02
     """Weight of the rest of the crop in the pose stage."""
 
@@ -87,6 +89,7 @@ def fit_numbers(
     start: Tensor,
     anchors: Tensor,
     points: Tensor,
+    cuts: NDArray[np.bool_],
     targets: Targets,
     bundle: Bundle,
     faces: FaceAnalysis,
@@ -102,6 +105,7 @@ def fit_numbers(
         start: start values of all frames, `[T, 34]`.
         anchors: motion of the tuning frames, `[K, 34]`.
         points: landmarks in crop units, `[T, 478, 2]`; stay on the CPU.
+        cuts: frames that begin a new scene, `[T]`.
         targets: what the numbers are fitted to, on the bundle's device.
         bundle: perceptual network and controls.
         faces: parsing and identity, for the paper's solver.
@@ -109,7 +113,6 @@ def fit_numbers(
         open_stage: gives work-file stages.
         progress: told of every stage.
         clock: called with a stage's name when it is over.
-
     """
 
     def tell(stage: str) -> Callable[[int, int], None]:
@@ -149,12 +152,13 @@ def fit_numbers(
         fast = FastSolver(person.render, all_anchors, expression, config.expression)
         motion = _run(fast, targets, turned, stage, tell("expression"))
     clock("expression")
-    metric = _picture_metric(all_anchors, motion)
-    stage = open_stage("metric")
-    if not stage.is_done:
-        stage.finish({"normals": metric.normals, "nearest": metric.nearest})
+    calm = smoothed(motion.cpu().numpy(), config.smooth, cuts)
+    metric = _picture_metric(all_anchors, torch.from_numpy(calm).to(motion.device))
+    stage = open_stage("fitted", config.smooth)
+    if not stage.is_done:  # for whoever wants to round it in another way
+        stage.finish({"motion": calm, "normals": metric.normals, "nearest": metric.nearest})
     effect = all_anchors.picture_effect.cpu().numpy()
-    return Fitted(motion=motion.cpu().numpy(), picture_effect=effect, metric=metric)
+    return Fitted(motion=calm, picture_effect=effect, metric=metric)
 
 
 def _picture_metric(anchors: Anchors, motion: Tensor) -> PictureMetric:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import Final
@@ -70,6 +71,37 @@ class PackedMotion:
     """`[34]`."""
     quality: int
     """What was asked for, or less where that took too many bits."""
+
+
+def smoothed(
+    motion: NDArray[np.float32], strength: float, cuts: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Take the trembling out of motion `[T, 34]` that was solved frame by frame.
+
+    Whittaker's graduation (Whittaker 1923, https://doi.org/10.1017/S0013091500077853): squared
+    error plus `strength` times the squared second differences. At 0.2 a movement of ten frames a
+    period keeps 97 % of its height, one of two frames 24 %.
+
+    Args:
+        motion: solved values.
+        strength: 0 changes nothing.
+        cuts: `[T]`, frames that begin a new scene; nothing is smoothed across them.
+    """
+    reach = 16  # frames after which a response of any sensible strength has died away
+    if strength == 0:
+        return motion
+    size = 2 * reach + 1
+    second = np.diff(np.eye(size), n=2, axis=0)
+    kernel = np.linalg.inv(np.eye(size) + strength * second.T @ second)[reach]
+    kernel /= kernel.sum()
+    result = motion.copy()
+    starts = [0, *(np.flatnonzero(cuts[1:]) + 1).tolist(), len(motion)]
+    for first, last in itertools.pairwise(starts):
+        piece = motion[first:last].astype(np.float64)
+        around = np.pad(piece, ((reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
+        windows = np.lib.stride_tricks.sliding_window_view(around, size, axis=0)
+        result[first:last] = windows @ kernel
+    return result
 
 
 def pack_motion_within(

@@ -154,8 +154,9 @@ def solved_motion(work: Path, stage: str = "expression") -> NDArray[np.float32]:
     return values
 
 
-def stored_metric(work: Path) -> PictureMetric:
-    """Return how visible errors of the numbers are, as a finished encoding left it.
+def fitted_motion(work: Path) -> tuple[NDArray[np.float32], PictureMetric]:
+    """Return the real-valued numbers `[T, 34]` that a finished encoding rounded, and how visible
+    errors of them are.
 
     Raises:
         UsageError: there is no finished work file.
@@ -163,11 +164,12 @@ def stored_metric(work: Path) -> PictureMetric:
     from sglat.encoder.pack import PictureMetric
     from sglat.encoder.workfile import Stage
 
-    key = work / "metric" / "key"
+    key = work / "fitted" / "key"
     if not key.exists():
         raise UsageError("no-work-file", f"expected a finished work file {work.name}, found none")
-    arrays, _ = Stage(work / "metric", key=key.read_text()).result()
-    return PictureMetric(normals=arrays["normals"], nearest=arrays["nearest"])
+    arrays, _ = Stage(work / "fitted", key=key.read_text()).result()
+    metric = PictureMetric(normals=arrays["normals"], nearest=arrays["nearest"])
+    return arrays["motion"], metric
 
 
 def requantized(path: Path, work: Path, out: Path, *, quality: int) -> Path:
@@ -186,8 +188,8 @@ def requantized(path: Path, work: Path, out: Path, *, quality: int) -> Path:
     one = np.ones(1, np.float32)
     then, now = (motion_steps(one, PackConfig(quality=q))[0] for q in (made_at, quality))
     steps = (parsed.motion.steps * (now / then)).astype(np.float32)
-    metric = stored_metric(work)
-    values = quantize_motion(solved_motion(work), steps, PackConfig(quality=quality), metric)
+    motion, metric = fitted_motion(work)
+    values = quantize_motion(motion, steps, PackConfig(quality=quality), metric)
     header = replace(
         parsed.header,
         model=fit_model(values),
