@@ -139,3 +139,13 @@ def test_smoothing_keeps_lines_and_stops_at_cuts() -> None:
 def test_smoothing_takes_short_clips(frames: int) -> None:
     motion = np.full((frames, 34), 2.0, np.float32)
     assert np.allclose(smoothed(motion, 0.2, np.zeros(frames, bool)), motion, atol=1e-5)
+
+
+def test_a_number_that_hardly_shows_stays_near_its_value() -> None:
+    motion, metric = wandering(), overlapping_metric()
+    metric.normals[:, 5] *= 1e-7
+    metric.normals[:, :, 5] *= 1e-7
+    metric.normals[:, 5, 6] = metric.normals[:, 6, 5] = 3.0  # as rounding errors may leave it
+    steps = np.full(34, 0.5, np.float32)
+    values = quantize_motion(motion, steps, PackConfig(), metric)
+    assert float(np.abs(values[:, 5] - motion[:, 5] / 0.5).max()) < 10
