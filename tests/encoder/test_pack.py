@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sglat.encoder.pack import (
@@ -40,6 +40,7 @@ def test_a_number_without_effect_gets_a_finite_step() -> None:
     assert np.isfinite(motion_steps(effect, PackConfig())).all()
 
 
+@settings(deadline=None)  # the first call loads a library
 @given(st.integers(0, 2**32 - 1))
 def test_a_calm_path_is_never_more_than_one_and_a_half_steps_away(seed: int) -> None:
     motion = np.random.default_rng(seed).standard_normal((20, 34)).astype(np.float32)

@@ -21,7 +21,7 @@ DEFAULT_MOST_BITS: Final = 47.0  # a frame; 1.2 kbit/s at 25 frames/s
 _EFFECT_AT_DEFAULT: Final = 0.0092
 _QUALITY_PER_OCTAVE: Final = 12.0  # quality points that halve the step
 _FARTHEST: Final = (
-    8.0  # steps that one number may go for the others; 4.2 was the most on real clips
+    8.0  # steps one number may go for the others; 4.2 was the most seen
 )
 _BASE_STEP: Final = (
     1 / 3
