@@ -20,9 +20,7 @@ DEFAULT_MOST_BITS: Final = 47.0  # a frame; 1.2 kbit/s at 25 frames/s
 # Root mean square picture change of one step at the default quality, pictures in [-1, 1].
 _EFFECT_AT_DEFAULT: Final = 0.0092
 _QUALITY_PER_OCTAVE: Final = 12.0  # quality points that halve the step
-_FARTHEST: Final = (
-    8.0  # steps one number may go for the others; 4.2 was the most seen
-)
+_FARTHEST: Final = 8.0  # steps one number may go for the others; 4.2 was the most seen
 _BASE_STEP: Final = (
     1 / 3
 )  # of the latent's standard deviation: 3.6 bits a value, 1.4 kB for 12 rows
