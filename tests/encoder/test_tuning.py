@@ -148,3 +148,13 @@ def test_more_bytes_buy_more_directions() -> None:
 def test_long_clips_are_tuned_on_more_frames() -> None:
     config = TuneConfig()
     assert [config.frames_of(count) for count in (1, 600, 800, 20_000)] == [16, 16, 20, 24]
+
+
+def test_the_latent_is_tuned_alone_first(tuner: Tuner) -> None:
+    start = tuner.ws.detach().clone()
+    for _ in range(int(SHORT.steps * SHORT.latent_share)):
+        tuner.step()
+    assert not torch.equal(tuner.ws.detach(), start)
+    assert all(not bool(value.any()) for value in tuner.deltas.values.values())
+    tuner.step()
+    assert any(bool(value.any()) for value in tuner.deltas.values.values())

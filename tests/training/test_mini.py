@@ -17,7 +17,7 @@ from sglat.networks.stylespace import GeneratorConfig
 from sglat.training import validate as validation
 from sglat.training.batches import FaceSampler
 from sglat.training.data import prepare
-from sglat.training.export import control_sigma, export
+from sglat.training.export import control_sigma, export, rescale_controls, turn_controls
 from sglat.training.mini import TrainConfig, Trainer, load_start
 from sglat.training.mini_model import MiniModel
 from tests.support.tolerances import HALF_WEIGHTS_ATOL
@@ -194,12 +194,8 @@ def exported(folder: Path, trained: Path, target: Path) -> MiniModel:
     """Export the checkpoint and return the averaged model it came from."""
     faces = prepare(folder / "packs", folder / "cache", 128)
     sampler = FaceSampler(faces, folder / "packs", device=torch.device("cpu"), seed=0)
-    model = trainer(folder, trained).average
-    export(
-        trained / "checkpoint.pt", target, sigma=control_sigma(model, sampler.label_sample()),
-        name="small",
-    )  # fmt: skip
-    return model
+    export(trainer(folder, trained).average, target, sampler.label_sample(), name="small")
+    return trainer(folder, trained).average
 
 
 def test_what_is_exported_is_a_bundle_that_renders_as_the_averaged_model(
@@ -251,3 +247,27 @@ def test_a_damaged_weight_file_is_named_with_expected_and_found_hash(
     message = str(caught.value)
     assert part.file in message and "expected" in message and "found" in message
     assert part.sha256 in message and "\n" not in message
+
+
+def test_turned_controls_say_what_they_said_before(folder: Path, trained: Path) -> None:
+    faces = prepare(folder / "packs", folder / "cache", 128)
+    sampler = FaceSampler(faces, folder / "packs", device=torch.device("cpu"), seed=0)
+    model, sample = trainer(folder, trained).average, sampler.label_sample()
+    rescale_controls(model, control_sigma(model, sample))
+    with torch.no_grad():
+        before, strong = model.estimator(*sample) @ model.directions, model.directions[25].clone()
+        turn_controls(model, 25, 26, 30.0)
+        rescale_controls(model, control_sigma(model, sample))
+        after = model.estimator(*sample) @ model.directions
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(model.directions[25], strong)
+    torch.testing.assert_close(control_sigma(model, sample), torch.ones(32))
+
+
+@pytest.mark.parametrize(("first", "second"), [(25, 27), (3, 3), (16, 17)])
+def test_controls_of_two_groups_are_not_turned(
+    folder: Path, trained: Path, first: int, second: int
+) -> None:
+    model = trainer(folder, trained).average
+    with pytest.raises(ValueError, match="two controls of one group"):
+        turn_controls(model, first, second, 30.0)

@@ -1,4 +1,4 @@
-"""The encoding pipeline: track, align, invert, select, tune, pose, expression, pack."""
+"""The encoding pipeline: track, align, invert, select, refine, tune, pose, expression, pack."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from sglat.encoder.align import Alignment, align
 from sglat.encoder.background import find_plate
 from sglat.encoder.deltas import DeltaConfig
 from sglat.encoder.fit import FitConfig, fit_numbers
-from sglat.encoder.invert import InvertConfig, invert
+from sglat.encoder.invert import Inversion, InvertConfig, invert
 from sglat.encoder.losses import LossConfig, TargetLoss
 from sglat.encoder.manifold import Manifold
 from sglat.encoder.numbers import crop_points, signature, start_numbers
 from sglat.encoder.pack import PackConfig, pack_motion_within
 from sglat.encoder.person import TunedPerson, person_within
+from sglat.encoder.refine import RefineConfig, refine_latents
 from sglat.encoder.registration import AlignConfig
 from sglat.encoder.select import SelectConfig, Selection, select, similarity_plot
 from sglat.encoder.selfcheck import SelfCheck, check_file
@@ -38,7 +39,7 @@ from sglat.encoder.write import Contents, write_file
 from sglat.errors import FaceError, MediaError, UsageError
 from sglat.networks.face_regions import feature_weights
 
-STAGES = ("track", "align", "invert", "tune", "jacobian", "pose", "expression", "check")
+STAGES = ("track", "align", "invert", "refine", "tune", "jacobian", "pose", "expression", "check")
 
 Progress = Callable[[str, int, int], None]
 """Called with stage name, units done and units in all (0 when unknown)."""
@@ -224,7 +225,8 @@ class _Run:
             config.similarity_plot.write_text(similarity_plot(tracked, inversion, selection))
         self._clock("invert")
         start = start_numbers(self.bundle, tracked, points, inversion, selection.row)
-        ws = torch.from_numpy(inversion.ws[selection.row])
+        ws = self._refined(aligned, inversion, selection)
+        self._clock("refine")
         chosen, tuned = self._tune(tracked, aligned, points, start, ws, selection)
         person = self._person(tuned, selection.frame)
         self._clock("tune")
@@ -288,6 +290,23 @@ class _Run:
         )
         self._clock("align")
         return tracked, aligned
+
+    def _refined(self, aligned: Alignment, inversion: Inversion, selection: Selection) -> Tensor:
+        """Return the ID latent `[L, D]` as the ID frame itself wants it."""
+        config, most = RefineConfig(), self.config.tune_steps
+        if most is not None:
+            config = replace(config, steps=min(config.steps, most))
+        stage = self.work.stage("refine", config, selection.frame)
+        if not stage.is_done:
+            device = self.bundle.device
+            picture = aligned.crops.tensor([selection.frame]).to(device)
+            start = torch.from_numpy(inversion.ws[[selection.row]]).to(device)
+            found = refine_latents(
+                self.bundle, picture, start, config, progress=self._tell("refine")
+            )
+            stage.finish({"ws": found.cpu().numpy()})
+        arrays, _ = stage.result()
+        return torch.from_numpy(arrays["ws"][0])
 
     def _tune(
         self,

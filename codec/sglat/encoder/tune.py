@@ -3,6 +3,9 @@
 Pivotal tuning (Roich et al. 2021, https://arxiv.org/abs/2106.05744) fits the generator to pivots
 that the file cannot say. Here everything rendered during tuning is exactly what the file will say,
 weight quantization included, so nothing is lost between tuning and decoding.
+
+The ID latent goes first, alone with the frames' numbers: the inverter's is only near the person,
+and what the latent says in 2 kB need not be said by weights.
 """
 
 from __future__ import annotations
@@ -34,12 +37,16 @@ class TuneConfig:
     """A long clip shows more than `frames` hold: one for every `frames_apart`, up to this."""
     frames_apart: int = 40
     steps: int = 1000
+    latent_share: float = 0.15
+    """Share of the steps in which the weights stay as they are."""
     batch: int = 4
     quantize_from: float = 0.6
     """Share of the steps after which weights are quantized in the forward pass."""
     rate_dense: float = 1.2e-2
     rate_left: float = 1.2e-2
     rate_right: float = 1.2e-2
+    rate_latent_alone: float = 0.1
+    """Of the ID latent while the weights stay as they are."""
     rate_latent: float = 1e-2
     rate_pose_degrees: float = 0.25
     rate_controls: float = 5e-2
@@ -132,18 +139,15 @@ class Tuner:
     def step(self) -> float:
         """Take one step and return its loss."""
         config = self.config
-        if self.done == 0:
-            self.deltas.start_from_gradients(
-                _weight_gradients(self.manifold, self.deltas, self.targets, self.motion, self.loss)
-            )
-        if self.done == int(config.steps * config.quantize_from):
+        alone = int(config.steps * config.latent_share)
+        if self.done == alone:
+            self._point_factors()
+        if self.done == max(alone, int(config.steps * config.quantize_from)):
             self.choose_steps()
-        schedule = min(1.0, (self.done + 1) / 20, 2.0 * (config.steps - self.done) / config.steps)
-        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = rate * schedule
+        self._set_rates(alone)
         chosen = torch.randperm(len(self.targets), generator=self.random)[: config.batch]
-        stages = None
-        if float(torch.rand((), generator=self.random)) < config.cut_chance:
+        stages = 0 if self.done < alone else None
+        if self.done >= alone and float(torch.rand((), generator=self.random)) < config.cut_chance:
             stages = int(torch.randint(0, self.deltas.num_stages, (), generator=self.random))
         chosen = chosen.to(self.targets.device)
         numbers = self.numbers[chosen]
@@ -156,6 +160,25 @@ class Tuner:
         self.optimizer.step()
         self.done += 1
         return float(values.detach().mean())
+
+    def _set_rates(self, alone: int) -> None:
+        config, done = self.config, self.done
+        if done < alone:
+            schedule = min(1.0, (done + 1) / 10, 2.0 * (alone - done) / alone)
+        else:
+            done, steps = done - alone, config.steps - alone
+            schedule = min(1.0, (done + 1) / 20, 2.0 * (steps - done) / steps)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * schedule
+        if self.done < alone:
+            self.optimizer.param_groups[0]["lr"] = config.rate_latent_alone * schedule
+
+    def _point_factors(self) -> None:
+        numbers, latent = self.numbers.detach(), self.ws.detach()
+        manifold = Manifold(self.manifold.bundle, latent, self.manifold.neutral)
+        self.deltas.start_from_gradients(
+            _weight_gradients(manifold, self.deltas, self.targets, numbers, self.loss)
+        )
 
     def choose_steps(self) -> None:
         """Choose the quantizer steps for the budget; from here on rendering is quantized."""

@@ -29,7 +29,7 @@ from sglat.metrics.speed import peak_memory_megabytes
 if TYPE_CHECKING:
     from sglat.encoder.pack import PictureMetric
 
-SHARED_STAGES: Final = ("track", "register", "crops", "invert")
+SHARED_STAGES: Final = ("track", "register", "crops", "invert", "refine")
 """Stages that no setting of a sweep changes."""
 QUALITIES: Final = (26, 38, 62, 74)
 """Beside the default of 50; octaves apart, so that the steps are exact halves and doubles."""

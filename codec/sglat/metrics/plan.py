@@ -16,7 +16,7 @@ LEAST_STEPS: Final = 20
 START_STEPS: Final = 10
 """Steps of tuning that its beginning and its choice of quantizer steps cost as much as."""
 TUNING: Final = ("tune",)
-ONCE: Final = ("jacobian",)
+ONCE: Final = ("refine", "jacobian")
 """Stages that cost the same for every length."""
 
 

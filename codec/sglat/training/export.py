@@ -7,10 +7,12 @@ precision.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,19 +29,31 @@ LICENCE: Final = "research only: trained on pictures for research and non-commer
 SOURCE: Final = "trained by the sglat authors, see MODEL_CARD.md"
 
 
-def export(checkpoint: Path, folder: Path, *, sigma: Tensor, name: str = "mini") -> None:
+Turn = tuple[int, int, float]
+"""Two controls of one group, counted from 0, and degrees."""
+
+
+def export(
+    model: MiniModel,
+    folder: Path,
+    sample: tuple[Tensor, Tensor, Tensor],
+    *,
+    turns: Sequence[Turn] = (),
+    name: str = "mini",
+) -> None:
     """Write generator, inverter, pose flow, controls and motion estimator.
 
     Args:
-        checkpoint: file of `sglat.training.mini`.
+        model: its controls are brought to unit deviation on the way.
         folder: bundle folder; its manifest is created or updated.
-        sigma: standard deviation of each control over the training frames, `[32]`.
+        sample: landmarks, blendshapes and pose of training frames.
+        turns: controls to be turned into each other.
         name: bundle name.
     """
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model = MiniModel(GeneratorConfig.mini(), InverterConfig(), PoseFlowConfig())
-    model.load_state_dict(stored["average"])
-    rescale_controls(model, sigma)
+    rescale_controls(model, control_sigma(model, sample))
+    for turn in turns:
+        turn_controls(model, *turn)
+        rescale_controls(model, control_sigma(model, sample))
     folder.mkdir(parents=True, exist_ok=True)
     parts: tuple[tuple[str, str, torch.nn.Module, dict[str, Any]], ...] = (
         ("generator", "stylegan2", model.generator, model.generator.config.to_json()),
@@ -73,6 +87,30 @@ def rescale_controls(model: MiniModel, sigma: Tensor) -> None:
         start += group.controls
 
 
+@torch.no_grad()
+def turn_controls(model: MiniModel, first: int, second: int, degrees: float) -> None:
+    """Turn two controls of one group into each other without changing any picture.
+
+    A strong control shares its work with a weak one; together they say what they said before.
+
+    Raises:
+        ValueError: the controls belong to two groups.
+    """
+    ends = list(itertools.accumulate(group.controls for group in GROUPS))
+    group = next(index for index, end in enumerate(ends) if first < end)
+    start = ends[group] - GROUPS[group].controls
+    if first == second or not start <= second < ends[group]:
+        raise ValueError(f"expected two controls of one group, found {first} and {second}")
+    angle = math.radians(degrees)
+    pairs: list[tuple[Tensor, int, int]] = [(model.directions, first, second)]
+    for layers in (model.estimator.linear, model.estimator.output):
+        pairs.append((cast(nn.Linear, layers[group]).weight, first - start, second - start))
+    for rows, a, b in pairs:
+        one, other = rows[a].clone(), rows[b].clone()
+        rows[a] = one * math.cos(angle) + other * math.sin(angle)
+        rows[b] = other * math.cos(angle) - one * math.sin(angle)
+
+
 def _controls(model: MiniModel) -> Controls:
     table = model.generator.config.style_table
     directions = iter(model.directions.detach().split(model.conv_sizes, dim=1))
@@ -101,7 +139,12 @@ def main() -> None:
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--turn", nargs=3, action="append", default=[], metavar=("CONTROL", "CONTROL", "DEGREES"),
+        help="turn two controls of one group, counted from 0, into each other",
+    )  # fmt: skip
     args = parser.parse_args()
+    turns = [(int(first), int(second), float(degrees)) for first, second, degrees in args.turn]
     from sglat.training.batches import FaceSampler
     from sglat.training.data import prepare
 
@@ -110,7 +153,7 @@ def main() -> None:
     stored = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
     model = MiniModel(GeneratorConfig.mini(), InverterConfig(), PoseFlowConfig())
     model.load_state_dict(stored["average"])
-    export(args.checkpoint, args.out, sigma=control_sigma(model, sampler.label_sample()))
+    export(model, args.out, sampler.label_sample(), turns=turns)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from sglat.training.mini_model import FaceBatch, MiniModel
 
 RANGES = (23.0, 16.0)  # degrees of yaw and pitch, either way
 SPREAD = (0.06, 0.03, 4.0)  # of the views: size, place in crops, roll in degrees
-UNIT = 10.0  # degrees that cost 1
+UNITS = (10.0, 6.0)  # degrees of yaw and pitch that cost 1: pitch has the smaller range
 
 
 class Posing:
@@ -52,9 +52,9 @@ class Posing:
         turned = model.pose_flow.turn(ws, faces.pose_degrees, asked)
         pictures = model.generator.synthesize(model.generator.styles(turned), dtype=dtype)
         seen = self.landmarks(self._views(pictures.float(), faces.points)).pose[:, :2]
-        miss = (seen - asked) / UNIT
+        miss = (seen - asked) / seen.new_tensor(UNITS)
         with torch.no_grad():
-            now = (miss * UNIT).abs().mean(0).cpu()
+            now = (seen - asked).abs().mean(0).cpu()
             self.error = torch.where(self.error.isnan(), now, 0.95 * self.error + 0.05 * now)
         return F.smooth_l1_loss(miss, torch.zeros_like(miss), beta=0.3), pictures
 
