@@ -240,6 +240,8 @@ def main() -> None:
     command = "python -m benchmarks.mini --bundle BUNDLE --shared SHARED --out OUT --page FILE"
     if options.lpips_heads:
         command += " --lpips-heads squeeze.pth"
+    if options.refine:
+        command += f" --refine {options.refine}"
     text = page(record, command)
     print(text)
     if options.page:
