@@ -41,11 +41,8 @@ Record = dict[str, Any]
 SMALL_IDENTITY_BYTES: Final = 8_000
 SMALL_SECONDS: Final = 4.0
 REFERENCE_FRAMES: Final = 250  # length at which the encoding time is wanted
-FIXED_STAGES: Final = (
-    "refine",
-    "tune",
-    "jacobian",
-)  # they take the same time however long the clip is
+FIXED_STAGES: Final = ("refine", "tune", "jacobian")
+"""They take the same time however long the clip is."""
 
 
 def kept(path: Path, make: Callable[[], Record]) -> Record:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
+from sglat.encoder.schedule import warm_up_and_fall
 from sglat.networks.precision import fast_type
 
 
@@ -58,9 +59,8 @@ def refine_latents(
     latents = ws.detach().clone().requires_grad_()
     optimizer = torch.optim.Adam([latents], betas=(0.9, 0.95))
     for step in range(config.steps):
-        rising = (step + 1) / max(1, config.warm_up)
-        falling = 2 * (config.steps - step) / config.steps
-        optimizer.param_groups[0]["lr"] = config.rate * min(1.0, rising, falling)
+        factor = warm_up_and_fall(step, config.steps, config.warm_up)
+        optimizer.param_groups[0]["lr"] = config.rate * factor
         shown = generator(latents, dtype=fast_type(latents.device)).float()
         loss = config.weight_l2 * (shown - pictures).square().mean((1, 2, 3))
         if perceptual is not None:

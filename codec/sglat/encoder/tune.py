@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sglat.encoder.deltas import DeltaConfig, WeightDeltas
 from sglat.encoder.manifold import Manifold
+from sglat.encoder.schedule import warm_up_and_fall
 from sglat.networks.precision import fast_type
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -162,16 +163,15 @@ class Tuner:
         return float(values.detach().mean())
 
     def _set_rates(self, alone: int) -> None:
-        config, done = self.config, self.done
-        if done < alone:
-            schedule = min(1.0, (done + 1) / 10, 2.0 * (alone - done) / alone)
+        is_alone = self.done < alone
+        if is_alone:
+            factor = warm_up_and_fall(self.done, alone, 10)
         else:
-            done, steps = done - alone, config.steps - alone
-            schedule = min(1.0, (done + 1) / 20, 2.0 * (steps - done) / steps)
+            factor = warm_up_and_fall(self.done - alone, self.config.steps - alone, 20)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = rate * schedule
-        if self.done < alone:
-            self.optimizer.param_groups[0]["lr"] = config.rate_latent_alone * schedule
+            group["lr"] = rate * factor
+        if is_alone:  # the first group is the latent
+            self.optimizer.param_groups[0]["lr"] = self.config.rate_latent_alone * factor
 
     def _point_factors(self) -> None:
         numbers, latent = self.numbers.detach(), self.ws.detach()
