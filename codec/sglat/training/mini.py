@@ -26,6 +26,7 @@ from sglat.networks.inverter import InverterConfig
 from sglat.networks.pose_flow import PoseFlowConfig
 from sglat.networks.precision import feature_type
 from sglat.networks.stylespace import GeneratorConfig
+from sglat.training.augment import AdaptiveAugment
 from sglat.training.batches import FaceSampler
 from sglat.training.data import prepare
 from sglat.training.discriminator import Discriminator
@@ -53,6 +54,7 @@ class TrainConfig:
     weight_perceptual: float = 0.03
     weight_identity: float = 0.0
     weight_adversarial: float = 0.0
+    """Of the critic, which sees pictures with adaptive augmentation."""
     weight_r1: float = 1.0
     weight_locality: float = 0.0
     """Of what a control changes outside its part of the face (stage `manifold`)."""
@@ -116,6 +118,9 @@ class Trainer:
         )
         self.state: dict[str, Any] = {"step": 0, "images": 0, "seconds": 0.0, "log": []}
         self._resume(args.start)
+        self.augment = AdaptiveAugment(
+            seed=config.seed + self.state["step"], probability=self.state.get("augment", 0.0)
+        )
         self.locality, self.posing = self._make_trials()
 
     def _build(self) -> MiniModel:
@@ -271,7 +276,7 @@ class Trainer:
         loss = loss + cost
         if config.weight_adversarial:
             self.discriminator.requires_grad_(False)
-            terms["adversarial"] = F.softplus(-self.discriminator(pictures)).mean()
+            terms["adversarial"] = F.softplus(-self.discriminator(self.augment(pictures))).mean()
             loss = loss + config.weight_adversarial * terms["adversarial"]
             self.discriminator.requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
@@ -280,16 +285,20 @@ class Trainer:
         self.optimizer.step()
         if config.weight_adversarial:
             terms["discriminator"] = self._step_discriminator(pictures.detach(), target, rate)
+            terms["augment"] = torch.tensor(self.augment.probability)
         self._update_average()
         return {name: float(value.detach()) for name, value in terms.items()}
 
     def _step_discriminator(self, fake: Tensor, real: Tensor, rate: float) -> Tensor:
         for group in self.optimizer_d.param_groups:
             group["lr"] = self.config.rate_generator * 0.8 * rate
-        loss = F.softplus(self.discriminator(fake)).mean()
-        loss = loss + F.softplus(-self.discriminator(real)).mean()
+        scores = self.discriminator(self.augment(real))
+        self.augment.update(scores)
+        self.state["augment"] = self.augment.probability
+        loss = F.softplus(self.discriminator(self.augment(fake))).mean()
+        loss = loss + F.softplus(-scores).mean()
         if self.state["step"] % 16 == 0:  # lazy R1, Karras et al. 2020, section 3.1
-            real = real[: max(4, len(real) // 2)].detach().requires_grad_()
+            real = self.augment(real[: max(4, len(real) // 2)]).detach().requires_grad_()
             (gradient,) = torch.autograd.grad(
                 self.discriminator(real).sum(), real, create_graph=True
             )
