@@ -25,7 +25,8 @@ from sglat.decoder.render import Renderer, to_pixels
 from sglat.encoder.refine import RefineConfig, refine_latents
 from sglat.metrics.distribution import frechet_distance
 from sglat.metrics.judges import Judges, embeddings, perceptual_distances, pooled_features
-from sglat.networks.faces import FaceAnalysis, FaceBox
+from sglat.networks.faces import FaceAnalysis
+from sglat.training.degrees import face_box, seen_pose
 
 BATCH: Final = 16
 REFINED_TOGETHER: Final = 6  # pictures: more are no faster on a processor
@@ -198,21 +199,8 @@ Meter = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Pictures `[N, H, W, 3]` to yaw and pitch `[N, 2]` in degrees; not a number where unseen."""
 
 
-def _face_box() -> FaceBox:
-    """Return where a face lies in an aligned crop."""
-    return FaceBox(left=0.2 * SIDE, top=0.28 * SIDE, right=0.8 * SIDE, bottom=0.95 * SIDE, score=1)
-
-
 def _own_pose(faces: FaceAnalysis) -> Meter:
-    def read(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        rows = []
-        for picture in pictures:
-            seen = faces.landmarks(picture, _face_box())
-            is_face = seen.score >= 0.5
-            rows.append((seen.yaw_degrees, seen.pitch_degrees) if is_face else (np.nan, np.nan))
-        return np.array(rows, np.float32)
-
-    return read
+    return lambda pictures: seen_pose(faces, pictures).astype(np.float32)
 
 
 def _fsa_pose(teachers: Path, faces: FaceAnalysis) -> tuple[Meter | None, list[str]]:
@@ -230,7 +218,7 @@ def _fsa_pose(teachers: Path, faces: FaceAnalysis) -> tuple[Meter | None, list[s
     def read(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         rows = []
         for picture in pictures:
-            points = faces.landmarks(picture, _face_box()).points
+            points = faces.landmarks(picture, face_box(SIDE)).points
             (left, top), (right, bottom) = points.min(0), points.max(0)
             top -= _FSA_STRETCH * (bottom - top)
             box = np.array([left, top, right, bottom]).round().clip(0, SIDE).astype(int)
