@@ -55,7 +55,7 @@ def seen_pose(faces: FaceAnalysis, pictures: NDArray[np.uint8]) -> NDArray[np.fl
 
 @torch.no_grad()
 def people_of(bundle: Bundle, sampler: FaceSampler, count: int) -> tuple[Tensor, Tensor]:
-    """Return latents `[N, L, D]` and poses `[N, 2]` of stills, and of half as many random people."""
+    """Return latents `[N, L, D]` and poses `[N, 2]` of stills and half as many random people."""
     stills = sampler.stills
     rows = stills[np.linspace(0, len(stills) - 1, min(count, len(stills))).astype(int)]
     batches = [sampler.batch(part) for part in np.array_split(rows, max(1, len(rows) // 8))]
