@@ -14,7 +14,7 @@ from sglat.encoder.deltas import DeltaConfig, WeightDeltas
 from sglat.encoder.encode import delta_budget, ranks_within
 from sglat.encoder.manifold import Manifold
 from sglat.encoder.person import person_of, person_within
-from sglat.encoder.tune import TuneConfig, Tuner, spread_frames, tune
+from sglat.encoder.tune import TuneConfig, Tuner, tune
 from sglat.encoder.write import identity_size
 from sglat.errors import UsageError
 from tests.bundles.tiny import make_tiny_bundle
@@ -133,28 +133,7 @@ def test_a_layer_narrower_than_the_ranks_takes_what_it_has_room_for(tmp_path: Pa
     assert float(second.abs().max()) == 0
 
 
-def test_tuning_frames_spread_over_the_motion_and_skip_unusable_ones() -> None:
-    signature = torch.tensor([[0.0], [10.0], [1.0], [9.0], [5.0]])
-    usable = torch.tensor([True, False, True, True, True])
-    assert spread_frames(signature, 3, 0, usable) == [0, 3, 4]
-
-
 def test_more_bytes_buy_more_directions() -> None:
     counts = [sum(ranks_within(size)) for size in (8_000, 24_000, 64_000)]
     assert counts == sorted(set(counts))
     assert 0 < delta_budget(8_000) < 8_000
-
-
-def test_long_clips_are_tuned_on_more_frames() -> None:
-    config = TuneConfig()
-    assert [config.frames_of(count) for count in (1, 600, 800, 20_000)] == [16, 16, 20, 24]
-
-
-def test_the_latent_is_tuned_alone_first(tuner: Tuner) -> None:
-    start = tuner.ws.detach().clone()
-    for _ in range(int(SHORT.steps * SHORT.latent_share)):
-        tuner.step()
-    assert not torch.equal(tuner.ws.detach(), start)
-    assert all(not bool(value.any()) for value in tuner.deltas.values.values())
-    tuner.step()
-    assert any(bool(value.any()) for value in tuner.deltas.values.values())

@@ -22,6 +22,7 @@ from sglat.encoder.align import Alignment, align
 from sglat.encoder.background import find_plate
 from sglat.encoder.deltas import DeltaConfig
 from sglat.encoder.fit import FitConfig, fit_numbers
+from sglat.encoder.frames import compared_frames, look_and_motion, typical_frames
 from sglat.encoder.invert import Inversion, InvertConfig, invert
 from sglat.encoder.losses import LossConfig, TargetLoss
 from sglat.encoder.manifold import Manifold
@@ -33,7 +34,7 @@ from sglat.encoder.registration import AlignConfig
 from sglat.encoder.select import SelectConfig, Selection, select, similarity_plot
 from sglat.encoder.selfcheck import SelfCheck, check_file
 from sglat.encoder.track import Track, TrackConfig, track
-from sglat.encoder.tune import TuneConfig, Tuned, Tuner, spread_frames, tune
+from sglat.encoder.tune import TuneConfig, Tuned, Tuner, tune
 from sglat.encoder.workfile import Stage, WorkFile, fingerprint
 from sglat.encoder.write import Contents, write_file
 from sglat.errors import FaceError, MediaError, UsageError
@@ -318,9 +319,10 @@ class _Run:
         selection: Selection,
     ) -> tuple[list[int], Tuned]:
         config = self._tune_config()
-        usable = torch.from_numpy(~tracked.held)
-        count = config.frames_of(len(tracked))
-        chosen = spread_frames(signature(start), count, selection.frame, usable)
+        rows = compared_frames(torch.from_numpy(~tracked.held), selection.frame)
+        parts = (aligned.crops.tensor(rows[at : at + 64]) for at in range(0, len(rows), 64))
+        alike = look_and_motion(parts, torch.from_numpy(points[rows]), signature(start[rows]))
+        chosen = [rows[at] for at in typical_frames(alike, config.frames)]
         device = self.bundle.device
         targets = aligned.crops.tensor(chosen).to(device, memory_format=torch.channels_last)
         weights = feature_weights(
@@ -355,7 +357,7 @@ class _Run:
         if self.config.tuning == "none":
             return replace(config, steps=0)
         if self.config.tuning == "pivotal":  # the ID frame alone, plain PTI
-            config = replace(config, frames=1, most_frames=1)
+            config = replace(config, frames=1)
         return config if steps is None else replace(config, steps=steps)
 
     def _person(self, tuned: Tuned, id_frame: int) -> TunedPerson:

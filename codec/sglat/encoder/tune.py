@@ -34,18 +34,15 @@ class TuneConfig:
 
     frames: int = 16
     """Frames that are tuned on, spread over the clip's motion."""
-    most_frames: int = 24
-    """A long clip shows more than `frames` hold: one for every `frames_apart`, up to this."""
-    frames_apart: int = 40
     steps: int = 1000
     latent_share: float = 0.15
     """Share of the steps in which the weights stay as they are."""
     batch: int = 4
     quantize_from: float = 0.6
     """Share of the steps after which weights are quantized in the forward pass."""
-    rate_dense: float = 1.2e-2
-    rate_left: float = 1.2e-2
-    rate_right: float = 1.2e-2
+    rate_dense: float = 2.4e-2
+    rate_left: float = 5e-2
+    rate_right: float = 5e-2
     rate_latent_alone: float = 0.1
     """Of the ID latent while the weights stay as they are."""
     rate_latent: float = 1e-2
@@ -58,10 +55,6 @@ class TuneConfig:
     deltas: DeltaConfig = DeltaConfig()  # noqa: RUF009
     seed: int = 0
 
-    def frames_of(self, count: int) -> int:
-        """Return how many frames of a clip of `count` are tuned on."""
-        return max(self.frames, min(self.most_frames, count // self.frames_apart))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
@@ -71,27 +64,6 @@ class Tuned:
     deltas: WeightDeltas
     motion: Tensor
     """Motion of the tuning frames, `[K, 34]`."""
-
-
-def spread_frames(signature: Tensor, count: int, first: int, usable: Tensor) -> list[int]:
-    """Choose frames farthest from each other in motion.
-
-    Args:
-        signature: motion of every frame in comparable units, `[T, D]`.
-        count: how many.
-        first: the ID frame; always chosen.
-        usable: `[T]` bool.
-    """
-    chosen = [first]
-    distance = torch.cdist(signature, signature[first][None])[:, 0]
-    while len(chosen) < min(count, int(usable.sum())):
-        distance = torch.where(usable, distance, torch.full_like(distance, -1.0))
-        best = int(distance.argmax())
-        if distance[best] <= 0:
-            break
-        chosen.append(best)
-        distance = torch.minimum(distance, torch.cdist(signature, signature[best][None])[:, 0])
-    return chosen
 
 
 class Tuner:

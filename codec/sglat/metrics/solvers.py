@@ -23,12 +23,12 @@ from sglat.bundles.controls import GROUPS
 from sglat.decoder.animate import person_of
 from sglat.decoder.render import tuned_generator
 from sglat.encoder.fit import FitConfig, expression_residual
+from sglat.encoder.frames import spread_frames
 from sglat.encoder.manifold import Manifold
 from sglat.encoder.numbers import signature
 from sglat.encoder.paper_solver import PaperConfig, PaperSolver
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.solver import FastSolver, SolverConfig, take_anchors
-from sglat.encoder.tune import spread_frames
 from sglat.metrics.encoding import solved_motion
 from sglat.metrics.judges import Judges, distances_to, features_of, to_tensor
 from sglat.metrics.pixels import psnr_db
