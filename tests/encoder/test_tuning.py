@@ -134,6 +134,6 @@ def test_a_layer_narrower_than_the_ranks_takes_what_it_has_room_for(tmp_path: Pa
 
 
 def test_more_bytes_buy_more_directions() -> None:
-    counts = [sum(ranks_within(size)) for size in (8_000, 24_000, 64_000)]
+    counts = [sum(ranks_within(size)) for size in (8_000, 24_000, 64_000, 200_000, 600_000)]
     assert counts == sorted(set(counts))
     assert 0 < delta_budget(8_000) < 8_000
