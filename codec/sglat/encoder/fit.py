@@ -71,7 +71,7 @@ class FitConfig:
     paper: PaperConfig = PaperConfig()  # noqa: RUF009
     feature_weight: float = 2.0
     """Extra residual weight at eyes and mouth."""
-    expression_perceptual: float = 0.1
+    expression_perceptual: float = 0.3
     """Weight of the perceptual distance, most of it at eyes and mouth, in the expression stage."""
     expression_landmarks: float = 400.0
     """Weight of the squared distance of the landmarks, in crop units, in the expression stage."""
