@@ -122,6 +122,24 @@ class EncodeResult:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A clip as far as its tuned person."""
+
+    tracked: Track
+    aligned: Alignment
+    points: NDArray[np.float32]
+    """Landmarks in crop units, `[T, 478, 2]`."""
+    start: Tensor
+    """Where the numbers of all frames start, `[T, 34]`."""
+    id_frame: int
+    chosen: list[int]
+    """Tuning frames; the first is the ID frame."""
+    anchors: Tensor
+    """Motion of the tuning frames, `[K, 34]`."""
+    person: TunedPerson
+
+
 def encode(
     source: Path,
     target: Path,
@@ -150,26 +168,46 @@ def encode(
     source, target = Path(source), Path(target)
     if target.exists() and not config.is_forced:
         raise UsageError("file-exists", f"{target} exists; use --force to replace it")
-    device = choose_device(config.device)
+    choose_device(config.device)
     if not target.parent.is_dir():
         raise UsageError("no-folder", f"expected a folder {target.parent}, found none")
+    run = _begin(source, config.workfile or target.with_name(target.name + ".work"), config)
+    run.progress = progress
+    try:
+        with full_precision(run.bundle.device):
+            result = run.encode(target)
+    except (FaceError, MediaError):  # this input will not do another time either
+        if not config.keep_workfile:
+            run.work.remove()
+        raise
+    if not config.keep_workfile:
+        run.work.remove()
+    return result
+
+
+def prepare(source: Path, work: Path, config: EncodeConfig) -> Prepared:
+    """Go as far as the tuned person, what the numbers of a clip are solved against.
+
+    Args:
+        source: as for `encode`.
+        work: work file, which is kept.
+        config: choices.
+
+    Raises:
+        As `encode`.
+    """
+    run = _begin(Path(source), Path(work), config)
+    with full_precision(run.bundle.device):
+        return run.prepare()
+
+
+def _begin(source: Path, work: Path, config: EncodeConfig) -> _Run:
+    device = choose_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     bundle = load_bundle(config.bundle, device)
-    folder = config.workfile or target.with_name(target.name + ".work")
-    work = WorkFile(folder, source=fingerprint(source))
-    run = _Run(source, bundle, config, work, progress)
-    try:
-        with full_precision(bundle.device):
-            result = run.encode(target)
-    except (FaceError, MediaError):  # this input will not do another time either
-        if not config.keep_workfile:
-            work.remove()
-        raise
-    if not config.keep_workfile:
-        work.remove()
-    return result
+    return _Run(source, bundle, config, WorkFile(work, source=fingerprint(source)))
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
@@ -191,11 +229,10 @@ class _Run:
         bundle: Bundle,
         config: EncodeConfig,
         work: WorkFile,
-        progress: Progress | None,
     ) -> None:
         self.source, self.bundle, self.config, self.work = source, bundle, config, work
         self.faces = bundle.faces
-        self.progress = progress
+        self.progress: Progress | None = None
         self.stage_seconds: dict[str, float] = {}
         self._began = time.monotonic()
 
@@ -211,7 +248,7 @@ class _Run:
         self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + now - self._began
         self._began = now
 
-    def encode(self, target: Path) -> EncodeResult:
+    def prepare(self) -> Prepared:
         config = self.config
         tracked, aligned = self._prepare()
         points = crop_points(tracked, aligned.placement)
@@ -232,11 +269,20 @@ class _Run:
         person = self._person(tuned, selection.frame)
         self._clock("tune")
         shift = (tuned.motion.cpu() - start[chosen]).median(0).values
+        return Prepared(
+            tracked=tracked, aligned=aligned, points=points, start=start + shift,
+            id_frame=selection.frame, chosen=chosen, anchors=tuned.motion, person=person,
+        )  # fmt: skip
+
+    def encode(self, target: Path) -> EncodeResult:
+        config = self.config
+        made = self.prepare()
+        tracked, aligned, person = made.tracked, made.aligned, made.person
         fitted = fit_numbers(
             person,
-            start=start + shift,
-            anchors=tuned.motion,
-            points=torch.from_numpy(points),
+            start=made.start,
+            anchors=made.anchors,
+            points=torch.from_numpy(made.points),
             cuts=tracked.cut,
             targets=self._targets(aligned, person),
             bundle=self.bundle,
@@ -271,7 +317,7 @@ class _Run:
         return EncodeResult(
             path=target, frames=len(tracked), seconds=seconds + float(1 / tracked.frame_rate),
             bytes_by_stream=by_stream, stage_seconds=self.stage_seconds,
-            id_frame=selection.frame, messages=tracked.messages() + (check.warnings if check else
+            id_frame=made.id_frame, messages=tracked.messages() + (check.warnings if check else
             []), check=check, settings=settings,
         )  # fmt: skip
 
