@@ -15,12 +15,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from benchmarks.clips import kept
+from benchmarks.mini_measures import Measured, write_sheet
 
-from sglat.bundles.bundle import load_bundle
 from sglat.decoder.render import to_pixels
 from sglat.encoder.encode import EncodeConfig, Prepared, prepare
 from sglat.encoder.fit import FitConfig, fit_numbers
@@ -28,13 +27,7 @@ from sglat.encoder.solver import SolverConfig
 from sglat.encoder.workfile import WorkFile, fingerprint
 from sglat.encoder.write import identity_size
 from sglat.metrics.encoding import share_stages
-from sglat.metrics.judges import (
-    Judges,
-    embeddings,
-    find_teachers,
-    load_judges,
-    perceptual_distances,
-)
+from sglat.metrics.judges import Judges, find_teachers, load_judges
 from sglat.metrics.table import Table
 
 BATCH = 8
@@ -50,7 +43,7 @@ def rows_between(made: Prepared, count: int) -> list[int]:
 
 def shown_at(made: Prepared, rows: list[int], work: WorkFile) -> np.ndarray:
     """Return pictures `[N, R, R, 3]` of frames whose numbers are fitted each by itself."""
-    bundle = load_bundle()
+    bundle = made.person.manifold.bundle
     crops = made.aligned.crops.tensor(rows)
     fitted = fit_numbers(
         made.person,
@@ -71,18 +64,6 @@ def shown_at(made: Prepared, rows: list[int], work: WorkFile) -> np.ndarray:
         return np.concatenate([to_pixels(made.person.render(part)) for part in parts])
 
 
-def compared(shown: np.ndarray, source: np.ndarray, judges: Judges) -> dict[str, float]:
-    """Return means of PSNR, perceptual distance and identity cosine over pictures."""
-    assert judges.perceptual is not None and judges.identity is not None, judges.missing
-    error = np.square(shown.astype(np.float64) - source).mean((1, 2, 3))
-    first, second = (embeddings(judges.identity, pictures) for pictures in (shown, source))
-    return {
-        "psnr": float((10 * np.log10(255**2 / np.maximum(error, 1e-6))).mean()),
-        "perceptual": float(perceptual_distances(judges.perceptual, shown, source).mean()),
-        "identity": float((first * second).sum(1).mean()),
-    }
-
-
 def measure(clip: Path, args: argparse.Namespace, judges: Judges) -> dict[str, Any]:
     """Tune and fit a clip; writes a sheet of source and picture."""
     work = args.out / f"{clip.stem}.work"
@@ -92,6 +73,7 @@ def measure(clip: Path, args: argparse.Namespace, judges: Judges) -> dict[str, A
         identity_bytes=args.identity_bytes,
     )  # fmt: skip
     made = prepare(clip, work, config)
+    measured = Measured(bundle=made.person.manifold.bundle, judges=judges, out=args.out)
     found: dict[str, Any] = {
         "frames": len(made.tracked), "tuned_frames": len(made.chosen),
         "identity_bytes": identity_size(made.person.identity),
@@ -100,10 +82,10 @@ def measure(clip: Path, args: argparse.Namespace, judges: Judges) -> dict[str, A
         fit = WorkFile(args.out / f"{clip.stem}_{name}.work", source=fingerprint(clip))
         shown = shown_at(made, rows, fit)
         source = np.concatenate([to_pixels(p[None]) for p in made.aligned.crops.tensor(rows)])
-        found[name] = {"count": len(rows), **compared(shown, source, judges)}
+        found[name] = measured.compare(shown, source)
         at = np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int)
-        sheet = np.concatenate([np.concatenate(list(p[at]), 1) for p in (source, shown)])
-        cv2.imwrite(str(args.out / f"{clip.stem}_{name}.png"), sheet[:, :, ::-1])
+        sheet = [list(pictures[at]) for pictures in (source, shown)]
+        write_sheet(args.out / f"{clip.stem}_{name}.png", sheet)
     return found
 
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from sglat.decoder.render import tuned_generator
-from sglat.encoder.deltas import DeltaConfig, WeightDeltas
-from sglat.encoder.encode import delta_budget, ranks_within
+from sglat.encoder.deltas import DeltaConfig, WeightDeltas, delta_budget, ranks_within
 from sglat.encoder.manifold import Manifold
 from sglat.encoder.person import person_of, person_within
 from sglat.encoder.tune import TuneConfig, Tuner, tune
@@ -137,3 +136,13 @@ def test_more_bytes_buy_more_directions() -> None:
     counts = [sum(ranks_within(size)) for size in (8_000, 24_000, 64_000, 200_000, 600_000)]
     assert counts == sorted(set(counts))
     assert 0 < delta_budget(8_000) < 8_000
+
+
+def test_the_latent_is_tuned_alone_first(tuner: Tuner) -> None:
+    start = tuner.ws.detach().clone()
+    for _ in range(int(SHORT.steps * SHORT.latent_share)):
+        tuner.step()
+    assert not torch.equal(tuner.ws.detach(), start)
+    assert all(not bool(value.any()) for value in tuner.deltas.values.values())
+    tuner.step()
+    assert any(bool(value.any()) for value in tuner.deltas.values.values())

@@ -20,7 +20,7 @@ from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.decoder.render import choose_device
 from sglat.encoder.align import Alignment, align
 from sglat.encoder.background import find_plate
-from sglat.encoder.deltas import DeltaConfig
+from sglat.encoder.deltas import DeltaConfig, delta_budget, ranks_within
 from sglat.encoder.fit import FitConfig, fit_numbers
 from sglat.encoder.frames import compared_frames, look_and_motion, typical_frames
 from sglat.encoder.invert import Inversion, InvertConfig, invert
@@ -168,11 +168,11 @@ def encode(
     source, target = Path(source), Path(target)
     if target.exists() and not config.is_forced:
         raise UsageError("file-exists", f"{target} exists; use --force to replace it")
-    choose_device(config.device)
+    device = choose_device(config.device)
     if not target.parent.is_dir():
         raise UsageError("no-folder", f"expected a folder {target.parent}, found none")
-    run = _begin(source, config.workfile or target.with_name(target.name + ".work"), config)
-    run.progress = progress
+    work = config.workfile or target.with_name(target.name + ".work")
+    run = _begin(source, work, config, device, progress)
     try:
         with full_precision(run.bundle.device):
             result = run.encode(target)
@@ -196,18 +196,19 @@ def prepare(source: Path, work: Path, config: EncodeConfig) -> Prepared:
     Raises:
         As `encode`.
     """
-    run = _begin(Path(source), Path(work), config)
+    run = _begin(Path(source), Path(work), config, choose_device(config.device), None)
     with full_precision(run.bundle.device):
         return run.prepare()
 
 
-def _begin(source: Path, work: Path, config: EncodeConfig) -> _Run:
-    device = choose_device(config.device)
+def _begin(
+    source: Path, work: Path, config: EncodeConfig, device: torch.device, progress: Progress | None
+) -> _Run:
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     bundle = load_bundle(config.bundle, device)
-    return _Run(source, bundle, config, WorkFile(work, source=fingerprint(source)))
+    return _Run(source, bundle, config, WorkFile(work, source=fingerprint(source)), progress)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
@@ -229,10 +230,11 @@ class _Run:
         bundle: Bundle,
         config: EncodeConfig,
         work: WorkFile,
+        progress: Progress | None,
     ) -> None:
         self.source, self.bundle, self.config, self.work = source, bundle, config, work
         self.faces = bundle.faces
-        self.progress: Progress | None = None
+        self.progress = progress
         self.stage_seconds: dict[str, float] = {}
         self._began = time.monotonic()
 
@@ -250,7 +252,7 @@ class _Run:
 
     def prepare(self) -> Prepared:
         config = self.config
-        tracked, aligned = self._prepare()
+        tracked, aligned = self._track_and_align()
         points = crop_points(tracked, aligned.placement)
         networks = (self.bundle.part("inverter").sha256, self.bundle.eyes_id)
         stage = self.work.stage("invert", InvertConfig(), *networks)
@@ -321,7 +323,7 @@ class _Run:
             []), check=check, settings=settings,
         )  # fmt: skip
 
-    def _prepare(self) -> tuple[Track, Alignment]:
+    def _track_and_align(self) -> tuple[Track, Alignment]:
         track_config, align_config = TrackConfig(face=self.config.face), AlignConfig()
         stage = self.work.stage("track", track_config, self.bundle.eyes_id)
         tracked = track(self.source, self.faces, stage, track_config, progress=self._tell("track"))
@@ -433,25 +435,3 @@ def _resume(tuner: Tuner, stage: Stage) -> None:
     stored = stage.result() if stage.is_done else stage.load_checkpoint()
     if stored is not None:
         tuner.restore(*stored)
-
-
-def delta_budget(identity_bytes: int) -> int:
-    """Return the bytes left for weight deltas beside the latent layers."""
-    return max(500, int((identity_bytes - 3_200) * 0.97))
-
-
-def ranks_within(identity_bytes: int) -> tuple[int, ...]:
-    """Return the low-rank chunks that pay at a budget: more bytes carry more directions.
-
-    Many directions in coarse steps beat few in fine ones until the steps get too coarse: at 64 kB
-    on d10, 8, 16 and 32 directions gave 28.0, 28.6 and 28.2 dB.
-    """
-    if identity_bytes >= 400_000:
-        return (16, 16, 32)
-    if identity_bytes >= 160_000:
-        return (8, 8, 16)
-    if identity_bytes >= 48_000:
-        return (4, 4, 8)
-    if identity_bytes >= 20_000:
-        return (2, 2, 4)
-    return (1, 1) if identity_bytes >= 6_000 else (1,)
