@@ -25,6 +25,7 @@ import sglat
 from sglat.bundles.bundle import EMBEDDED_FOLDER, Bundle
 from sglat.encoder import encode as encode_module
 from sglat.encoder import fit as fit_module
+from sglat.encoder import person as person_module
 from sglat.encoder import refine as refine_module
 from sglat.encoder import tune as tune_module
 from sglat.encoder.encode import EncodeConfig, EncodeResult, encode, full_precision
@@ -108,7 +109,7 @@ def encode_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Encode:
     """Encode a drawn face with a random bundle on a device."""
     make_tiny_bundle(tmp_path / "tiny")
     clip = draw_clip(tmp_path / "in.mp4", 5)
-    for module in (tune_module, refine_module):
+    for module in (tune_module, refine_module, person_module):
         monkeypatch.setattr(module, "fast_type", lambda device: torch.float32)
     monkeypatch.setattr(fit_module, "PaperSolver", few_epochs(fit_module.PaperSolver))
 

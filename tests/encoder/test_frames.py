@@ -18,7 +18,7 @@ from sglat.encoder.frames import (
 
 
 def cost(signature: Tensor, chosen: list[int]) -> float:
-    return float(torch.cdist(signature, signature[chosen]).square().amin(1).sum())
+    return float(torch.cdist(signature, signature[chosen]).pow(4).amin(1).sum())
 
 
 def test_spread_frames_are_far_apart_and_skip_unusable_ones() -> None:
@@ -33,6 +33,11 @@ def test_typical_frames_stand_for_the_many_and_not_for_a_rarity() -> None:
     assert spread_frames(signature, 3, 0, torch.ones(61, dtype=torch.bool))[1] == 60
     chosen = typical_frames(signature, 3)
     assert chosen[0] == 0 and sorted(frame // 20 for frame in chosen) == [0, 1, 2]
+
+
+def test_a_rarity_gets_a_frame_where_many_stand_for_the_others() -> None:
+    crowd = torch.arange(101) / 100  # squared distances would give all four frames to it
+    assert 101 in typical_frames(torch.cat([crowd, torch.tensor([1.6])])[:, None], 4)
 
 
 def test_typical_frames_cost_little_more_than_the_best_choice() -> None:

@@ -114,10 +114,11 @@ class WeightDeltas(nn.Module):
                 continue
             gain = self.quantized(_key(name, "gain")).clamp(-_GAIN_LIMIT, _GAIN_LIMIT)
             weight = base * (1 + gain).view(-1, 1, 1, 1)
-            for stage in range(1, stages):
-                left = self.quantized(_key(name, f"left{stage}"))
-                right = self.quantized(_key(name, f"right{stage}"))
-                weight = weight + (left @ right).view(base.shape)
+            chunks = range(1, stages)
+            if chunks:
+                left = torch.cat([self.quantized(_key(name, f"left{k}")) for k in chunks], 1)
+                right = torch.cat([self.quantized(_key(name, f"right{k}")) for k in chunks])
+                weight = torch.addmm(weight.flatten(1), left, right).view(base.shape)
             result[name] = weight
         return result
 

@@ -130,13 +130,12 @@ def fit_numbers(
     )
     count = min(config.anchors, max(2, len(start) // FRAMES_AN_ANCHOR))
     spread = anchors[_spread_rows(len(anchors), count)]
-    pose_anchors, all_anchors = take_anchors(
-        person.render, spread, (pose, expression), tell("jacobian")
-    )
+    render = person.render_quickly
+    pose_anchors, all_anchors = take_anchors(render, spread, (pose, expression), tell("jacobian"))
     clock("jacobian")
     stage = open_stage("pose", config.pose, config.anchors, config.pose_perceptual)
     turned = _run(
-        FastSolver(person.render, pose_anchors, pose, config.pose), targets, start, stage,
+        FastSolver(render, pose_anchors, pose, config.pose), targets, start, stage,
         tell("pose"),
     )  # fmt: skip
     clock("pose")
@@ -149,7 +148,7 @@ def fit_numbers(
             "expression", config.expression, config.expression_perceptual,
             config.expression_landmarks,
         )  # fmt: skip
-        fast = FastSolver(person.render, all_anchors, expression, config.expression)
+        fast = FastSolver(render, all_anchors, expression, config.expression)
         motion = _run(fast, targets, turned, stage, tell("expression"))
     clock("expression")
     calm = smoothed(motion.cpu().numpy(), config.smooth, cuts)

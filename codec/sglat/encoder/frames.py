@@ -71,17 +71,19 @@ def _of_unit_spread(values: Tensor) -> Tensor:
 def typical_frames(signature: Tensor, count: int) -> list[int]:
     """Choose rows so that every row has a chosen one near it.
 
-    Least sum of squared distances to the nearest chosen row (k-medoids by greedy choice, then
-    exchanges, Kaufman and Rousseeuw 1990, https://doi.org/10.1002/9780470316801.ch2). Frames
-    farthest apart are rarities of a clip, and a person who is tuned on rarities alone is worse on
-    all others. The result is ordered farthest first.
+    Least sum of fourth powers of the distance to the nearest chosen row (k-medoids by greedy
+    choice, then exchanges, Kaufman and Rousseeuw 1990,
+    https://doi.org/10.1002/9780470316801.ch2). Frames farthest apart are rarities of a clip, and a
+    person who is tuned on rarities alone is worse on all others; with squares a clip's one shut
+    pair of eyes is like no tuned frame. Fourth powers leave the mean squared distance as it is,
+    within some percent, and bring rare frames nearer. The result is ordered farthest first.
 
     Args:
         signature: `[M, D]`; the first row is always chosen.
         count: how many; fewer are returned where rows are equal.
     """
     compared = signature.double()
-    cost = torch.cdist(compared, compared).square()  # of one frame standing for another
+    cost = torch.cdist(compared, compared).pow(4)  # of one frame standing for another
     chosen = [0]
     while len(chosen) < min(count, len(cost)):
         chosen.append(_best_addition(cost, chosen))

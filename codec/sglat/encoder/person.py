@@ -15,6 +15,7 @@ from sglat.encoder.pack import latent_layers
 from sglat.encoder.tune import Tuned
 from sglat.encoder.write import identity_size
 from sglat.errors import UsageError
+from sglat.networks.precision import fast_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,15 @@ class TunedPerson:
     def render(self, motion: Tensor) -> Tensor:
         """Return pictures `[N, 3, H, W]` of motion values `[N, 34]`, as the decoder will."""
         return self.manifold.render(motion, weights=self.weights)
+
+    def render_quickly(self, motion: Tensor) -> Tensor:
+        """Return the pictures of `render` to within a grey level, in the device's fastest type.
+
+        Solving needs no more: on a clip of grimaces it found numbers as good in two thirds of the
+        time.
+        """
+        dtype = fast_type(self.manifold.bundle.device)
+        return self.manifold.render(motion, weights=self.weights, dtype=dtype)
 
     def render_latents(self, ws: Tensor) -> Tensor:
         """Return pictures `[N, 3, H, W]` of W+ latents `[N, L, D]` by the tuned generator."""

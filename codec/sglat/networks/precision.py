@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
+
+
+def _computes_in_bfloat16() -> bool:
+    """Whether this processor has instructions for it; imitating it is slower than float32."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def fast_type(device: torch.device) -> torch.dtype:
     """Return the type of features in which a device is fastest: bfloat16 where it computes in it,
     float32 elsewhere."""
     if device.type == "cpu":
-        has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        has_bfloat16 = _computes_in_bfloat16()
     else:  # older GPUs imitate it, slowly; MPS has it from macOS 14 on
         is_cuda = device.type == "cuda"
         has_bfloat16 = is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
