@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sglat.encoder.deltas import DeltaConfig, WeightDeltas
 from sglat.encoder.manifold import Manifold
+from sglat.encoder.muon import FactorAdam
 from sglat.encoder.schedule import warm_up_and_fall
 from sglat.networks.precision import fast_type
 
@@ -41,8 +42,8 @@ class TuneConfig:
     quantize_from: float = 0.6
     """Share of the steps after which weights are quantized in the forward pass."""
     rate_dense: float = 2.4e-2
-    rate_left: float = 5e-2
-    rate_right: float = 5e-2
+    rate_factors: float = 7.5e-3
+    """Of the factors' orthogonal steps (see `FactorAdam`)."""
     rate_latent_alone: float = 0.1
     """Of the ID latent while the weights stay as they are."""
     rate_latent: float = 1e-2
@@ -97,7 +98,7 @@ class Tuner:
         self.offsets = torch.zeros_like(motion, requires_grad=True)
         self.units = torch.ones_like(motion[0])
         self.units[:2] = config.rate_pose_degrees / config.rate_controls  # one rate serves both
-        self.optimizer = torch.optim.Adam(
+        self.optimizer = FactorAdam(
             _groups(self.deltas, self.ws, self.offsets, config), betas=(0.9, 0.95)
         )
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -226,11 +227,11 @@ def tune(
 def _groups(
     deltas: WeightDeltas, ws: Tensor, offsets: Tensor, config: TuneConfig
 ) -> list[dict[str, object]]:
-    rates = {"left": config.rate_left, "right": config.rate_right}
     groups: list[dict[str, object]] = [{"params": [ws], "lr": config.rate_latent}]
     for key, value in deltas.values.items():
-        part = key.rsplit(":", 1)[1].rstrip("0123456789")
-        groups.append({"params": [value], "lr": rates.get(part, config.rate_dense)})
+        is_factor = key.rsplit(":", 1)[1].startswith(("left", "right"))
+        rate = config.rate_factors if is_factor else config.rate_dense
+        groups.append({"params": [value], "lr": rate, "is_factor": is_factor})
     groups.append({"params": [offsets], "lr": config.rate_controls})
     return groups
 

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that draws singular values towards 1
-_ROUNDS = 5
+from sglat.encoder.muon import orthogonal
 
 
 class Muon(torch.optim.AdamW):
@@ -42,14 +41,3 @@ class Muon(torch.optim.AdamW):
             parameter.sub_(rate * change.view_as(parameter))
             parameter.grad = None
         super().step(closure)
-
-
-def orthogonal(matrix: Tensor) -> Tensor:
-    """Return a matrix with the same singular vectors and singular values near 1."""
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x: Tensor = wide / (torch.linalg.matrix_norm(wide) + 1e-12)
-    a, b, c = _COEFFICIENTS
-    for _ in range(_ROUNDS):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
-    return x if wide is matrix else x.T

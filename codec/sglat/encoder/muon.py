@@ -1,0 +1,53 @@
+"""Steps of equal size in all directions of a matrix: what factors of weight deltas are tuned by.
+
+Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+_COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)  # of the quintic that draws them towards 1
+_ROUNDS: Final = 5
+MOMENTUM: Final = 0.9
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """Return a matrix with the same singular vectors and singular values near 1."""
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x: Tensor = wide / (torch.linalg.matrix_norm(wide) + 1e-12)
+    a, b, c = _COEFFICIENTS
+    for _ in range(_ROUNDS):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x if wide is matrix else x.T
+
+
+class FactorAdam(torch.optim.Adam):
+    """Adam; parameters of groups with a true `is_factor` take orthogonal steps instead.
+
+    The root mean square of such a step is about its group's rate, as with Adam.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Take one step; spends the gradients of factors."""
+        for group in self.param_groups:
+            for parameter in group["params"] if group.get("is_factor") else ():
+                if parameter.grad is not None:
+                    parameter.sub_(group["lr"] * self._change(parameter))
+                    parameter.grad = None
+        super().step(closure)
+
+    def _change(self, parameter: Tensor) -> Tensor:
+        gradient, state = parameter.grad, self.state[parameter]
+        assert gradient is not None
+        if "exp_avg" not in state:
+            state["exp_avg"] = torch.zeros_like(parameter)
+        state["exp_avg"].lerp_(gradient, 1 - MOMENTUM)
+        ahead = torch.lerp(gradient, state["exp_avg"], MOMENTUM)
+        return orthogonal(ahead) * math.sqrt(max(ahead.shape))
