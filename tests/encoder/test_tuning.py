@@ -89,6 +89,33 @@ def test_steps_meet_the_budget(tuner: Tuner) -> None:
     assert tuner.deltas.bits() <= 8_000
 
 
+def test_steps_follow_what_the_integers_come_to_cost(tuner: Tuner) -> None:
+    for _ in range(5):
+        tuner.step()
+    tuner.choose_steps()
+    deltas = tuner.deltas
+    chosen = dict(deltas.steps)
+    budget = deltas.coded_bits()
+    with torch.no_grad():
+        for value in deltas.values.values():
+            value.mul_(1.2)
+    assert deltas.coded_bits() > budget
+    deltas.keep_within(budget)
+    assert 0.9 * budget < deltas.coded_bits() <= budget
+    growth = {round(deltas.steps[key] / chosen[key], 4) for key in chosen}
+    assert len(growth) == 1 and growth.pop() > 1.05
+    deltas.keep_within(2 * budget)
+    assert all(deltas.steps[key] < 1.25 * chosen[key] for key in chosen)
+
+
+def test_a_budget_below_empty_layers_ends(tuner: Tuner) -> None:
+    for _ in range(5):
+        tuner.step()
+    tuner.choose_steps()
+    tuner.deltas.keep_within(1)
+    assert tuner.deltas.coded_bits() > 1
+
+
 def test_an_identity_fits_the_bytes_it_was_given(tuner: Tuner) -> None:
     tuned = tune(tuner)
     person = person_within(tuner.manifold.bundle, tuned, id_frame=0, size_bytes=900)

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sglat.bitstream.constants import CHUNK_FRAME_BYTES
+from sglat.bitstream.identity import pack_layer
 from sglat.bitstream.records import (
     DeltaLayer,
     DenseDelta,
@@ -24,6 +26,7 @@ from sglat.bitstream.records import (
 )
 from sglat.networks.stylegan2 import Generator, StyledConv
 
+_MOST_GROWTHS = 10  # at once: some budgets are below what empty layers take
 _GAIN_LIMIT = 0.9  # 1 + gain stays positive
 
 
@@ -177,6 +180,30 @@ class WeightDeltas(nn.Module):
             key: float(np.float32(high / max(sensitivity[key], 1e-20) ** 0.5))
             for key in self.values
         }
+
+    def coded_bits(self) -> int:
+        """Return what the layers take in a file, in bits."""
+        layers = enumerate(self.to_layers(), start=1)
+        return 8 * sum(
+            len(pack_layer(number, layer)) + CHUNK_FRAME_BYTES for number, layer in layers
+        )
+
+    def keep_within(self, budget_bits: float) -> None:
+        """Let all steps grow together, or fall a little, as tuning makes the integers dearer or
+        cheaper.
+
+        Steps that must grow once tuning is over make the person another than was tuned.
+        """
+        for _ in range(_MOST_GROWTHS):
+            bits = self.coded_bits()
+            if bits <= budget_bits:
+                break
+            self._scale_steps(1.03)
+        if bits < 0.98 * budget_bits:
+            self._scale_steps(0.99)
+
+    def _scale_steps(self, factor: float) -> None:
+        self.steps = {key: float(np.float32(step * factor)) for key, step in self.steps.items()}
 
     @torch.no_grad()
     def to_layers(self) -> tuple[DeltaLayer, ...]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from sglat.encoder.manifold import Manifold
 from sglat.encoder.muon import FactorAdam
 from sglat.encoder.schedule import warm_up_and_fall
 from sglat.networks.precision import fast_type
+
+KEPT_EVERY: Final = 20
+"""Steps between two looks at what the integers cost while they are tuned."""
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(pictures, targets, frame numbers) to one loss per frame, `[N]`."""
@@ -116,8 +119,11 @@ class Tuner:
         alone = int(config.steps * config.latent_share)
         if self.done == alone:
             self._point_factors()
-        if self.done == max(alone, int(config.steps * config.quantize_from)):
+        quantized_from = max(alone, int(config.steps * config.quantize_from))
+        if self.done == quantized_from:
             self.choose_steps()
+        elif self.done > quantized_from and self.done % KEPT_EVERY == 0:
+            self.deltas.keep_within(self.budget_bits)
         self._set_rates(alone)
         chosen = torch.randperm(len(self.targets), generator=self.random)[: config.batch]
         stages = 0 if self.done < alone else None

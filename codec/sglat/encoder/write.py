@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sglat import __version__
 from sglat.bitstream.chunks import ByteSource, read_chunks
+from sglat.bitstream.constants import CHUNK_FRAME_BYTES
 from sglat.bitstream.fit import fit_model, quantize
 from sglat.bitstream.identity import pack_identity
 from sglat.bitstream.records import (
@@ -151,4 +152,4 @@ def sizes(target: Path) -> dict[str, int]:
 
 def identity_size(identity: Identity) -> int:
     """Return what an identity costs in a file, in bytes."""
-    return sum(len(payload) + 12 for _, payload in pack_identity(identity))
+    return sum(len(payload) + CHUNK_FRAME_BYTES for _, payload in pack_identity(identity))
