@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-_COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)  # of the quintic that draws them towards 1
+_COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)  # draw singular values to 1
 _ROUNDS: Final = 5
 MOMENTUM: Final = 0.9
 
