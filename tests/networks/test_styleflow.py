@@ -93,6 +93,17 @@ def test_fixed_steps_do_not_mix_samples() -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_one_latent_serves_all_targets(solver: Solver) -> None:
+    flow, ws = small_flow(solver), latents()[:1]
+    source, target = torch.tensor([[4.0, -2.0]]), torch.tensor([[9.0, 1.0], [-14.0, 6.0]])
+    found = flow.turn(ws, source, target)
+    wanted = flow.turn(ws.expand(2, -1, -1), source.expand(2, -1), target)
+    assert not wanted[0].allclose(wanted[1])
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+
+
+@torch.inference_mode()
 def test_fixed_steps_approach_the_adaptive_solution() -> None:
     conditions = torch.tensor([[10.0, -5.0], [-20.0, 3.0]])
     exact = small_flow("dopri5", tolerance=1e-9).double()(latents().double(), conditions.double())

@@ -31,6 +31,23 @@ def test_a_stretched_flow_does_for_a_degree_what_it_did_for_more() -> None:
     assert not wanted.allclose(random_flow().turn(ws, source, target))
 
 
+def test_one_latent_serves_all_targets() -> None:
+    flow, ws = random_flow(), torch.randn(1, 4, 16)
+    source, target = torch.randn(1, 2) * 10, torch.randn(3, 2) * 10
+    wanted = flow.turn(ws.expand(3, -1, -1), source.expand(3, -1), target)
+    assert not wanted[0].allclose(wanted[1])
+    torch.testing.assert_close(flow.turn(ws, source, target), wanted)
+
+
+def test_the_flow_undoes_itself() -> None:
+    flow, ws = random_flow(), torch.randn(2, 4, 16)
+    degrees = torch.randn(2, 2) * 10
+    turned = flow.turn(ws, degrees, degrees + 5)
+    assert float((turned - ws)[:, :2].abs().max()) > 0.01
+    torch.testing.assert_close(turned[:, 2:], ws[:, 2:])
+    torch.testing.assert_close(flow.turn(ws, degrees, degrees), ws, rtol=0, atol=1e-3)
+
+
 @pytest.fixture
 def some_angles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(degrees, "ANGLES", ((-15.0, 15.0), (-10.0, 10.0)))

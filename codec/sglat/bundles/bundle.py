@@ -37,7 +37,8 @@ class PoseTurner(Protocol):
     """Turns a head by editing W+ rows."""
 
     def turn(self, ws: Tensor, source_degrees: Tensor, target_degrees: Tensor) -> Tensor:
-        """Return latents `[N, L, D]` turned from one yaw and pitch `[N, 2]` to another."""
+        """Return latents `[N, L, D]` turned from one yaw and pitch `[N, 2]` to another; one latent
+        and its own yaw and pitch serve N targets."""
 
 
 class Bundle:

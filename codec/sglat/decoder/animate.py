@@ -85,9 +85,7 @@ def animate(
     Returns:
         One `[N, C]` per StyleSpace layer.
     """
-    count = len(motion)
-    ws = person.ws[None].expand(count, -1, -1)
-    source = person.neutral[None, :FIRST_CONTROL].expand(count, -1)
-    turned = pose_flow.turn(ws, source, motion[:, :FIRST_CONTROL])
+    source = person.neutral[None, :FIRST_CONTROL]  # what the person has, is found once for all
+    turned = pose_flow.turn(person.ws[None], source, motion[:, :FIRST_CONTROL])
     offsets = motion[:, FIRST_CONTROL:] - person.neutral[FIRST_CONTROL:]
     return controls.apply(generator.styles(turned), offsets)

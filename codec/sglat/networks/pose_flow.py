@@ -17,6 +17,9 @@ _DEGREES = (
     20.0  # conditions enter the network as degrees / 20, about one standard deviation and a half
 )
 
+Modulation = tuple[Tensor, Tensor]
+"""Gate and shift of a layer's outputs, `[N, 1, O]`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoseFlowConfig:
@@ -44,9 +47,14 @@ class ConcatSquash(nn.Module):
         self.gate = nn.Linear(context, outputs)
         self.shift = nn.Linear(context, outputs, bias=False)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        y: Tensor = self.linear(x) * torch.sigmoid(self.gate(context)) + self.shift(context)
-        return y
+    def modulation(self, context: Tensor) -> Modulation:
+        """Return the gate and the shift of time and conditions, `[..., 3]`."""
+        return torch.sigmoid(self.gate(context)), self.shift(context)
+
+    def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
+        """Map `[..., I]` to `[..., O]`."""
+        gate, shift = modulation
+        return torch.addcmul(shift, self.linear(x), gate)
 
 
 class PoseFlow(nn.Module):
@@ -61,40 +69,55 @@ class PoseFlow(nn.Module):
         for tensor in last.parameters():  # starts as the identity
             nn.init.zeros_(tensor)
 
-    def _velocity(self, time: float, x: Tensor, conditions: Tensor) -> Tensor:
-        context = torch.cat([torch.full_like(conditions[..., :1], time), conditions], -1)
-        for index, layer in enumerate(self.layers):
-            x = layer(x, context)
-            if index + 1 < len(self.layers):
-                x = torch.tanh(x)
+    def _integrate(self, x: Tensor, conditions: Tensor, *, backward: bool) -> Tensor:
+        """Flow rows `[N, R, D]` from time 0 to 1, or backward, under `[N, 2]`."""
+        moments = 2 * self.config.steps + 1  # each step looks at its begin, middle and end
+        times = torch.linspace(0, 1, moments, dtype=x.dtype, device=x.device)
+        if backward:
+            times = times.flip(0)
+        modulations = self._modulations(times, conditions)
+        step = (-1 if backward else 1) / self.config.steps
+        for at in range(0, moments - 1, 2):
+            begin, middle, end = modulations[at : at + 3]
+            k1 = self._velocity(x, begin)
+            k2 = self._velocity(x + step / 2 * k1, middle)
+            k3 = self._velocity(x + step / 2 * k2, middle)
+            k4 = self._velocity(x + step * k3, end)
+            x = x + step / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
         return x
 
-    def _integrate(self, x: Tensor, conditions: Tensor, start: float, end: float) -> Tensor:
-        step = (end - start) / self.config.steps
-        for index in range(self.config.steps):
-            time = start + index * step
-            k1 = self._velocity(time, x, conditions)
-            k2 = self._velocity(time + step / 2, x + step / 2 * k1, conditions)
-            k3 = self._velocity(time + step / 2, x + step / 2 * k2, conditions)
-            k4 = self._velocity(time + step, x + step * k3, conditions)
-            x = x + step / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    def _modulations(self, times: Tensor, conditions: Tensor) -> list[list[Modulation]]:
+        """Return each layer's modulation at every time `[S]` under conditions `[N, 2]`."""
+        context = torch.cat(
+            [
+                times[:, None, None].expand(-1, len(conditions), 1),
+                conditions.expand(len(times), -1, -1),
+            ],
+            -1,
+        )[:, :, None]
+        layers = [layer.modulation(context) for layer in self.layers]  # type: ignore[operator]
+        return [[(gate[at], shift[at]) for gate, shift in layers] for at in range(len(times))]
+
+    def _velocity(self, x: Tensor, modulations: list[Modulation]) -> Tensor:
+        for index, (layer, modulation) in enumerate(zip(self.layers, modulations, strict=True)):
+            x = layer(x, modulation) if index == 0 else layer(torch.tanh(x), modulation)
         return x
 
     def turn(self, ws: Tensor, source_degrees: Tensor, target_degrees: Tensor) -> Tensor:
         """Return the latents with the head turned.
 
         Args:
-            ws: W+ latents, `[N, L, D]`.
-            source_degrees: yaw and pitch the latents have, `[N, 2]`.
+            ws: W+ latents, `[N, L, D]`; one, `[1, L, D]`, is turned to every target.
+            source_degrees: yaw and pitch the latents have, `[N, 2]`, or `[1, 2]` of one latent.
             target_degrees: yaw and pitch wanted, `[N, 2]`; differentiable.
 
         Returns:
             Latents `[N, L, D]`; only the first `config.rows` rows differ.
         """
         rows = self.config.rows
-        moving = ws[:, :rows]
-        source = (source_degrees / _DEGREES)[:, None].expand(-1, rows, -1)
-        target = (target_degrees / _DEGREES)[:, None].expand(-1, rows, -1)
-        upright = self._integrate(moving, source, 0.0, 1.0)
-        turned = self._integrate(upright, target, 1.0, 0.0)
-        return torch.cat([turned, ws[:, rows:]], dim=1)
+        count = len(target_degrees)
+        upright = self._integrate(ws[:, :rows], source_degrees / _DEGREES, backward=False)
+        turned = self._integrate(
+            upright.expand(count, -1, -1), target_degrees / _DEGREES, backward=True
+        )
+        return torch.cat([turned, ws[:, rows:].expand(count, -1, -1)], dim=1)

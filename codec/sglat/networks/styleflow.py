@@ -139,21 +139,22 @@ class StyleFlow(nn.Module):
         """Return latents whose rows have other conditions; the other rows stay as they are.
 
         Args:
-            ws: `[N, L, D]`.
-            source: conditions the latents have, `[N, K]`.
+            ws: `[N, L, D]`; one, `[1, L, D]`, is edited for every target.
+            source: conditions the latents have, `[N, K]`, or `[1, K]` of one latent.
             target: conditions wanted, `[N, K]`; differentiable.
             rows: first row and one after the last.
         """
         first, end = rows
-        moved = self.inverse(self(ws[:, first:end], source), target)
+        z, ws = (x.expand(len(target), -1, -1) for x in (self(ws[:, first:end], source), ws))
+        moved = self.inverse(z, target)
         return torch.cat([ws[:, :first], moved, ws[:, end:]], dim=1)
 
     def turn(self, ws: Tensor, source_degrees: Tensor, target_degrees: Tensor) -> Tensor:
         """Return the latents with the head turned; only the pose rows differ.
 
         Args:
-            ws: `[N, L, D]`.
-            source_degrees: yaw and pitch the latents have, `[N, 2]`.
+            ws: `[N, L, D]`; one, `[1, L, D]`, is turned to every target.
+            source_degrees: yaw and pitch the latents have, `[N, 2]`, or `[1, 2]` of one latent.
             target_degrees: yaw and pitch wanted, `[N, 2]`; differentiable.
         """
         source, target = self.with_pose(source_degrees), self.with_pose(target_degrees)
