@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 SIGNATURE = bytes.fromhex("89 53 47 4C 0D 0A 1A 0A")
-READS = (1, 0)  # the newest read version this decoder knows
+READS = (1, 1)  # the newest read version this decoder knows
 
 # 2: type -> (flags, payload cap, may occur once)
 CHUNKS = {
@@ -645,7 +645,7 @@ def _read_entry(fields: Fields, head: Header) -> Entry:
         return Entry(
             0, "", (head.num_ws, head.w_dim), (step,), np.int64(head.num_ws * head.w_dim), weights
         )
-    if kind > 4:
+    if kind > 5:
         raise SglatError("bad-layer", f"kind {kind} of a layer entry")
     name = fields.text(1, 128, "bad-layer")
     axes = fields.u8()
@@ -664,10 +664,52 @@ def _read_entry(fields: Fields, head: Header) -> Entry:
             raise SglatError("bad-layer", f"rank {rank} of shape {shape}")
         steps = fields.step(), fields.step()
         return Entry(1, name, shape, steps, np.int64(rank * (shape[0] + rest)), rank)
+    if kind == 5:
+        return _read_spectral(fields, name, shape)
     if kind == 4:
         return _read_sparse(fields, name, shape, size)
     step = fields.step()
     return Entry(kind, name, shape, (step,), np.int64(shape[0] if kind == 2 else size))
+
+
+def _read_spectral(fields: Fields, name: str, shape: tuple[int, ...]) -> Entry:
+    rank = fields.varint()
+    rest = 1
+    for length in shape[1:]:
+        rest *= length
+    if not 1 <= rank <= min(shape[0], rest):
+        raise SglatError("bad-layer", f"rank {rank} of shape {shape}")
+    left, base = fields.step(), fields.step()
+    if len(shape) != 4 or shape[2] * shape[3] > 64:
+        raise SglatError("bad-layer", f"a spectrum of the shape {shape}")
+    shares = [fields.varint() for _ in range(shape[2] * shape[3])]
+    if min(shares) < 1 or max(shares) > 16383:
+        raise SglatError("bad-layer", "the step of a frequency")
+    steps = left, *(base * np.float32(m) / np.float32(16) for m in shares)
+    return Entry(5, name, shape, steps, np.int64(rank * (shape[0] + rest)), rank)
+
+
+def weight_change(entry: Entry) -> np.ndarray:
+    """Return what a low-rank or spectral entry adds to its weight (6.2), float64."""
+    rank, outputs = entry.extra, entry.shape[0]
+    left = entry.integers[: rank * outputs].reshape(rank, outputs).T * np.float64(entry.steps[0])
+    right = entry.integers[rank * outputs :].astype(np.float64)
+    if entry.kind == 1:
+        return (left @ (right.reshape(rank, -1) * entry.steps[1])).reshape(entry.shape)
+    inputs, height, width = entry.shape[1:]
+    spectrum = right.reshape(height, width, rank, inputs)
+    filters = np.zeros((rank, inputs, height, width))
+    for u in range(height):
+        for v in range(width):
+            wave = np.outer(_cosine(height, u), _cosine(width, v))
+            step = np.float64(entry.steps[1 + u * width + v])
+            filters += spectrum[u, v][:, :, None, None] * step * wave
+    return (left @ filters.reshape(rank, -1)).reshape(entry.shape)
+
+
+def _cosine(n: int, k: int) -> np.ndarray:
+    places = np.arange(n)
+    return np.cos(np.pi * k * (2 * places + 1) / (2 * n)) * np.sqrt((1 if k == 0 else 2) / n)
 
 
 def _read_sparse(fields: Fields, name: str, shape: tuple[int, ...], size: int) -> Entry:

@@ -38,6 +38,7 @@ from vector_tools import (
     plac,
     shape,
     sparse,
+    spectral,
     svarint,
     text,
     varint,
@@ -220,6 +221,24 @@ def identity_layers() -> Vector:
         maker.group(wave(2)).index(),
         "a refined latent and every kind of weight delta",
         layers=layers,
+    )
+
+
+@vector(VALID)
+def spectral_layers() -> Vector:
+    square = [(-1) ** i * (i % 7) for i in range(2 * (3 + 9 * 2))]
+    flat = [5, -6, 1, 0, 2, -3, 0, 40]
+    entries = [
+        spectral("conv1.weight", (3, 2, 3, 3), 2, [16, 17, 40, 16, 80, 99, 128, 129, 16383]),
+        spectral("conv2.weight", (2, 2, 1, 3), 1, [16, 1, 300]),
+    ]
+    body = layer(entries, square + flat)
+    maker = Maker().add("HEAD", head((1, 1, 1, 1))).add("IDEN", iden())
+    maker.add("LAYR", varint(1) + body)
+    return whole(
+        maker.group(wave(2)).index(),
+        "weight deltas whose filters are given by their cosine transform",
+        layers=[[ROWS.ravel()], [square, flat]],
     )
 
 
@@ -535,8 +554,8 @@ def cut_between_chunks() -> Vector:
 
 
 @vector(INVALID)
-def newer_version() -> Vector:
-    return with_head("unsupported-version", "needs a reader of 1.1", (1, 1, 1, 1))
+def newer_minor() -> Vector:
+    return with_head("unsupported-version", "needs a reader of 1.255", (1, 255, 1, 255))
 
 
 @vector(INVALID)
@@ -883,6 +902,41 @@ def model_weight() -> Vector:
 @vector(INVALID)
 def layer_kind() -> Vector:
     return with_layer("bad-layer", "kind 5", varint(1) + varint(1) + b"\5" + bytes(40))
+
+
+@vector(INVALID)
+def layer_later_kind() -> Vector:
+    return with_layer("bad-layer", "kind 6", varint(1) + varint(1) + b"\6" + bytes(40))
+
+
+@vector(INVALID)
+def spectral_axes() -> Vector:
+    body = layer([spectral("w", (2, 3, 3), 1, [16] * 3)], [0] * 11)
+    return with_layer("bad-layer", "a spectrum of three axes", varint(1) + body)
+
+
+@vector(INVALID)
+def spectral_places() -> Vector:
+    body = layer([spectral("w", (2, 1, 13, 5), 1, [16] * 65)], [0] * 67)
+    return with_layer("bad-layer", "a filter of 65 places", varint(1) + body)
+
+
+@vector(INVALID)
+def spectral_step() -> Vector:
+    body = layer([spectral("w", (2, 1, 1, 2), 1, [16, 0])], [0] * 4)
+    return with_layer("bad-layer", "a frequency with a step of 0", varint(1) + body)
+
+
+@vector(INVALID)
+def spectral_long_step() -> Vector:
+    body = layer([spectral("w", (2, 1, 1, 2), 1, [16, 1 << 14])], [0] * 4)
+    return with_layer("bad-layer", "a frequency with a step of 16384 sixteenths", varint(1) + body)
+
+
+@vector(INVALID)
+def spectral_rank() -> Vector:
+    body = layer([spectral("w", (2, 1, 3, 3), 3, [16] * 9)], [0] * 33)
+    return with_layer("bad-layer", "a spectrum of rank 3 for 2 outputs", varint(1) + body)
 
 
 @vector(INVALID)

@@ -235,6 +235,14 @@ def low_rank(
     return b"\1" + text(name) + shape(*axes) + varint(rank) + f32(left, right)
 
 
+def spectral(
+    name: str, axes: tuple[int, ...], rank: int, shares: list[int], base: float = 0.25
+) -> bytes:
+    """Return the fields of a spectral entry."""
+    front = b"\5" + text(name) + shape(*axes) + varint(rank) + f32(0.5, base)
+    return front + b"".join(varint(share) for share in shares)
+
+
 def gain(name: str, axes: tuple[int, ...], step: float = 0.5) -> bytes:
     """Return the fields of a gain entry."""
     return b"\2" + text(name) + shape(*axes) + f32(step)

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from sglat.bitstream.edits import swap
 from sglat.bitstream.identity import (
     identity_hash,
     pack_identity,
+    pack_layer,
     pack_layer_body,
     unpack_base,
     unpack_layer,
     unpack_layer_body,
 )
 from sglat.bitstream.latent import choose_weights, fit_latent, predict_rows, residual_rows
+from sglat.bitstream.reader import Reader
 from sglat.bitstream.records import (
     DeltaLayer,
     DenseDelta,
+    Header,
     Identity,
     LatentLayer,
     LowRankDelta,
     QuantizedTensor,
     SparseDelta,
+    SpectralDelta,
+    cosines,
 )
 from sglat.bitstream.values import Cursor
+from sglat.bitstream.writer import Writer
 from sglat.errors import FormatError
-from tests.bitstream.samples import NUM_WS, W_DIM, sample_identity, tensor
+from tests.bitstream.samples import (
+    NUM_WS,
+    W_DIM,
+    sample_header,
+    sample_identity,
+    sample_motion,
+    tensor,
+)
 
 SHAPE = (NUM_WS, W_DIM)
 
@@ -135,7 +153,7 @@ STEP = b"\0\0\0\x3f"
     [
         ("bad-layer", b"\0"),
         ("bad-layer", b"\x02" + 2 * (b"\0" + STEP + bytes(4)) + bytes(10)),
-        ("bad-layer", b"\x01\x05"),
+        ("bad-layer", b"\x01\x06"),
         ("bad-layer", b"\x01\0" + STEP + b"\x01\0\0\0\0\x10"),
         ("bad-layer", b"\x01\0" + STEP + b"\0\x11\0\0\0\x10"),
         ("bad-layer", b"\x01\x03\0"),
@@ -177,3 +195,92 @@ def test_a_layer_out_of_sequence_is_refused() -> None:
     payload = pack_identity(sample_identity(np.random.default_rng(0)))[1][1]
     with pytest.raises(FormatError, match="bad-order"):
         unpack_layer(payload, 2, SHAPE)
+
+
+def spectral(rng: np.random.Generator, **changes: Any) -> SpectralDelta:
+    values = {
+        "name": "conv.weight", "shape": (6, 4, 3, 3), "left": tensor(rng, 6, 2),
+        "right": rng.integers(-3, 4, (9, 2, 4)).astype(np.int32), "base_step": 0.125,
+        "sixteenths": np.array([16, 20, 40, 20, 80, 90, 40, 90, 700], np.int32),
+    }  # fmt: skip
+    return SpectralDelta(**(values | changes))
+
+
+def test_a_spectral_delta_comes_back() -> None:
+    delta = spectral(np.random.default_rng(3))
+    payload = pack_layer(1, DeltaLayer(deltas=(delta, delta)))
+    layer = unpack_layer(payload, 1, (2, 4))
+    assert isinstance(layer, DeltaLayer) and len(layer.deltas) == 2
+    for found in layer.deltas:
+        assert isinstance(found, SpectralDelta)
+        assert (found.name, found.shape, found.base_step) == ("conv.weight", (6, 4, 3, 3), 0.125)
+        assert np.array_equal(found.left.values, delta.left.values)
+        assert np.array_equal(found.right, delta.right)
+        assert np.array_equal(found.sixteenths, delta.sixteenths)
+
+
+def test_a_flat_spectrum_is_a_filter_of_equal_places() -> None:
+    right = np.zeros((9, 2, 4), np.int32)
+    right[0, 0, 1] = 3
+    left, filters = spectral(np.random.default_rng(0), right=right).dequantize()
+    assert left.shape == (6, 2)
+    wanted = np.zeros((2, 4, 9), np.float32)
+    wanted[0, 1] = 3 * 0.125 / 3  # the cosine of frequency 0 is 1/3 at all nine places
+    np.testing.assert_allclose(filters, wanted.reshape(2, -1), atol=1e-7)
+
+
+def test_the_transform_keeps_lengths() -> None:
+    for size in (1, 2, 3, 5):
+        np.testing.assert_allclose(cosines(size) @ cosines(size).T, np.eye(size), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sixteenths": np.full(8, 16, np.int32)},
+        {"sixteenths": np.array([0] + [16] * 8, np.int32)},
+        {"sixteenths": np.array([1 << 14] + [16] * 8, np.int32)},
+        {"right": np.zeros((9, 2, 5), np.int32)},
+        {"right": np.zeros((9, 3, 4), np.int32)},
+    ],
+)
+def test_a_spectral_delta_that_does_not_fit_is_not_written(changes: dict[str, Any]) -> None:
+    delta = spectral(np.random.default_rng(0), **changes)
+    with pytest.raises(FormatError, match="bad-layer"):
+        pack_layer_body(DeltaLayer(deltas=(delta,)))
+
+
+def with_spectral(header: Header) -> bytes:
+    rng = np.random.default_rng(0)
+    person = sample_identity(rng)
+    person = replace(person, layers=(*person.layers, DeltaLayer(deltas=(spectral(rng),))))
+    out = io.BytesIO()
+    writer = Writer(out, header)
+    writer.put_identity(person)
+    writer.put_motion(sample_motion(rng, header, 3))
+    writer.close()
+    return out.getvalue()
+
+
+def test_a_spectral_delta_asks_for_a_newer_reader() -> None:
+    header = sample_header(frame_count=3)
+    with pytest.raises(FormatError, match="unsupported-version"):
+        with_spectral(header)
+    data = with_spectral(replace(header, read_version=(1, 1)))
+    assert Reader(io.BytesIO(data)).header.read_version == (1, 1)
+
+
+def test_a_swap_asks_for_the_newer_reader_of_both() -> None:
+    header = sample_header(frame_count=3)
+    newer = io.BytesIO(with_spectral(replace(header, read_version=(1, 1))))
+    older = io.BytesIO()
+    writer = Writer(older, header)
+    rng = np.random.default_rng(1)
+    writer.put_identity(sample_identity(rng))
+    writer.put_motion(sample_motion(rng, header, 3))
+    writer.close()
+    older.seek(0)
+    out = io.BytesIO()
+    swap(older, newer, out)
+    out.seek(0)
+    assert Reader(out).header.read_version == (1, 1)

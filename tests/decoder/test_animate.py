@@ -14,6 +14,7 @@ from sglat.bitstream.records import (
     LowRankDelta,
     QuantizedTensor,
     SparseDelta,
+    SpectralDelta,
 )
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.animate import Person, animate, person_of, retarget
@@ -131,6 +132,22 @@ def test_deltas_apply_in_order_to_a_copy(bundle: Bundle) -> None:
     assert torch.allclose(tuned.layers[0].weight, expected)
     assert torch.allclose(tuned.layers[0].bias, bundle.generator.layers[0].bias + 0.5)
     assert torch.equal(weight, before)
+
+
+def test_a_spectral_delta_changes_a_weight_by_waves(bundle: Bundle) -> None:
+    weight = bundle.generator.layers[0].weight
+    before = weight.detach().clone()
+    outputs, inputs = before.shape[:2]
+    spectrum = np.zeros((9, 1, inputs), np.int32)
+    spectrum[1] = 4  # one swing from left to right: 1/√3 times (1, 0, -1) / √2
+    delta = SpectralDelta(
+        name="layers.0.weight", shape=(outputs, inputs, 3, 3), left=integers(np.ones((outputs, 1))),
+        right=spectrum, base_step=0.25, sixteenths=np.full(9, 32, np.int32),
+    )  # fmt: skip
+    tuned = tuned_generator(bundle.generator, [delta])
+    row = torch.tensor([1.0, 0.0, -1.0]) * (0.5 * 4 * 0.5 / 6**0.5)
+    expected = before + row.expand(outputs, inputs, 3, 3)
+    torch.testing.assert_close(tuned.layers[0].weight.detach(), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

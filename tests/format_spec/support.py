@@ -17,6 +17,7 @@ from sglat.bitstream.records import (
     LatentLayer,
     LowRankDelta,
     SparseDelta,
+    SpectralDelta,
     WeightDelta,
 )
 
@@ -97,6 +98,8 @@ def _delta_integers(delta: WeightDelta) -> list[int]:
     match delta:
         case LowRankDelta():
             parts = [delta.left.values.T, delta.right.values]
+        case SpectralDelta():
+            parts = [delta.left.values.T, delta.right]
         case GainDelta():
             parts = [delta.gains.values]
         case DenseDelta() | SparseDelta():

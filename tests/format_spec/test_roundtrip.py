@@ -26,9 +26,10 @@ from sglat.bitstream.records import (
     Placement,
     QuantizedTensor,
     SparseDelta,
+    SpectralDelta,
 )
 from sglat.bitstream.writer import Writer
-from tests.format_spec.support import codec_facts, reference_facts
+from tests.format_spec.support import codec_facts, reference, reference_facts
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -67,6 +68,14 @@ def identity(rng: np.random.Generator, num_ws: int, w_dim: int) -> Identity:
     indices = np.sort(rng.choice(60, size=int(rng.integers(1, 20)), replace=False)).astype(np.int64)
     makers = (
         lambda: LowRankDelta(name="a", shape=(6, 5, 2), left=tensor(6, 3), right=tensor(3, 10)),
+        lambda: SpectralDelta(
+            name="s",
+            shape=(4, 5, 3, 2),
+            left=tensor(4, 3),
+            right=integers(rng, 6, 3, 5),
+            base_step=0.125,
+            sixteenths=rng.integers(1, 1 << 14, 6).astype(np.int32),
+        ),
         lambda: GainDelta(name="b", shape=(7, 3), gains=tensor(7)),
         lambda: DenseDelta(name="ü.bias", values=tensor(int(rng.integers(1, 3000)))),
         lambda: SparseDelta(name="d", shape=(12, 5), indices=indices, values=tensor(len(indices))),
@@ -76,7 +85,7 @@ def identity(rng: np.random.Generator, num_ws: int, w_dim: int) -> Identity:
         if rng.random() < 0.3:
             layers.append(LatentLayer(latent=tensor(num_ws, w_dim)))
         else:
-            chosen = rng.integers(0, 4, int(rng.integers(1, 4)))
+            chosen = rng.integers(0, len(makers), int(rng.integers(1, 4)))
             layers.append(DeltaLayer(deltas=tuple(makers[k]() for k in chosen)))
     neutral = rng.normal(size=34).astype(np.float16).astype(np.float32)
     return Identity(layers=tuple(layers), neutral=neutral)
@@ -110,6 +119,7 @@ def make_file(seed: int) -> tuple[bytes, dict[str, Any]]:
         start_ticks=0 if is_variable else int(rng.integers(-10000, 10000)),
         source_size=(640, 480) if is_placed else None,
         placement_steps=np.full(4, 0.5, np.float32) if is_placed else None,
+        read_version=(1, 1),
         model=motion_model(rng) if rng.random() < 0.5 else None,
     )
     pts = np.cumsum(rng.integers(1, 10**6, frames)) - 10**6 if is_variable else None
@@ -158,3 +168,31 @@ def test_reference_reads_what_the_codec_writes(seed: int) -> None:
     assert places == expected.pop("places")
     assert {key: found[key] for key in expected} == expected
     assert found == codec_facts(data) == codec_facts(data, is_batch=True)
+
+
+def test_weight_changes_are_those_of_the_reference_decoder() -> None:
+    rng = np.random.default_rng(5)
+    delta = SpectralDelta(
+        name="w", shape=(4, 5, 3, 2), left=QuantizedTensor(values=integers(rng, 4, 3), step=0.5),
+        right=rng.integers(-9, 10, (6, 3, 5)).astype(np.int32), base_step=0.0371,
+        sixteenths=rng.integers(1, 999, 6).astype(np.int32),
+    )  # fmt: skip
+    header = Header(
+        decoder_id=bytes(32), bundle="random", resolution=128, num_ws=1, w_dim=1,
+        motion_steps=np.ones(34, np.float32), time_base=Fraction(1, 25), frame_ticks=1,
+        read_version=(1, 1),
+    )  # fmt: skip
+    latent = LatentLayer(latent=QuantizedTensor(values=np.ones((1, 1), np.int32), step=1.0))
+    person = Identity(
+        layers=(latent, DeltaLayer(deltas=(delta,))), neutral=np.zeros(34, np.float32)
+    )
+    out = io.BytesIO()
+    writer = Writer(out, header)
+    writer.put_identity(person)
+    writer.close()
+    entry = reference.decode(out.getvalue()).layers[1][0]
+    left, right = delta.dequantize()
+    wanted = reference.weight_change(entry)
+    found = (left.astype(np.float64) @ right.astype(np.float64)).reshape(4, 5, 3, 2)
+    assert np.abs(wanted).max() > 0.01
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 MAJOR: Final = 1
-MINOR: Final = 0
+MINOR: Final = 1
 VERSION: Final = (MAJOR, MINOR)
+FIRST_VERSION: Final = (1, 0)
+SPECTRAL_VERSION: Final = (1, 1)
+"""Read version of files with spectral weight deltas."""
 
 SIGNATURE: Final = b"\x89SGL\r\n\x1a\n"
 CHUNK_HEAD_BYTES: Final = 8  # type 4, flags 1, length 3
@@ -67,6 +70,8 @@ LAYER_VALUES_PER_BYTE: Final = 512  # … and for each byte of its stream: a bom
 MAX_IDENTITY_VALUES: Final = 1 << 24  # of all layers together: 64 MB once decoded
 MAX_LAYER_ENTRIES: Final = 4096
 MAX_AXES: Final = 4
+MAX_FREQUENCIES: Final = 64  # places of one filter of spectral weight deltas
+MAX_SIXTEENTHS: Final = (1 << 14) - 1
 MAX_TENSOR: Final = 1 << 26
 MAX_NAME_BYTES: Final = 128
 MAX_PACKETS: Final = 4096

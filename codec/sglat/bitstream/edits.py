@@ -135,6 +135,11 @@ def check_same_decoder(one: Header, other: Header) -> None:
         raise BundleMismatchError("decoder-mismatch", f"expected {sizes[0]}, found {sizes[1]}")
 
 
+def _readable_like(header: Header, other: Header) -> Header:
+    """Return a header that asks for a reader who can read both files."""
+    return replace(header, read_version=max(header.read_version, other.read_version))
+
+
 def swap(motion: BinaryIO, identity: BinaryIO, out: BinaryIO) -> None:
     """Write one file's motion with another file's identity; motion bytes are copied verbatim.
 
@@ -146,7 +151,7 @@ def swap(motion: BinaryIO, identity: BinaryIO, out: BinaryIO) -> None:
     check_same_decoder(body.header, look.header)
     if not any(chunk.type in IDENTITY_CHUNKS for chunk in look.preamble):
         raise FormatError("no-identity", "expected IDEN or IREF in the identity file")
-    muxer = Muxer(out, body.header)
+    muxer = Muxer(out, _readable_like(body.header, look.header))
     _put(muxer, [chunk for chunk in look.preamble if chunk.type in LOOK_CHUNKS])
     if look.payload("PROV") is None and (mark := body.payload("PROV")) is not None:
         # The mark of synthetic media stays; the other person's consent does not carry over.
@@ -230,7 +235,7 @@ def attach(file: BinaryIO, identity: BinaryIO, out: BinaryIO) -> None:
     expected, found = source.identity_sha256() or b"", look.identity_sha256() or b""
     if expected != found:
         raise FormatError("identity-mismatch", f"expected {expected.hex()}, found {found.hex()}")
-    muxer = Muxer(out, source.header)
+    muxer = Muxer(out, _readable_like(source.header, look.header))
     _put(muxer, [chunk for chunk in look.preamble if chunk.type in ("IDEN", "LAYR")])
     _put(muxer, [chunk for chunk in source.preamble if chunk.type != "IREF"])
     _copy_body(source, muxer)

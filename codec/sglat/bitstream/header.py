@@ -8,7 +8,6 @@ from typing import Any, Final
 import numpy as np
 
 from sglat.bitstream.constants import (
-    MAJOR,
     MAX_FRAMES,
     MAX_NUM_WS,
     MAX_RESOLUTION,
@@ -16,7 +15,6 @@ from sglat.bitstream.constants import (
     MAX_TICKS,
     MAX_TIME_BASE,
     MAX_W_DIM,
-    MINOR,
     VERSION,
 )
 from sglat.bitstream.fields import Fields
@@ -26,7 +24,6 @@ from sglat.bitstream.values import pack_map, unpack_map
 from sglat.errors import FormatError
 
 VERSION_BYTES: Final = 4
-LEAST_READER: Final = (1, 0)
 
 
 def pack_steps(steps: Float32, channels: int) -> bytes:
@@ -80,7 +77,7 @@ def pack_header(header: Header) -> bytes:
         if not values[key]:
             del values[key]
     values.update({key: value for key, value in header.extra.items() if key not in values})
-    payload = bytes((MAJOR, MINOR, *LEAST_READER)) + pack_map(values)
+    payload = bytes((*header.read_version, *header.read_version)) + pack_map(values)
     unpack_header(payload)  # one set of checks for both directions
     return payload
 
@@ -118,6 +115,7 @@ def unpack_header(payload: bytes, *, offset: int | None = None) -> Header:
     return Header(
         decoder_id=fields.data("decoder", 32),
         bundle=fields.text("bundle", 64, min_bytes=1),
+        read_version=needed,
         resolution=size[0],
         num_ws=size[1],
         w_dim=size[2],

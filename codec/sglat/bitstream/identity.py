@@ -27,6 +27,7 @@ from sglat.bitstream.records import (
     LowRankDelta,
     QuantizedTensor,
     SparseDelta,
+    SpectralDelta,
     WeightDelta,
 )
 from sglat.bitstream.tables import scale_middle
@@ -36,7 +37,7 @@ from sglat.errors import FormatError
 Ints = NDArray[np.int64]
 Integers = NDArray[np.int64] | NDArray[np.int32]
 
-LATENT, LOW_RANK, GAIN, DENSE, SPARSE = range(5)
+LATENT, LOW_RANK, GAIN, DENSE, SPARSE, SPECTRAL = range(6)
 NEUTRAL_BYTES: Final = 2 * MOTION_CHANNELS
 HASH_BYTES: Final = 32
 MAX_HINT_BYTES: Final = 256
@@ -52,6 +53,7 @@ class _Entry:
     rank: int = 0
     steps: tuple[float, ...] = ()
     weights: tuple[int, ...] = ()
+    sixteenths: tuple[int, ...] = ()
     indices: Ints | None = None
 
     @property
@@ -59,6 +61,9 @@ class _Entry:
         """Shapes of its arrays as they stand in the stream."""
         if self.kind == LOW_RANK:
             return (self.rank, self.shape[0]), (self.rank, prod(self.shape[1:]))
+        if self.kind == SPECTRAL:
+            frequencies = prod(self.shape[2:])
+            return (self.rank, self.shape[0]), (frequencies, self.rank, self.shape[1])
         if self.kind == GAIN:
             return (self.shape[:1],)
         if self.kind == SPARSE and self.indices is not None:
@@ -103,6 +108,13 @@ def pack_base(identity: Identity) -> bytes:
 def pack_layer(number: int, layer: LatentLayer | DeltaLayer) -> bytes:
     """Return a LAYR payload."""
     return pack_varint(number) + pack_layer_body(layer)
+
+
+def needed_version(identity: Identity) -> tuple[int, int]:
+    """Return the least version of the format that a reader of an identity must know."""
+    deltas = (layer.deltas for layer in identity.layers if isinstance(layer, DeltaLayer))
+    has_spectral = any(isinstance(delta, SpectralDelta) for part in deltas for delta in part)
+    return k.SPECTRAL_VERSION if has_spectral else k.FIRST_VERSION
 
 
 def pack_identity(identity: Identity) -> list[tuple[str, bytes]]:
@@ -199,6 +211,12 @@ def _delta_entry(delta: WeightDelta) -> tuple[_Entry, list[Ints]]:
         rank = right.shape[0]
         entry = _Entry(kind=LOW_RANK, name=delta.name, shape=delta.shape, rank=rank, steps=steps)
         arrays = [left.T.astype(np.int64), right.astype(np.int64)]
+    elif isinstance(delta, SpectralDelta):
+        entry = _Entry(
+            kind=SPECTRAL, name=delta.name, shape=delta.shape, rank=delta.left.values.shape[1],
+            steps=(delta.left.step, delta.base_step), sixteenths=tuple(delta.sixteenths.tolist()),
+        )  # fmt: skip
+        arrays = [delta.left.values.T.astype(np.int64), delta.right.astype(np.int64)]
     elif isinstance(delta, GainDelta):
         entry = _Entry(kind=GAIN, name=delta.name, shape=delta.shape, steps=(delta.gains.step,))
         arrays = [delta.gains.values.astype(np.int64)]
@@ -215,6 +233,9 @@ def _delta_entry(delta: WeightDelta) -> tuple[_Entry, list[Ints]]:
             indices=delta.indices.astype(np.int64),
         )
         arrays = [delta.values.values.astype(np.int64)]
+    if isinstance(delta, SpectralDelta) and delta.sixteenths.shape != (prod(delta.shape[2:]),):
+        found = delta.sixteenths.shape
+        raise FormatError("bad-layer", f"{delta.name} expected a step a frequency, found {found}")
     found = tuple(array.shape for array in arrays)
     if found != entry.parts:
         raise FormatError("bad-layer", f"{delta.name} expected {entry.parts}, found {found}")
@@ -226,11 +247,12 @@ def _pack_entry(entry: _Entry) -> bytes:
         return bytes((LATENT,)) + pack_step(entry.steps[0]) + bytes(entry.weights)
     out = bytes((entry.kind,)) + pack_text(entry.name) + bytes((len(entry.shape),))
     out += b"".join(pack_varint(side) for side in entry.shape)
-    if entry.kind == LOW_RANK:
+    if entry.kind in (LOW_RANK, SPECTRAL):
         out += pack_varint(entry.rank)
     if entry.kind == SPARSE and entry.indices is not None:
         out += pack_varint(len(entry.indices))
     out += b"".join(pack_step(step) for step in entry.steps)
+    out += b"".join(pack_varint(share) for share in entry.sixteenths)
     if entry.kind == SPARSE and entry.indices is not None:
         gaps = np.diff(entry.indices, prepend=-1) - 1
         if gaps.size and gaps.min() < 0:
@@ -251,16 +273,19 @@ def _read_entry(cursor: Cursor, latent_shape: tuple[int, int]) -> _Entry:
         if weights[0] != 0 or max(weights) > 16:
             raise cursor.error("bad-layer", f"expected row weights 0, 0 to 16, found {weights}")
         return _Entry(kind=kind, shape=latent_shape, steps=(step,), weights=weights)
-    if kind > SPARSE:
-        raise cursor.error("bad-layer", f"expected an entry of kind 0 to {SPARSE}, found {kind}")
+    if kind > SPECTRAL:
+        raise cursor.error("bad-layer", f"expected an entry of kind 0 to {SPECTRAL}, found {kind}")
     name = cursor.text(k.MAX_NAME_BYTES, min_bytes=1, code="bad-layer")
     shape = _read_shape(cursor)
-    if kind == LOW_RANK:
+    if kind in (LOW_RANK, SPECTRAL):
         rank, highest = cursor.varint(), min(shape[0], prod(shape[1:]))
         if not 1 <= rank <= highest:
             raise cursor.error("bad-layer", f"expected a rank of 1 to {highest}, found {rank}")
         steps = (cursor.step(), cursor.step())
-        return _Entry(kind=kind, name=name, shape=shape, rank=rank, steps=steps)
+        sixteenths = _read_sixteenths(cursor, shape) if kind == SPECTRAL else ()
+        return _Entry(
+            kind=kind, name=name, shape=shape, rank=rank, steps=steps, sixteenths=sixteenths
+        )
     if kind == SPARSE:
         count = cursor.varint()
         steps_ = (cursor.step(),)
@@ -277,6 +302,20 @@ def _read_shape(cursor: Cursor) -> tuple[int, ...]:
     if min(shape) < 1 or prod(shape) > k.MAX_TENSOR:
         raise cursor.error("bad-layer", f"expected at most {k.MAX_TENSOR} weights, found {shape}")
     return shape
+
+
+def _read_sixteenths(cursor: Cursor, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) != k.MAX_AXES or prod(shape[2:]) > k.MAX_FREQUENCIES:
+        raise cursor.error(
+            "bad-layer",
+            f"expected filters of at most {k.MAX_FREQUENCIES} places, found the shape {shape}",
+        )
+    shares = tuple(cursor.varint() for _ in range(prod(shape[2:])))
+    if not 1 <= min(shares) <= max(shares) <= k.MAX_SIXTEENTHS:
+        raise cursor.error(
+            "bad-layer", f"expected sixteenths of 1 to {k.MAX_SIXTEENTHS}, found {shares}"
+        )
+    return shares
 
 
 def _read_gaps(cursor: Cursor, count: int, size: int) -> Ints:
@@ -373,6 +412,16 @@ def _delta(entry: _Entry, arrays: Sequence[Int32]) -> WeightDelta:
         left = _tensor(arrays[0].T, entry.steps[0])
         right = _tensor(arrays[1], entry.steps[1])
         return LowRankDelta(name=entry.name, shape=entry.shape, left=left, right=right)
+    if entry.kind == SPECTRAL:
+        outputs, inputs, height, width = entry.shape
+        return SpectralDelta(
+            name=entry.name,
+            shape=(outputs, inputs, height, width),
+            left=_tensor(arrays[0].T, entry.steps[0]),
+            right=arrays[1].astype(np.int32, copy=False),
+            base_step=entry.steps[1],
+            sixteenths=np.array(entry.sixteenths, np.int32),
+        )
     if entry.kind == GAIN:
         return GainDelta(name=entry.name, shape=entry.shape, gains=first)
     if entry.kind == SPARSE and entry.indices is not None:

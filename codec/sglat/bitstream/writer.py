@@ -15,7 +15,7 @@ from sglat.bitstream import extras
 from sglat.bitstream.chunks import Chunk
 from sglat.bitstream.constants import MAX_GROUP_FRAMES, MAX_PACKETS
 from sglat.bitstream.group import join_motion, pack_motion, pack_placement, unpack_group_head
-from sglat.bitstream.identity import pack_identity, pack_neutral, pack_reference
+from sglat.bitstream.identity import needed_version, pack_identity, pack_neutral, pack_reference
 from sglat.bitstream.muxer import Muxer, atomic_file
 from sglat.bitstream.records import (
     AudioFormat,
@@ -73,6 +73,11 @@ class Writer:
         if shape != (self.header.num_ws, self.header.w_dim):
             expected = (self.header.num_ws, self.header.w_dim)
             raise FormatError("bad-layer", f"expected a latent of {expected}, found {shape}")
+        needed, promised = needed_version(identity), self.header.read_version
+        if needed > promised:
+            raise FormatError(
+                "unsupported-version", f"expected read version {needed} in HEAD, found {promised}"
+            )
         for type_, payload in pack_identity(identity):
             self._muxer.put(type_, payload)
 

@@ -20,6 +20,7 @@ from sglat.bitstream.records import (
     LowRankDelta,
     QuantizedTensor,
     SparseDelta,
+    SpectralDelta,
     WeightDelta,
 )
 from sglat.bundles.bundle import PoseTurner
@@ -90,6 +91,9 @@ def _apply(weights: dict[str, torch.nn.Parameter], delta: WeightDelta) -> None:
     match delta:
         case LowRankDelta():
             weight.add_((tensor(delta.left) @ tensor(delta.right)).view_as(weight))
+        case SpectralDelta():
+            left, right = (torch.from_numpy(part).to(weight) for part in delta.dequantize())
+            weight.add_((left @ right).view_as(weight))
         case GainDelta():
             weight.mul_((1 + tensor(delta.gains)).view(-1, *[1] * (weight.ndim - 1)))
         case DenseDelta():

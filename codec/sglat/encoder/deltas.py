@@ -1,5 +1,5 @@
 """Weight deltas in the form in which they are sent: gains, small dense tensors and low-rank
-factors.
+factors, whose right half is the cosine transform of filters.
 
 Tuning changes nothing else, so what is tuned is what is decoded. Quantization is part of the
 forward pass once steps are set; the gradient passes straight through it.
@@ -14,20 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sglat.bitstream.constants import CHUNK_FRAME_BYTES
+from sglat.bitstream.constants import CHUNK_FRAME_BYTES, MAX_SIXTEENTHS
 from sglat.bitstream.identity import pack_layer
 from sglat.bitstream.records import (
     DeltaLayer,
     DenseDelta,
     GainDelta,
-    LowRankDelta,
     QuantizedTensor,
+    SpectralDelta,
     WeightDelta,
+    cosines,
 )
 from sglat.networks.stylegan2 import Generator, StyledConv
 
 _MOST_GROWTHS = 10  # at once: some budgets are below what empty layers take
 _GAIN_LIMIT = 0.9  # 1 + gain stays positive
+_SIDE = 3  # of the filters
+_FREQUENCIES = _SIDE * _SIDE
+_BASIS = torch.from_numpy(np.kron(cosines(_SIDE), cosines(_SIDE)).astype(np.float32))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,24 +44,21 @@ class DeltaConfig:
 
 def delta_budget(identity_bytes: int) -> int:
     """Return the bytes left for weight deltas beside the latent layers."""
-    return max(500, int((identity_bytes - 3_200) * 0.97))
+    return max(500, int((identity_bytes - 3_200) * 0.995))
 
 
 def ranks_within(identity_bytes: int) -> tuple[int, ...]:
     """Return the low-rank chunks that pay at a budget: more bytes carry more directions.
 
-    Many directions in coarse steps beat few in fine ones until the steps get too coarse: at 64 kB
-    on d10, 8, 16 and 32 directions gave 28.0, 28.6 and 28.2 dB.
+    Many directions in coarse steps beat few in fine ones until the steps get too coarse.
     """
-    if identity_bytes >= 400_000:
-        return (16, 16, 32)
     if identity_bytes >= 160_000:
-        return (8, 8, 16)
+        return (16, 16, 32)
     if identity_bytes >= 48_000:
-        return (4, 4, 8)
+        return (8, 8, 16)
     if identity_bytes >= 20_000:
-        return (2, 2, 4)
-    return (1, 1) if identity_bytes >= 6_000 else (1,)
+        return (4, 4, 8)
+    return (2, 2) if identity_bytes >= 6_000 else (1,)
 
 
 class WeightDeltas(nn.Module):
@@ -80,28 +81,36 @@ class WeightDeltas(nn.Module):
             for index, layer in enumerate(generator.layers)
             if isinstance(layer, StyledConv)
         ]
+        self.basis = _BASIS.to(generator.const.device)
         self.values = nn.ParameterDict()
         for name, value in self.base.items():
             if name in self.convs:
                 self.values[_key(name, "gain")] = nn.Parameter(value.new_zeros(len(value)))
-                columns = value[0].numel()
                 for stage, rank in enumerate(config.ranks, 1):
                     # pointed along the gradient before the first step
                     left = value.new_zeros(len(value), rank)
+                    right = value.new_zeros(_FREQUENCIES, rank, value.shape[1])
                     self.values[_key(name, f"left{stage}")] = nn.Parameter(left)
-                    self.values[_key(name, f"right{stage}")] = nn.Parameter(
-                        value.new_zeros(rank, columns)
-                    )
+                    self.values[_key(name, f"right{stage}")] = nn.Parameter(right)
             else:
                 self.values[_key(name, "dense")] = nn.Parameter(torch.zeros_like(value))
         self.steps: dict[str, float] = {}
+        self.sixteenths: dict[str, list[int]] = {}
+        """Steps of a right factor's frequencies, in sixteenths of its step."""
+
+    def _step(self, key: str) -> Tensor:
+        """Return the quantizer step of a tensor, of each of its frequencies if it has any."""
+        step = torch.tensor(self.steps[key], device=self.values[key].device)
+        if key not in self.sixteenths:
+            return step
+        return step * torch.tensor(self.sixteenths[key], device=step.device)[:, None, None] / 16
 
     def quantized(self, key: str) -> Tensor:
         """Return a tensor as the decoder will see it; the gradient passes straight through."""
         value: Tensor = self.values[key]
-        step = self.steps.get(key)
-        if step is None:
+        if key not in self.steps:
             return value
+        step = self._step(key)
         rounded: Tensor = value + ((value / step).round() * step - value).detach()
         return rounded
 
@@ -120,7 +129,8 @@ class WeightDeltas(nn.Module):
             chunks = range(1, stages)
             if chunks:
                 left = torch.cat([self.quantized(_key(name, f"left{k}")) for k in chunks], 1)
-                right = torch.cat([self.quantized(_key(name, f"right{k}")) for k in chunks])
+                spectrum = [self.quantized(_key(name, f"right{k}")) for k in chunks]
+                right = torch.einsum("fri,ft->rit", torch.cat(spectrum, 1), self.basis).flatten(1)
                 weight = torch.addmm(weight.flatten(1), left, right).view(base.shape)
             result[name] = weight
         return result
@@ -143,18 +153,34 @@ class WeightDeltas(nn.Module):
                 start += rank
 
     @torch.no_grad()
+    def integers(self, key: str) -> Tensor:
+        """Return a tensor's integers; those of a direction that has no other half are zero."""
+        integers, other = self._rounded(key), _other_half(key)
+        if other is None:
+            return integers
+        half = self._rounded(other) != 0
+        is_used = half.any(0) if half.ndim == 2 else half.any(0).any(1)
+        kept: Tensor = integers * (is_used if integers.ndim == 2 else is_used[:, None])
+        return kept
+
+    def _rounded(self, key: str) -> Tensor:
+        rounded: Tensor = (self.values[key] / self._step(key)).round()
+        return rounded.to(torch.int32)
+
+    @torch.no_grad()
     def bits(self) -> float:
         """Return the zero-order entropy of all integers in bits: a cheap stand-in for the coder."""
         total = 0.0
-        for key, step in self.steps.items():
-            integers = (self.values[key] / step).round().to(torch.int64).flatten()
-            counts = torch.unique(integers, return_counts=True)[1].cpu().double()
-            share = counts / counts.sum()
-            total += float(-(share * share.log2()).sum() * counts.sum())
+        for key in self.steps:
+            integers = self.integers(key)
+            for part in integers if key in self.sixteenths else (integers,):
+                counts = torch.unique(part, return_counts=True)[1].cpu().double()
+                share = counts / counts.sum()
+                total += float(-(share * share.log2()).sum() * counts.sum())
         return total
 
     @torch.no_grad()
-    def set_steps(self, sensitivity: Mapping[str, float], budget_bits: float) -> None:
+    def set_steps(self, sensitivity: Mapping[str, Tensor], budget_bits: float) -> None:
         """Choose all steps for a budget.
 
         At high rate the squared picture error of a tensor is sensitivity · step² / 12 a value, so
@@ -162,24 +188,26 @@ class WeightDeltas(nn.Module):
         budget.
 
         Args:
-            sensitivity: mean squared picture gradient of each tensor's values.
+            sensitivity: mean squared picture gradient of each tensor's values, `[]`, or of those of
+                each frequency, `[9]`.
             budget_bits: most bits for all integers.
         """
+        wanted = {key: value.clamp_min(1e-20) ** -0.5 for key, value in sensitivity.items()}
+        least = {key: float(value.min()) for key, value in wanted.items()}
+        self.sixteenths = {
+            key: [_sixteenths(float(step), least[key]) for step in value]
+            for key, value in wanted.items()
+            if value.ndim
+        }
         low, high = 1e-6, 1e3
         for _ in range(40):
             factor = (low * high) ** 0.5
-            self.steps = {
-                key: float(np.float32(factor / max(sensitivity[key], 1e-20) ** 0.5))
-                for key in self.values
-            }
+            self.steps = {key: float(np.float32(factor * least[key])) for key in self.values}
             if self.bits() > budget_bits:
                 low = factor
             else:
                 high = factor
-        self.steps = {
-            key: float(np.float32(high / max(sensitivity[key], 1e-20) ** 0.5))
-            for key in self.values
-        }
+        self.steps = {key: float(np.float32(high * least[key])) for key in self.values}
 
     def coded_bits(self) -> int:
         """Return what the layers take in a file, in bits."""
@@ -215,30 +243,49 @@ class WeightDeltas(nn.Module):
                 shape = tuple(base.shape)
                 if stage == 0 and name not in self.convs:
                     deltas.append(
-                        DenseDelta(name=name, values=self._integers(_key(name, "dense"), shape))
-                    )
-                elif stage == 0:
-                    gains = self._integers(_key(name, "gain"), (shape[0],))
-                    deltas.append(GainDelta(name=name, shape=shape, gains=gains))
-                elif name in self.convs:
-                    deltas.append(
-                        LowRankDelta(
-                            name=name,
-                            shape=shape,
-                            left=self._integers(_key(name, f"left{stage}")),
-                            right=self._integers(_key(name, f"right{stage}")),
+                        DenseDelta(
+                            name=name, values=self._quantized_tensor(_key(name, "dense"), shape)
                         )
                     )
+                elif stage == 0:
+                    gains = self._quantized_tensor(_key(name, "gain"), (shape[0],))
+                    deltas.append(GainDelta(name=name, shape=shape, gains=gains))
+                elif name in self.convs:
+                    deltas.append(self._spectral(name, stage))
             layers.append(DeltaLayer(deltas=tuple(deltas)))
         return tuple(layers)
 
-    def _integers(self, key: str, shape: tuple[int, ...] | None = None) -> QuantizedTensor:
-        value, step = self.values[key], self.steps[key]
-        integers = (value / step).round().to(torch.int32).cpu().numpy()
+    def _spectral(self, name: str, stage: int) -> SpectralDelta:
+        outputs, inputs, height, width = self.base[name].shape
+        key = _key(name, f"right{stage}")
+        return SpectralDelta(
+            name=name,
+            shape=(outputs, inputs, height, width),
+            left=self._quantized_tensor(_key(name, f"left{stage}")),
+            right=self.integers(key).cpu().numpy(),
+            base_step=self.steps[key],
+            sixteenths=np.array(self.sixteenths[key], np.int32),
+        )
+
+    def _quantized_tensor(self, key: str, shape: tuple[int, ...] | None = None) -> QuantizedTensor:
+        step = self.steps[key]
+        integers = self.integers(key).cpu().numpy()
         if "gain" in key:
             limit = int(_GAIN_LIMIT / step)
             integers = integers.clip(-limit, limit)
         return QuantizedTensor(values=integers.reshape(shape or integers.shape), step=step)
+
+
+def _sixteenths(step: float, least: float) -> int:
+    return min(max(round(16 * step / least), 16), MAX_SIXTEENTHS)
+
+
+def _other_half(key: str) -> str | None:
+    """Return the factor that a factor is multiplied with."""
+    for one, other in ((":left", ":right"), (":right", ":left")):
+        if one in key:
+            return key.replace(one, other)
+    return None
 
 
 def _key(name: str, part: str) -> str:

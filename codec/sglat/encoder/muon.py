@@ -50,4 +50,9 @@ class FactorAdam(torch.optim.Adam):
             state["exp_avg"] = torch.zeros_like(parameter)
         state["exp_avg"].lerp_(gradient, 1 - MOMENTUM)
         ahead = torch.lerp(gradient, state["exp_avg"], MOMENTUM)
-        return orthogonal(ahead) * math.sqrt(max(ahead.shape))
+        # a factor of filters holds its rows, the directions, in the second place from the end
+        rows = ahead if ahead.ndim == 2 else ahead.transpose(0, 1).flatten(1)
+        change = orthogonal(rows) * math.sqrt(max(rows.shape))
+        if ahead.ndim == 2:
+            return change
+        return change.view(ahead.shape[1], ahead.shape[0], -1).transpose(0, 1)

@@ -162,7 +162,7 @@ class Tuner:
     def choose_steps(self) -> None:
         """Choose the quantizer steps for the budget; from here on rendering is quantized."""
         numbers = self.numbers.detach()
-        self.deltas.steps = {}
+        self.deltas.steps, self.deltas.sixteenths = {}, {}
         sensitivity = _sensitivity(self.manifold, self.deltas, self.ws, numbers, self.targets)
         self.deltas.set_steps(sensitivity, self.budget_bits)
 
@@ -184,7 +184,8 @@ class Tuner:
             arrays[f"value/{name}"] = value.detach().cpu().numpy()
             for moment, moments in self.optimizer.state.get(value, {}).items():
                 arrays[f"{moment}/{name}"] = torch.as_tensor(moments).cpu().numpy()
-        return arrays, {"done": self.done, "steps": self.deltas.steps}
+        facts = {"steps": self.deltas.steps, "sixteenths": self.deltas.sixteenths}
+        return arrays, {"done": self.done, **facts}
 
     @torch.no_grad()
     def restore(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
@@ -203,6 +204,7 @@ class Tuner:
                     for moment, stored in moments.items()  # Adam counts steps on the CPU
                 }
         self.done, self.deltas.steps = int(facts["done"]), dict(facts["steps"])
+        self.deltas.sixteenths = dict(facts["sixteenths"])
 
 
 def tune(
@@ -265,13 +267,14 @@ def _sensitivity(
     numbers: Tensor,
     targets: Tensor,
     probes: int = 6,
-) -> dict[str, float]:
-    """Return the mean squared picture change per squared unit of each delta tensor's values.
+) -> dict[str, Tensor]:
+    """Return the mean squared picture change per squared unit of each delta tensor's values, `[]`,
+    or of those of each frequency, `[9]`.
 
     Random pixel signs r give E[(d(r·picture)/dv)²] = the sum of squared pixel derivatives.
     """
     generator = torch.Generator().manual_seed(1)
-    totals = dict.fromkeys(deltas.values, 0.0)
+    totals = {key: torch.zeros(()) for key in deltas.values}
     for probe in range(probes):
         index = torch.tensor([probe % len(targets)], device=targets.device)
         weights = deltas.weights()
@@ -281,6 +284,8 @@ def _sensitivity(
         (pictures * signs.to(pictures.device)).sum().backward()
         for key, value in deltas.values.items():
             assert value.grad is not None
-            totals[key] += float(value.grad.square().mean()) / probes
+            squares = value.grad.square()
+            mean = squares.mean((1, 2)) if value.ndim == 3 and ":right" in key else squares.mean()
+            totals[key] = totals[key] + mean.cpu() / probes
     deltas.zero_grad(set_to_none=True)
     return totals

@@ -14,7 +14,7 @@ from sglat import __version__
 from sglat.bitstream.chunks import ByteSource, read_chunks
 from sglat.bitstream.constants import CHUNK_FRAME_BYTES
 from sglat.bitstream.fit import fit_model, quantize
-from sglat.bitstream.identity import pack_identity
+from sglat.bitstream.identity import needed_version, pack_identity
 from sglat.bitstream.records import (
     FRAME_CUT,
     FRAME_HELD,
@@ -74,6 +74,7 @@ def write_file(
         num_ws=contents.bundle.num_ws,
         w_dim=contents.bundle.style_dim,
         motion_steps=contents.steps,
+        read_version=needed_version(contents.identity),
         model=fit_model(contents.motion),
         time_base=time_base,
         frame_ticks=step,
