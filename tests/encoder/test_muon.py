@@ -28,6 +28,18 @@ def test_a_factor_steps_by_its_rate_in_all_directions() -> None:
     assert factor.grad is None
 
 
+def test_a_factor_of_filters_steps_by_directions() -> None:
+    filters = torch.nn.Parameter(torch.zeros(9, 4, 6))
+    optimizer = FactorAdam([{"params": [filters], "lr": 0.1, "is_factor": True}])
+    filters.grad = torch.randn(9, 4, 6, generator=torch.Generator().manual_seed(0))
+    filters.grad *= torch.tensor([1.0, 0.3, 0.1, 0.03])[:, None]
+    optimizer.step()
+    rows = filters.detach().transpose(0, 1).flatten(1)
+    assert rows.square().mean().sqrt() == pytest.approx(0.1, rel=0.3)
+    found = torch.linalg.svdvals(rows)
+    assert float(found.min() / found.max()) > 0.5
+
+
 def test_other_parameters_step_as_by_adam() -> None:
     torch.manual_seed(5)
     mine, theirs = torch.zeros(7, requires_grad=True), torch.zeros(7, requires_grad=True)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sglat.bitstream.records import SpectralDelta
 from sglat.decoder.render import tuned_generator
 from sglat.encoder.deltas import DeltaConfig, WeightDeltas, delta_budget, ranks_within
 from sglat.encoder.manifold import Manifold
@@ -156,9 +157,34 @@ def test_a_layer_narrower_than_the_ranks_takes_what_it_has_room_for(tmp_path: Pa
         deltas.values[f"{deltas.convs[0]}:left{stage}".replace(".", "/")] for stage in (1, 2)
     )
     width = len(deltas.base[deltas.convs[0]])
-    assert torch.allclose(first[:, :width].T @ first[:, :width], torch.eye(width), atol=1e-4)
-    assert float(first[:, width:].abs().max()) == 0
-    assert float(second.abs().max()) == 0
+    assert first.shape == second.shape == (width, width)
+    assert torch.allclose(first.T @ first, torch.eye(width), atol=1e-4)
+    assert float(second.detach().abs().max()) == 0
+
+
+def test_half_a_direction_is_not_sent(tuner: Tuner) -> None:
+    tune(tuner)
+    deltas = tuner.deltas
+    left, right = (f"{deltas.convs[0]}:{half}1".replace(".", "/") for half in ("left", "right"))
+    with torch.no_grad():
+        deltas.values[left][:, 0] = 5 * deltas.steps[left]
+        deltas.values[right][:, 0] = 0
+    before = deltas.weights()[deltas.convs[0]]
+    assert float(deltas.integers(left)[:, 0].abs().max()) == 0
+    sent = [d for layer in deltas.to_layers() for d in layer.deltas if d.name == deltas.convs[0]]
+    change = next(d for d in sent if isinstance(d, SpectralDelta))
+    assert not change.left.values[:, 0].any()
+    with torch.no_grad():
+        deltas.values[left][:, 0] = 0
+    torch.testing.assert_close(deltas.weights()[deltas.convs[0]], before)
+
+
+def test_frequencies_that_pictures_see_less_take_longer_steps(tuner: Tuner) -> None:
+    tune(tuner)
+    key = f"{tuner.deltas.convs[-1]}:right1".replace(".", "/")
+    shares = tuner.deltas.sixteenths[key]
+    assert len(shares) == 9 and min(shares) == 16
+    assert shares[8] > shares[0]  # the finest detail of a filter, and its mean
 
 
 def test_more_bytes_buy_more_directions() -> None:

@@ -52,6 +52,8 @@ def ranks_within(identity_bytes: int) -> tuple[int, ...]:
 
     Many directions in coarse steps beat few in fine ones until the steps get too coarse.
     """
+    if identity_bytes >= 400_000:
+        return (24, 24, 48)
     if identity_bytes >= 160_000:
         return (16, 16, 32)
     if identity_bytes >= 48_000:
@@ -88,8 +90,9 @@ class WeightDeltas(nn.Module):
                 self.values[_key(name, "gain")] = nn.Parameter(value.new_zeros(len(value)))
                 for stage, rank in enumerate(config.ranks, 1):
                     # pointed along the gradient before the first step
-                    left = value.new_zeros(len(value), rank)
-                    right = value.new_zeros(_FREQUENCIES, rank, value.shape[1])
+                    most = min(rank, len(value))  # more would say nothing
+                    left = value.new_zeros(len(value), most)
+                    right = value.new_zeros(_FREQUENCIES, most, value.shape[1])
                     self.values[_key(name, f"left{stage}")] = nn.Parameter(left)
                     self.values[_key(name, f"right{stage}")] = nn.Parameter(right)
             else:
@@ -146,11 +149,12 @@ class WeightDeltas(nn.Module):
             gradient = gradients[name].flatten(1)
             left, _, _ = torch.linalg.svd((gradient @ gradient.T).cpu())  # small: quickest there
             start = 0
-            for stage, rank in enumerate(self.config.ranks, 1):
-                chosen = left[:, start : start + rank]  # fewer where the layer is narrower
+            for stage in range(1, self.num_stages):
                 factors = self.values[_key(name, f"left{stage}")]
+                end = start + factors.shape[1]
+                chosen = left[:, start:end]  # fewer where the layer is narrower
                 factors[:, : chosen.shape[1]] = chosen
-                start += rank
+                start = end
 
     @torch.no_grad()
     def integers(self, key: str) -> Tensor:
