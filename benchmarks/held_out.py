@@ -2,7 +2,7 @@
 
     python -m benchmarks.held_out CLIPS OUT --works FOLDER [CLIP ...] [--identity-bytes 600000]
 
-tunes on at most 16 frames of each whole clip as the encoder does, fits the 34 numbers of frames
+tunes on 16 frames of each whole clip as the encoder does on more, fits the 34 numbers of frames
 evenly spread over the others, and compares the pictures with the source. The numbers are the best
 that the solver finds: each frame by itself, with a Jacobian of its own and more steps than the
 encoder takes, and not rounded. FOLDER is where `benchmarks.clips` left its work files, whose first
@@ -73,7 +73,7 @@ def measure(clip: Path, args: argparse.Namespace, judges: Judges) -> dict[str, A
     share_stages(args.works / f"{clip.stem}.work", work)
     config = EncodeConfig(
         tune_steps=args.steps, threads=args.threads, keep_workfile=True, device="cpu",
-        identity_bytes=args.identity_bytes,
+        identity_bytes=args.identity_bytes, tune_frames=args.tune_frames,
     )  # fmt: skip
     made = prepare(clip, work, config)
     measured = Measured(bundle=made.person.manifold.bundle, judges=judges, out=args.out)
@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("--works", type=Path, required=True, help="OUT of `benchmarks.clips`")
     parser.add_argument("--identity-bytes", type=int, default=600_000)
     parser.add_argument("--frames", type=int, default=24, help="not tuned on, of each clip")
+    parser.add_argument("--tune-frames", type=int, default=16, help="tuned on, of each clip")
     parser.add_argument("--steps", type=int, help="tuning steps; default: the encoder's")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--teachers", type=Path, help="folder of the measuring networks")

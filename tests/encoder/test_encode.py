@@ -145,6 +145,7 @@ CHOICES = (
     {"tuning": "pivotal"},
     {"tuning": "none"},
     {"plate": True},
+    {"tune_frames": 2},
 )
 
 

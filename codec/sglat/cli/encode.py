@@ -74,6 +74,9 @@ def encode_command(
     tune_steps: Annotated[
         int | None, typer.Option(min=1, help="Steps of the fit; fewer are quicker and poorer.")
     ] = None,
+    tune_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames that are fitted; default: 48.")
+    ] = None,
     plate: Annotated[
         bool, typer.Option("--plate", help="Store a still background for full frames.")
     ] = False,
@@ -122,6 +125,7 @@ def encode_command(
         target=target_picture.value,
         tuning=tuning.value,
         tune_steps=tune_steps,
+        tune_frames=tune_frames,
         plate=plate,
         consent=consent,
         seed=seed,

@@ -27,7 +27,7 @@ from sglat.bitstream.records import (
 )
 from sglat.networks.stylegan2 import Generator, StyledConv
 
-_MOST_GROWTHS = 10  # at once: some budgets are below what empty layers take
+_MOST_GROWTHS = 20  # at once: some budgets are below what empty layers take
 _GAIN_LIMIT = 0.9  # 1 + gain stays positive
 _SIDE = 3  # of the filters
 _FREQUENCIES = _SIDE * _SIDE
@@ -230,9 +230,9 @@ class WeightDeltas(nn.Module):
             bits = self.coded_bits()
             if bits <= budget_bits:
                 break
-            self._scale_steps(1.03)
-        if bits < 0.98 * budget_bits:
-            self._scale_steps(0.99)
+            self._scale_steps(1.015)
+        if bits < 0.985 * budget_bits:
+            self._scale_steps(0.98)
 
     def _scale_steps(self, factor: float) -> None:
         self.steps = {key: float(np.float32(step * factor)) for key, step in self.steps.items()}

@@ -68,6 +68,8 @@ class EncodeConfig:
     tuning: Literal["manifold", "pivotal", "none"] = "manifold"
     tune_steps: int | None = None
     """None: the default of the tuning stage."""
+    tune_frames: int | None = None
+    """Frames that are tuned on; None: the default of the tuning stage."""
     plate: bool = False
     """Store a still background for full frames."""
     seed: int = 0
@@ -402,6 +404,8 @@ class _Run:
             seed=self.config.seed,
             deltas=DeltaConfig(ranks=ranks_within(self.config.identity_bytes)),
         )
+        if self.config.tune_frames is not None:
+            config = replace(config, frames=self.config.tune_frames)
         if self.config.tuning == "none":
             return replace(config, steps=0)
         if self.config.tuning == "pivotal":  # the ID frame alone, plain PTI

@@ -36,8 +36,8 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 class TuneConfig:
     """How a person is tuned."""
 
-    frames: int = 16
-    """Frames that are tuned on, spread over the clip's motion."""
+    frames: int = 48
+    """Frames that are tuned on, between them like all others of the clip."""
     steps: int = 1000
     latent_share: float = 0.15
     """Share of the steps in which the weights stay as they are."""
