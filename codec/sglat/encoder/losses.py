@@ -39,7 +39,7 @@ class LossConfig:
     weight_l1: float = 1.0
     weight_structure: float = 0.3
     """Of one minus the structural similarity at full and half size."""
-    weight_perceptual: float = 1.0
+    weight_perceptual: float = 0.5
     weight_identity: float = 0.0
     feature_weight: float = 6.0
     """Extra weight of eyes and mouth in the pixel and structure terms."""
