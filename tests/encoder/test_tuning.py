@@ -105,8 +105,24 @@ def test_steps_follow_what_the_integers_come_to_cost(tuner: Tuner) -> None:
     assert 0.9 * budget < deltas.coded_bits() <= budget
     growth = {round(deltas.steps[key] / chosen[key], 4) for key in chosen}
     assert len(growth) == 1 and growth.pop() > 1.05
+    kept = dict(deltas.steps)
     deltas.keep_within(2 * budget)
-    assert all(deltas.steps[key] < 1.25 * chosen[key] for key in chosen)
+    assert deltas.steps == kept
+
+
+def test_steps_come_near_the_budget_from_both_sides(tuner: Tuner) -> None:
+    for _ in range(5):
+        tuner.step()
+    tuner.choose_steps()
+    deltas = tuner.deltas
+    wanted = deltas.coded_bits()
+    for start in (0.8, 1.25):
+        deltas.scale_steps(start)
+        before = deltas.coded_bits()
+        assert abs(before / wanted - 1) > 0.02
+        for _ in range(40):
+            deltas.keep_near(wanted)
+        assert 0.95 * wanted < deltas.coded_bits() <= wanted
 
 
 def test_a_budget_below_empty_layers_ends(tuner: Tuner) -> None:

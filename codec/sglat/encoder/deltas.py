@@ -7,7 +7,7 @@ forward pass once steps are set; the gradient passes straight through it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,9 @@ from sglat.bitstream.records import (
 )
 from sglat.networks.stylegan2 import Generator, StyledConv
 
-_MOST_GROWTHS = 20  # at once: some budgets are below what empty layers take
+_AIM = 0.985  # of the budget: what comes after the last change takes some more or less
+_LEAST_CHANGE = 0.995
+_MOST_GROWTHS = 15  # at once: some budgets are below what empty layers take
 _GAIN_LIMIT = 0.9  # 1 + gain stays positive
 _SIDE = 3  # of the filters
 _FREQUENCIES = _SIDE * _SIDE
@@ -220,21 +222,29 @@ class WeightDeltas(nn.Module):
             len(pack_layer(number, layer)) + CHUNK_FRAME_BYTES for number, layer in layers
         )
 
+    def keep_near(self, budget_bits: float) -> None:
+        """Let all steps grow or fall a little together, as tuning makes the integers dearer or
+        cheaper, so that they take nearly the budget.
+
+        Every change of the steps rounds all values anew, which costs what tuning has won; so they
+        change while tuning still moves far, and by little.
+        """
+        change = self.coded_bits() / (_AIM * budget_bits)
+        if change > 1 / _AIM or change < _LEAST_CHANGE:
+            self.scale_steps(min(max(change, 0.98), 1.03))
+
     def keep_within(self, budget_bits: float) -> None:
-        """Let all steps grow together, or fall a little, as tuning makes the integers dearer or
-        cheaper.
+        """Let all steps grow together until the integers fit the budget.
 
         Steps that must grow once tuning is over make the person another than was tuned.
         """
-        for _ in range(_MOST_GROWTHS):
-            bits = self.coded_bits()
-            if bits <= budget_bits:
+        for growth in growths(_MOST_GROWTHS):
+            if self.coded_bits() <= budget_bits:
                 break
-            self._scale_steps(1.015)
-        if bits < 0.985 * budget_bits:
-            self._scale_steps(0.98)
+            self.scale_steps(growth)
 
-    def _scale_steps(self, factor: float) -> None:
+    def scale_steps(self, factor: float) -> None:
+        """Multiply all quantizer steps."""
         self.steps = {key: float(np.float32(step * factor)) for key, step in self.steps.items()}
 
     @torch.no_grad()
@@ -278,6 +288,14 @@ class WeightDeltas(nn.Module):
             limit = int(_GAIN_LIMIT / step)
             integers = integers.clip(-limit, limit)
         return QuantizedTensor(values=integers.reshape(shape or integers.shape), step=step)
+
+
+def growths(count: int) -> Iterator[float]:
+    """Yield factors of steps, the first ones small: most often little is missing."""
+    growth = 0.002
+    for _ in range(count):
+        yield 1 + growth
+        growth = min(2 * growth, 0.03)
 
 
 def _sixteenths(step: float, least: float) -> int:

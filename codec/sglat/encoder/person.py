@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sglat.bitstream.records import DeltaLayer, Identity, LatentLayer
 from sglat.bundles.bundle import Bundle
+from sglat.encoder.deltas import growths
 from sglat.encoder.manifold import Manifold
 from sglat.encoder.pack import latent_layers
 from sglat.encoder.tune import Tuned
@@ -84,11 +85,11 @@ def person_within(bundle: Bundle, tuned: Tuned, *, id_frame: int, size_bytes: in
     deltas = tuned.deltas
     if not deltas.steps:  # never tuned: nothing but the latent
         return _without_deltas(bundle, tuned, id_frame, size_bytes)
-    for _ in range(60):
+    for growth in growths(60):
         person = person_of(bundle, tuned, id_frame=id_frame)
         if identity_size(person.identity) <= size_bytes:
             return person
-        deltas.steps = {key: float(np.float32(step * 1.03)) for key, step in deltas.steps.items()}
+        deltas.scale_steps(growth)
     return _without_deltas(bundle, tuned, id_frame, size_bytes)
 
 

@@ -44,6 +44,8 @@ class TuneConfig:
     batch: int = 4
     quantize_from: float = 0.6
     """Share of the steps after which weights are quantized in the forward pass."""
+    steps_stay_from: float = 0.8
+    """Share of the steps after which the quantizer's steps change only where they must."""
     rate_dense: float = 2.4e-2
     rate_factors: float = 7.5e-3
     """Of the factors' orthogonal steps (see `FactorAdam`)."""
@@ -123,7 +125,9 @@ class Tuner:
         if self.done == quantized_from:
             self.choose_steps()
         elif self.done > quantized_from and self.done % KEPT_EVERY == 0:
-            self.deltas.keep_within(self.budget_bits)
+            is_late = self.done >= config.steps * config.steps_stay_from
+            keep = self.deltas.keep_within if is_late else self.deltas.keep_near
+            keep(self.budget_bits)
         self._set_rates(alone)
         chosen = torch.randperm(len(self.targets), generator=self.random)[: config.batch]
         stages = 0 if self.done < alone else None
