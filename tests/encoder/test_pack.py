@@ -114,6 +114,8 @@ def test_the_quality_gives_way_where_the_bits_are_few() -> None:
     assert free.quality == 50
     assert bits_a_frame(free.values) > DEFAULT_MOST_BITS >= bits_a_frame(bound.values)
     assert bound.quality < 50
+    few = pack_motion_within(motion, 0.05 * effect, metric, PackConfig.wanted(None, None))
+    assert few.quality == 62 and bits_a_frame(few.values) <= DEFAULT_MOST_BITS
     assert np.allclose(bound.steps, motion_steps(effect, PackConfig(quality=bound.quality)))
 
 

@@ -44,7 +44,7 @@ def tiny(made: tuple[Bundle, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encode_module, "load_bundle", lambda name, device: made[0])
 
 
-def config(folder: Path, quality: int = 50) -> EncodeConfig:
+def config(folder: Path, quality: int = 62) -> EncodeConfig:
     from dataclasses import replace
 
     return replace(CONFIG, workfile=folder / "base.work", quality=quality)

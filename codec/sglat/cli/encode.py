@@ -53,7 +53,7 @@ def encode_command(
             "-q",
             min=0,
             max=100,
-            help="Fineness of the motion; default: 50, or less where 47 bits a frame do not do.",
+            help="Fineness of the motion; default: 62, or less where 47 bits a frame do not do.",
         ),
     ] = None,
     motion_bits: Annotated[

@@ -54,7 +54,7 @@ class EncodeConfig:
     face: int = 1
     """1 is the largest face."""
     quality: int | None = None
-    """0 to 100: quantizer of the motion. None: 50, or less where that takes more than 47 bits a
+    """0 to 100: quantizer of the motion. None: 62, or less where that takes more than 47 bits a
     frame."""
     motion_bits: float | None = None
     """Most bits a frame for the motion; the quality gives way where it would take more. None: no

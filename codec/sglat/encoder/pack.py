@@ -16,6 +16,7 @@ from sglat.bitstream.records import LatentLayer, QuantizedTensor
 from sglat.bitstream.writer import GROUP_FRAMES
 
 DEFAULT_QUALITY: Final = 50
+WANTED_QUALITY: Final = 62  # by who asks for nothing, as far as the bits allow
 DEFAULT_MOST_BITS: Final = 47.0  # a frame; 1.2 kbit/s at 25 frames/s
 # Root mean square picture change of one step at the default quality, pictures in [-1, 1].
 _EFFECT_AT_DEFAULT: Final = 0.0092
@@ -49,7 +50,7 @@ class PackConfig:
         """Return what a user asks for; who asks for nothing gets the default within its bits."""
         if most_bits is None:
             most_bits = DEFAULT_MOST_BITS if quality is None else math.inf
-        return cls(quality=DEFAULT_QUALITY if quality is None else quality, most_bits=most_bits)
+        return cls(quality=WANTED_QUALITY if quality is None else quality, most_bits=most_bits)
 
 
 @dataclass(frozen=True, kw_only=True)

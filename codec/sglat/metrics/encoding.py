@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 SHARED_STAGES: Final = ("track", "register", "crops", "invert", "refine")
 """Stages that no setting of a sweep changes."""
-QUALITIES: Final = (26, 38, 62, 74)
-"""Beside the default of 50; octaves apart, so that the steps are exact halves and doubles."""
+QUALITIES: Final = (26, 38, 50, 74)
+"""Beside the default of 62; octaves apart, so that the steps are exact halves and doubles."""
 IDENTITY_BYTES: Final = (16_000, 32_000, 8_000)
 """Beside the default of 64,000, the most telling first."""
 
