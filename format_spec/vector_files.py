@@ -901,7 +901,9 @@ def model_weight() -> Vector:
 
 @vector(INVALID)
 def layer_kind() -> Vector:
-    return with_layer("bad-layer", "kind 5", varint(1) + varint(1) + b"\5" + bytes(40))
+    return with_layer(
+        "bad-layer", "kind 5 without a name", varint(1) + varint(1) + b"\5" + bytes(40)
+    )
 
 
 @vector(INVALID)

@@ -34,8 +34,8 @@ from sglat.bitstream.records import (
     QuantizedTensor,
     SparseDelta,
     SpectralDelta,
-    cosines,
 )
+from sglat.bitstream.spectrum import cosines
 from sglat.bitstream.values import Cursor
 from sglat.bitstream.writer import Writer
 from sglat.errors import FormatError

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream.constants import FIRST_VERSION
+from sglat.bitstream.spectrum import filter_waves
 
 if TYPE_CHECKING:
     from sglat.bitstream.frames import MotionModel
@@ -141,8 +142,8 @@ class LowRankDelta:
 class SpectralDelta:
     """weight += reshape(left @ right, shape), the filters of right given by their cosine transform.
 
-    Tuned filters are smooth, and a picture sees an error of their mean a hundred times as well as
-    one of their finest detail, so each frequency has its own step.
+    Tuned filters are smooth, and a picture sees an error of their mean some forty times as well
+    as one of their finest detail, so each frequency has its own step.
     """
 
     name: str
@@ -165,22 +166,8 @@ class SpectralDelta:
         """Return left `[outputs, rank]` and right `[rank, inputs · height · width]`, which
         multiply to the change of the weight."""
         spectrum = self.right.astype(np.float32) * self.right_steps()[:, None, None]
-        height, width = self.shape[2:]
-        basis = np.kron(cosines(height), cosines(width)).astype(np.float32)
-        right = np.einsum("fri,ft->rit", spectrum, basis)
+        right = np.einsum("fri,ft->rit", spectrum, filter_waves(*self.shape[2:]))
         return self.left.dequantize(), right.reshape(len(right), -1).astype(np.float32)
-
-
-def cosines(size: int) -> NDArray[np.float64]:
-    """Return the orthonormal discrete cosine transform (DCT-II), frequencies by places.
-
-    Source: Ahmed, Natarajan and Rao 1974, https://doi.org/10.1109/T-C.1974.223784.
-    """
-    frequency, place = np.arange(size)[:, None], np.arange(size)[None]
-    waves = np.cos(np.pi * frequency * (2 * place + 1) / (2 * size))
-    scale = np.where(frequency == 0, 1.0, 2.0) / size
-    result: NDArray[np.float64] = waves * np.sqrt(scale)
-    return result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,8 @@ from sglat.bitstream.records import (
     QuantizedTensor,
     SpectralDelta,
     WeightDelta,
-    cosines,
 )
+from sglat.bitstream.spectrum import filter_waves
 from sglat.networks.stylegan2 import Generator, StyledConv
 
 _AIM = 0.985  # of the budget: what comes after the last change takes some more or less
@@ -33,7 +33,6 @@ _MOST_GROWTHS = 15  # at once: some budgets are below what empty layers take
 _GAIN_LIMIT = 0.9  # 1 + gain stays positive
 _SIDE = 3  # of the filters
 _FREQUENCIES = _SIDE * _SIDE
-_BASIS = torch.from_numpy(np.kron(cosines(_SIDE), cosines(_SIDE)).astype(np.float32))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +84,7 @@ class WeightDeltas(nn.Module):
             for index, layer in enumerate(generator.layers)
             if isinstance(layer, StyledConv)
         ]
-        self.basis = _BASIS.to(generator.const.device)
+        self.basis = torch.from_numpy(filter_waves(_SIDE, _SIDE)).to(generator.const.device)
         self.values = nn.ParameterDict()
         for name, value in self.base.items():
             if name in self.convs:
