@@ -26,7 +26,7 @@ from sglat.encoder.frames import compared_frames, look_and_motion, typical_frame
 from sglat.encoder.invert import Inversion, InvertConfig, invert
 from sglat.encoder.losses import LossConfig, TargetLoss
 from sglat.encoder.manifold import Manifold
-from sglat.encoder.numbers import crop_points, signature, start_numbers
+from sglat.encoder.numbers import corrected_numbers, crop_points, signature, start_numbers
 from sglat.encoder.pack import PackConfig, pack_motion_within
 from sglat.encoder.person import TunedPerson, person_within
 from sglat.encoder.refine import RefineConfig, refine_latents
@@ -272,9 +272,9 @@ class _Run:
         chosen, tuned = self._tune(tracked, aligned, points, start, ws, selection)
         person = self._person(tuned, selection.frame)
         self._clock("tune")
-        shift = (tuned.motion.cpu() - start[chosen]).median(0).values
+        start = corrected_numbers(start, chosen, tuned.motion.cpu())
         return Prepared(
-            tracked=tracked, aligned=aligned, points=points, start=start + shift,
+            tracked=tracked, aligned=aligned, points=points, start=start,
             id_frame=selection.frame, chosen=chosen, anchors=tuned.motion, person=person,
         )  # fmt: skip
 

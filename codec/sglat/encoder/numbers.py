@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +14,11 @@ from sglat.bundles.bundle import Bundle
 from sglat.decoder.placement import frame_to_crop, transform_points
 from sglat.encoder.invert import Inversion
 from sglat.encoder.track import Track
+
+DEGREES_A_SIGMA: Final = 4.0
+"""Of yaw or pitch; as visible as one sigma of a control, four times over."""
+CORRECTION_NOISE: Final = 0.3
+"""Of what tuning found at a frame, as a variance relative to what frames have in common."""
 
 
 def crop_points(track: Track, placement: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -50,5 +58,35 @@ def _projected(bundle: Bundle, inversion: Inversion, id_row: int, count: int) ->
 def signature(numbers: Tensor) -> Tensor:
     """Return motion in comparable units for choosing frames, `[T, 34]`: about one sigma each."""
     scaled = numbers.clone()
-    scaled[:, :2] /= 4.0  # degrees; as visible as one sigma of a control, four times over
+    scaled[:, :2] /= DEGREES_A_SIGMA
     return scaled
+
+
+def corrected_numbers(start: Tensor, chosen: Sequence[int], tuned: Tensor) -> Tensor:
+    """Return start values `[T, 34]` corrected by what tuning found at some frames.
+
+    What landmarks say of a movement and what the tuned person takes to show it differ, and from
+    movement to movement differently: beyond the shift that all frames share, a frame is corrected
+    as those that move alike, by Gaussian process regression (Rasmussen and Williams 2006,
+    http://gaussianprocess.org/gpml/, equation 2.23) with a squared exponential kernel as wide as
+    the usual distance of two tuned frames. A frame unlike all of them keeps the shift alone.
+
+    Args:
+        start: what was known before tuning, `[T, 34]`.
+        chosen: frames that were tuned on.
+        tuned: their motion after tuning, `[K, 34]`.
+    """
+    rows = list(chosen)
+    shifted = start + (tuned - start[rows]).median(0).values
+    places = signature(shifted)
+    lacking = signature(tuned) - places[rows]
+    between = torch.cdist(places[rows], places[rows])
+    apart = between[between > 0]
+    if not len(apart):
+        return shifted
+    width = apart.median()
+    likeness = torch.exp(-0.5 * (torch.cdist(places, places[rows]) / width).square())
+    known = likeness[rows] + CORRECTION_NOISE * torch.eye(len(rows))
+    correction = likeness @ torch.linalg.solve(known, lacking)
+    correction[:, :2] *= DEGREES_A_SIGMA
+    return shifted + correction
