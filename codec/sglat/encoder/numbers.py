@@ -87,6 +87,6 @@ def corrected_numbers(start: Tensor, chosen: Sequence[int], tuned: Tensor) -> Te
     width = apart.median()
     likeness = torch.exp(-0.5 * (torch.cdist(places, places[rows]) / width).square())
     known = likeness[rows] + CORRECTION_NOISE * torch.eye(len(rows))
-    correction = likeness @ torch.linalg.solve(known, lacking)
+    correction: Tensor = likeness @ torch.linalg.solve(known, lacking)
     correction[:, :2] *= DEGREES_A_SIGMA
     return shifted + correction
