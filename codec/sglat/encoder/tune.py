@@ -38,7 +38,7 @@ class TuneConfig:
 
     frames: int = 48
     """Frames that are tuned on, between them like all others of the clip."""
-    steps: int = 1000
+    steps: int = 1500
     latent_share: float = 0.15
     """Share of the steps in which the weights stay as they are."""
     batch: int = 4
