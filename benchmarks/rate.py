@@ -32,8 +32,8 @@ import motion_tracks as tracks  # noqa: E402
 
 from sglat.bitstream.chunks import ByteSource, read_chunks  # noqa: E402
 from sglat.bitstream.fit import fit_model, model_bytes  # noqa: E402
-from sglat.bitstream.identity import pack_layer_body  # noqa: E402
 from sglat.bitstream.latent import fit_latent, quantize_tensor  # noqa: E402
+from sglat.bitstream.layer_body import pack_layer_body  # noqa: E402
 from sglat.bitstream.reader import Reader  # noqa: E402
 from sglat.bitstream.records import (  # noqa: E402
     DeltaLayer,

@@ -17,12 +17,11 @@ from sglat.bitstream.identity import (
     identity_hash,
     pack_identity,
     pack_layer,
-    pack_layer_body,
     unpack_base,
     unpack_layer,
-    unpack_layer_body,
 )
 from sglat.bitstream.latent import choose_weights, fit_latent, predict_rows, residual_rows
+from sglat.bitstream.layer_body import pack_layer_body, unpack_layer_body
 from sglat.bitstream.reader import Reader
 from sglat.bitstream.records import (
     DeltaLayer,

@@ -24,12 +24,12 @@ from sglat.bitstream.group import (
 from sglat.bitstream.header import unpack_header
 from sglat.bitstream.identity import (
     IdentityDigest,
-    count_integers,
     unpack_base,
     unpack_layer,
     unpack_neutral,
     unpack_reference,
 )
+from sglat.bitstream.layer_body import count_integers
 from sglat.bitstream.lockstep import LEAST_GROUPS, unpack_frames_lockstep
 from sglat.bitstream.records import (
     AudioFormat,
