@@ -24,7 +24,7 @@ class RefineConfig:
     """How latents are refined."""
 
     steps: int = 200
-    rate: float = 0.15
+    rate: float = 0.3
     """Step length of Adam in W+, whose rows are about unit normal."""
     warm_up: int = 10
     """Steps over which the rate rises; over the second half it falls."""
