@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument("--card-sheet", type=Path, help="sheet of sampled people only, JPEG or PNG")
     parser.add_argument("--lpips-heads", type=Path, help="lpips v0.1 squeeze.pth")
     parser.add_argument(
-        "--refine", type=int, default=0, help="stills to refine; 0: all, which takes half an hour"
+        "--refine", type=int, default=0, help="stills to refine; 0: all, which takes an hour or so"
     )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
