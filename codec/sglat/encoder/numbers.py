@@ -1,4 +1,4 @@
-"""Start values of the 34 numbers: what landmarks, the inverter or tuned frames know of every frame."""
+"""Start values of the 34 numbers: what landmarks, the inverter or tuned frames say of a frame."""
 
 from __future__ import annotations
 
