@@ -7,8 +7,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sglat.errors import MediaError
 from sglat.media.marks import DIGITAL_SOURCE_TYPE, generated_marks
@@ -52,6 +54,35 @@ def test_colours_survive_without_a_cast(tmp_path: Path, channel: int) -> None:
     picture = read_still(tmp_path / "a.mp4").astype(float)
     cast = (picture - moving_square(0, width=256, height=192))[..., channel].mean()
     assert abs(cast) < LOSSY_VIDEO_SHIFT_LEVELS
+
+
+def bent(side: int, count: int) -> list[NDArray[np.uint8]]:
+    """Return frames of soft blots that bend and sway."""
+    blots = np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    ground = cv2.resize(blots, (side, side), interpolation=cv2.INTER_CUBIC)
+    down, across = np.mgrid[:side, :side].astype(np.float32)
+    frames = []
+    for i in range(count):
+        columns = across + 6 * np.sin(i / 3 + down / 40)
+        rows = down + 5 * np.cos(i / 4 + across / 50)
+        moved = cv2.remap(
+            ground, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+        )  # fmt: skip
+        frames.append(np.asarray(moved, np.uint8))
+    return frames
+
+
+def test_the_same_frames_make_the_same_file(tmp_path: Path) -> None:
+    frames = bent(336, 24)
+    contents = set()
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        with VideoWriter(
+            tmp_path / name, size=(336, 336), time_base=Fraction(1, 25), encoder="libx264"
+        ) as writer:
+            for index, frame in enumerate(frames):
+                writer.write(frame, index)
+        contents.add((tmp_path / name).read_bytes())
+    assert len(contents) == 1
 
 
 def test_odd_sides_grow_by_one_pixel(tmp_path: Path) -> None:

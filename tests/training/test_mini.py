@@ -109,6 +109,7 @@ def test_a_low_resolution_leaves_the_layers_above_it_alone(folder: Path, tmp_pat
         ({"stage": "autoencoder", "resolution": 100}, "power of two to 128, found 100"),
         ({"stage": "other"}, "expected autoencoder or manifold, found other"),
         ({"precision": "fp8"}, "expected auto, bf16 or fp32, found fp8"),
+        ({"steps": 2, "anneal_steps": 3}, "at most the 2 of --steps, found 3"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(
@@ -117,6 +118,14 @@ def test_what_cannot_be_trained_is_one_line(
     with pytest.raises(SystemExit, match=message) as caught:
         trainer(folder, tmp_path / "out", **options)
     assert "\n" not in str(caught.value)
+
+
+def test_the_learning_rate_warms_up_and_falls_where_asked(folder: Path, tmp_path: Path) -> None:
+    run = trainer(folder, tmp_path / "out", steps=1000, anneal_steps=400)
+    rates = [run.rate(step, seconds_left=60.0) for step in (0, 100, 500, 800, 999)]
+    assert rates == pytest.approx([0.0025, 0.5025, 1.0, 0.5, 0.05])
+    run = trainer(folder, tmp_path / "out", steps=1000, anneal_minutes=10.0)
+    assert run.rate(500, seconds_left=300.0) == pytest.approx(0.5)
 
 
 @pytest.fixture(scope="module")

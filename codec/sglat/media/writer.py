@@ -22,8 +22,9 @@ from sglat.media.template import open_template
 
 # Tried in this order with encoder="auto"; libx264 is in every PyAV wheel.
 HARDWARE_ENCODERS: Final = ("h264_nvenc", "h264_videotoolbox", "h264_qsv")
-# Visually lossless for a generated face, and fast enough to stay far from the bottleneck.
-X264_OPTIONS: Final = {"crf": "16", "preset": "veryfast"}
+# Visually lossless for a generated face, and fast enough to stay far from the bottleneck. Without
+# the macroblock tree: with it libx264 writes other bytes each time on processors with AVX-512.
+X264_OPTIONS: Final = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"}
 HARDWARE_OPTIONS: Final = {
     "h264_nvenc": {"rc": "vbr", "cq": "18", "preset": "p4"},
     "h264_videotoolbox": {"q": "70"},

@@ -81,6 +81,8 @@ class TrainConfig:
     """Stop after so many steps of this run; 0: by the time alone."""
     anneal_minutes: float = 0.0
     """Let the learning rates fall to 5 % over the last minutes."""
+    anneal_steps: int = 0
+    """Likewise over the last of `steps`: runs of unlike speed then compare by pictures seen."""
 
 
 class Trainer:
@@ -318,6 +320,17 @@ class Trainer:
         for stored, current in zip(self.average.buffers(), self.model.buffers(), strict=True):
             stored.copy_(current)
 
+    def rate(self, step: int, *, seconds_left: float) -> float:
+        """Return what scales the learning rates at a step of this run: a warm-up of 200 steps, and
+        a fall to 5 % at the end where one is asked for."""
+        config = self.config
+        rate = min(1.0, (step + 1 / config.batch) / 200)
+        if config.anneal_minutes:
+            rate *= max(0.05, min(1.0, seconds_left / (60 * config.anneal_minutes)))
+        if config.anneal_steps:
+            rate *= max(0.05, min(1.0, (config.steps - step) / config.anneal_steps))
+        return rate
+
     def run(self) -> None:
         """Train until the time is over or a signal arrives, saving every few minutes."""
         stop: list[int] = []
@@ -332,10 +345,7 @@ class Trainer:
         last_step = first_step + self.config.steps if self.config.steps else None
         while not stop and time.monotonic() - start < limit and self.state["step"] != last_step:
             began = time.monotonic()
-            rate = min(1.0, (self.state["images"] - first_images + 1) / (200 * self.config.batch))
-            if self.config.anneal_minutes:
-                left = (limit - (began - start)) / (60 * self.config.anneal_minutes)
-                rate *= max(0.05, min(1.0, left))
+            rate = self.rate(self.state["step"] - first_step, seconds_left=limit - began + start)
             for name, value in self.step(rate).items():
                 total, count = sums.get(name, (0.0, 0))
                 sums[name] = (total + value, count + 1)
@@ -367,6 +377,11 @@ class Trainer:
 def _check(config: TrainConfig) -> None:
     """End with one line where the configuration cannot be trained."""
     full = GeneratorConfig.mini().resolution
+    if config.anneal_steps > config.steps:
+        raise SystemExit(
+            f"--anneal-steps: expected at most the {config.steps} of --steps, "
+            f"found {config.anneal_steps}"
+        )
     if config.stage not in ("autoencoder", "manifold"):
         raise SystemExit(f"--stage: expected autoencoder or manifold, found {config.stage}")
     if config.precision not in ("auto", "bf16", "fp32"):
