@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,28 @@ import torch
 
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.errors import BundleError
+from sglat.networks.stylegan2 import upsample_clamped
 from sglat.networks.stylespace import GeneratorConfig
 from sglat.training import validate as validation
 from sglat.training.batches import FaceSampler
 from sglat.training.data import prepare
 from sglat.training.export import control_sigma, export, rescale_controls, turn_controls
-from sglat.training.mini import TrainConfig, Trainer, load_start
+from sglat.training.mini import TrainConfig, Trainer, as_fine
 from sglat.training.mini_model import MiniModel
+from sglat.training.start import load_start
 from tests.support.tolerances import HALF_WEIGHTS_ATOL
 from tests.training.pack import FRAMES, STILLS, make_packs, make_teachers
 
 pytest.importorskip("onnx", reason="needs onnx to make and read an identity network")
 
-_SMALL = GeneratorConfig(
-    resolution=128, channels=(16, 16, 16, 16, 16, 8), style_dim=256, latent_dim=256,
-    mapping_layers=0, up_filter="low-resolution", noise=False,
-)  # fmt: skip
+
+def small_config(resolution: int = 128) -> GeneratorConfig:
+    """Return the embedded generator's shape with narrow layers."""
+    channels = (16, 16, 16, 16, 16, 8, 8)[: resolution.bit_length() - 2]
+    return GeneratorConfig(
+        resolution=resolution, channels=channels, style_dim=256, latent_dim=256,
+        mapping_layers=0, up_filter="low-resolution", noise=False,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +54,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_small(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(GeneratorConfig, "mini", classmethod(lambda cls: _SMALL))
+    patch.setattr(GeneratorConfig, "mini", staticmethod(small_config))
     patch.setattr(validation, "validate", partial(validation.validate, stills=12, pairs=12))
 
 
@@ -69,6 +76,9 @@ def trainer(folder: Path, out: Path, *, start: Path | None = None, **options: An
         {"stage": "manifold"},
         {"stage": "manifold", "precision": "bf16"},
         {"stage": "manifold", "weight_adversarial": 0.1, "weight_identity": 0.1},
+        {"stage": "autoencoder", "size": 256, "resolution": 32},
+        {"stage": "manifold", "size": 256},
+        {"stage": "manifold", "size": 256, "weight_adversarial": 0.1, "weight_identity": 0.1},
     ],
     ids=lambda options: " ".join(str(value) for value in options.values()),
 )
@@ -109,6 +119,9 @@ def test_a_low_resolution_leaves_the_layers_above_it_alone(folder: Path, tmp_pat
         ({"stage": "autoencoder", "resolution": 100}, "power of two to 128, found 100"),
         ({"stage": "other"}, "expected autoencoder or manifold, found other"),
         ({"precision": "fp8"}, "expected auto, bf16 or fp32, found fp8"),
+        ({"size": 512}, r"expected one of \(128, 256\), found 512"),
+        ({"size": 256, "resolution": 128, "stage": "manifold"}, "need 256, found 128"),
+        ({"compile": "yes"}, "expected auto, on or off, found yes"),
         ({"steps": 2, "anneal_steps": 3}, "at most the 2 of --steps, found 3"),
     ],
 )
@@ -169,6 +182,68 @@ def test_another_stage_goes_on_from_the_same_checkpoint(
     assert again.state["step"] == 4
 
 
+def test_a_checkpoint_goes_on_at_twice_the_side_and_draws_the_same_at_first(
+    folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    before = trainer(folder, trained).average
+    again = trainer(folder, copied(trained, tmp_path / "out"), size=256)
+    ws = torch.randn(2, 14, 256)
+    small, large = before.generator(ws[:, :12]), again.average.generator(ws)
+    torch.testing.assert_close(large, upsample_clamped(small), atol=1e-5, rtol=1e-5)
+    crops = torch.rand(2, 3, 256, 256) * 2 - 1
+    rows = again.average.inverter(crops)
+    expected = before.inverter(torch.nn.functional.interpolate(crops, size=128, mode="area"))
+    torch.testing.assert_close(rows[:, :12], expected)
+    torch.testing.assert_close(rows[:, 12:], expected[:, 11:].expand(-1, 2, -1))
+    colours = again.model.generator.layers[19]
+    assert colours.weight.abs().max() == 0
+    again.run()
+    assert colours.weight.abs().max() > 0
+    assert trainer(folder, tmp_path / "out", size=256).state["step"] == 4
+
+
+def test_a_larger_checkpoint_does_not_go_on_at_a_smaller_side(
+    folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    out = copied(trained, tmp_path / "out")
+    trainer(folder, out, size=256).run()
+    with pytest.raises(SystemExit, match=r"cannot resume from \S*checkpoint\.pt: \S"):
+        trainer(folder, out)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_networks_learn_what_the_others_learn(folder: Path, tmp_path: Path) -> None:
+    runs = [
+        trainer(folder, tmp_path / name, compile=name, weight_identity=0.1, batch=4)
+        for name in ("off", "on")
+    ]
+    terms = [run.step(0.1) for run in runs]
+    assert terms[0].keys() == terms[1].keys()
+    for name, value in terms[0].items():
+        assert terms[1][name] == pytest.approx(value, rel=1e-3), name
+    states = [run.model.state_dict() for run in runs]
+    assert states[0].keys() == states[1].keys()
+
+
+def test_pictures_that_were_enlarged_are_compared_without_detail() -> None:
+    images = torch.rand(2, 3, 256, 256)
+    is_fine = torch.tensor([True, False])
+    compared = as_fine(images, is_fine)
+    assert compared[0].equal(images[0])
+    blocks = torch.nn.functional.avg_pool2d(images[1:], 2)
+    torch.testing.assert_close(compared[1:], upsample_clamped(blocks))
+    assert as_fine(images[..., :128, :128], is_fine).equal(images[..., :128, :128])
+
+
+def test_at_256_px_stills_of_the_small_pack_are_not_fine(folder: Path) -> None:
+    faces = prepare(folder / "packs", folder / "cache", 256)
+    sampler = FaceSampler(faces, folder / "packs", device=torch.device("cpu"), seed=0)
+    assert faces.images.shape == (STILLS + FRAMES + 2, 256, 256, 3)
+    assert int(sampler.is_fine.sum()) == FRAMES + 2
+    stills = sampler.batch(sampler.val_stills)
+    assert not stills.is_fine.any() and sampler.batch(sampler.val_frames).is_fine.all()
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
 def test_a_cut_checkpoint_says_why_not_in_one_line(
     folder: Path, trained: Path, tmp_path: Path, share: float
@@ -196,7 +271,8 @@ def test_a_checkpoint_of_other_shapes_says_why_not_in_one_line(
 def test_the_packs_are_decoded_once_and_all(folder: Path, trained: Path) -> None:
     faces = prepare(folder / "packs", folder / "cache", 128)
     assert faces.images.shape == (STILLS + FRAMES + 2, 128, 128, 3)
-    assert sorted(path.suffix for path in (folder / "cache").iterdir()) == [".npy", ".npz"]
+    kept = sorted(path.suffix for path in (folder / "cache").glob("faces_128*"))
+    assert kept == [".npy", ".npz"]
 
 
 def exported(folder: Path, trained: Path, target: Path) -> MiniModel:
@@ -235,7 +311,7 @@ def test_training_can_start_from_an_exported_bundle(
     styles = bundle.generator.styles(torch.zeros(3, 12, 256))
     moved = bundle.controls.apply(styles, values)
     offsets = torch.cat(
-        [a - b for a, b, entry in zip(moved, styles, _SMALL.style_table, strict=True)
+        [a - b for a, b, entry in zip(moved, styles, small_config().style_table, strict=True)
          if entry.kind != "torgb"], 1,
     )  # fmt: skip
     torch.testing.assert_close(values @ begun.model.directions, offsets, atol=1e-4, rtol=1e-3)

@@ -53,6 +53,7 @@ def faces(count: int) -> FaceBatch:
         points=corners[None].expand(count, -1, -1),
         blendshapes=torch.zeros(count, 52),
         pose_degrees=torch.zeros(count, 2),
+        is_fine=torch.ones(count, dtype=torch.bool),
     )
 
 

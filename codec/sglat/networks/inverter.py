@@ -106,11 +106,14 @@ class Inverter(nn.Module):
         """Return W+ codes.
 
         Args:
-            crops: aligned faces in [-1, 1], `[N, 3, H, W]`.
+            crops: aligned faces in [-1, 1], `[N, 3, H, W]`; larger ones are scaled down.
 
         Returns:
             Style rows, `[N, L, D]`.
         """
+        side = self.config.resolution
+        if crops.shape[-1] > side:
+            crops = F.interpolate(crops, size=side, mode="area")
         x = F.pixel_unshuffle(crops, self.config.patch)
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.blocks(F.leaky_relu(self.stem(x), 0.2) * _GAIN)

@@ -99,11 +99,12 @@ class GeneratorConfig:
         return cls(resolution=resolution, channels=channels)
 
     @classmethod
-    def mini(cls) -> GeneratorConfig:
-        """Return the embedded generator: 128 px, 12 rows of 256, no mapping, no noise."""
+    def mini(cls, resolution: int = 128) -> GeneratorConfig:
+        """Return the embedded generator: 12 rows of 256 at 128 px, no mapping, no noise."""
+        widths = (256, 256, 256, 192, 96, 48, 24)
         return cls(
-            resolution=128,
-            channels=(256, 256, 256, 192, 96, 48),
+            resolution=resolution,
+            channels=widths[: len(_resolutions(resolution))],
             style_dim=256,
             latent_dim=256,
             mapping_layers=0,

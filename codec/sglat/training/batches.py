@@ -3,13 +3,14 @@ them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sglat.training.data import Faces
+from sglat.training.data import FINE_FROM, Faces
 from sglat.training.mini_model import FaceBatch, mirror_order, mirrored_names
 
 
@@ -40,6 +41,8 @@ class FaceSampler:
         self.blendshapes = torch.from_numpy(np.asarray(labels["blendshapes52"], np.float32)).to(
             device
         )
+        is_fine = (labels["pack"] != "faces128") | (faces.images.shape[1] <= FINE_FROM)
+        self.is_fine = torch.from_numpy(is_fine).to(device)
         pose = np.stack([labels["yaw"], labels["pitch"]], 1).astype(np.float32)
         self.pose = torch.from_numpy(pose).to(device)
         with np.load(packs / "faces128" / "labels.npz") as stored:
@@ -82,6 +85,7 @@ class FaceSampler:
             points=points,
             blendshapes=shapes,
             pose_degrees=pose,
+            is_fine=self.is_fine[index],
         )
 
     def pairs(self, count: int) -> tuple[FaceBatch, FaceBatch]:
@@ -99,14 +103,7 @@ class FaceSampler:
         for rows in (first, second):
             batch = self.batch(np.concatenate(rows), mirrored=mirrored)
             images = ((batch.images + 1) * gains - 1 + shifts).clamp(-1, 1)
-            batches.append(
-                FaceBatch(
-                    images=images,
-                    points=batch.points,
-                    blendshapes=batch.blendshapes,
-                    pose_degrees=batch.pose_degrees,
-                )
-            )
+            batches.append(replace(batch, images=images))
         return batches[0], batches[1]
 
     def _pair(self, frames: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PACKS = ("faces128", "faces256", "faces256b")
+FINE_FROM = 128  # pixels of the first pack; above it only the others have all the detail
 LABELS = (
     "name", "source", "split", "landmarks478", "blendshapes52", "yaw", "pitch", "roll",
     "ear_left", "ear_right", "identity", "clip", "frame", "grey", "sharpness", "quad",
@@ -46,7 +47,7 @@ def prepare(packs_folder: Path, cache_folder: Path, size: int) -> Faces:
     """Decode the packs to `size` px once and map the result.
 
     Pictures that stand in two packs (the same stills at 128 and 256 px) are kept once, from the
-    first.
+    first, or from the finer one where that is needed.
     """
     cache_folder.mkdir(parents=True, exist_ok=True)
     images_path = cache_folder / f"faces_{size}.npy"
@@ -88,7 +89,8 @@ def _decode_packs(
     pictures: list[NDArray[np.uint8]] = []
     columns: dict[str, list[NDArray[np.generic]]] = {key: [] for key in (*LABELS, "pack")}
     seen: set[str] = set()
-    for pack in PACKS:
+    order = PACKS if size <= FINE_FROM else (*PACKS[1:], PACKS[0])
+    for pack in order:
         with np.load(packs_folder / pack / "labels.npz") as stored:
             labels = {key: stored[key] for key in LABELS}
         kept = []
@@ -101,8 +103,9 @@ def _decode_packs(
                 encoded = tar.extractfile(members[str(name)]).read()  # type: ignore[union-attr]
                 picture = _decode_picture(encoded)
                 if picture.shape[0] != size:
-                    small = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
-                    picture = np.asarray(small, np.uint8)
+                    how = cv2.INTER_AREA if picture.shape[0] > size else cv2.INTER_CUBIC
+                    resized = cv2.resize(picture, (size, size), interpolation=how)
+                    picture = np.asarray(resized, np.uint8)
                 pictures.append(np.asarray(picture, np.uint8))
                 kept.append(row)
         for key in LABELS:

@@ -19,10 +19,7 @@ from torch import Tensor, nn
 
 from sglat.bundles.controls import Controls
 from sglat.bundles.manifest import write_part
-from sglat.networks.inverter import InverterConfig
 from sglat.networks.motion_estimator import GROUPS
-from sglat.networks.pose_flow import PoseFlowConfig
-from sglat.networks.stylespace import GeneratorConfig
 from sglat.training.mini_model import MiniModel
 
 LICENCE: Final = "research only: trained on pictures for research and non-commercial use"
@@ -151,7 +148,7 @@ def main() -> None:
     faces = prepare(args.packs, args.cache, 128)
     sampler = FaceSampler(faces, args.packs, device=torch.device("cpu"), seed=0)
     stored = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
-    model = MiniModel(GeneratorConfig.mini(), InverterConfig(), PoseFlowConfig())
+    model = MiniModel.of_size(stored["config"].get("size", 128))
     model.load_state_dict(stored["average"])
     export(model, args.out, sampler.label_sample(), turns=turns)
 

@@ -12,6 +12,7 @@ import json
 import signal
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,20 @@ from torch import Tensor
 
 from sglat.bundles.bundle import load_bundle
 from sglat.networks.face_regions import feature_weights
-from sglat.networks.inverter import InverterConfig
-from sglat.networks.pose_flow import PoseFlowConfig
 from sglat.networks.precision import feature_type
 from sglat.networks.stylespace import GeneratorConfig
 from sglat.training.augment import AdaptiveAugment
 from sglat.training.batches import FaceSampler
-from sglat.training.data import prepare
+from sglat.training.data import FINE_FROM, prepare
 from sglat.training.discriminator import Discriminator
 from sglat.training.export import control_sigma
 from sglat.training.locality import Locality
 from sglat.training.mini_model import FaceBatch, MiniModel
 from sglat.training.posing import Posing
+from sglat.training.start import grown, load_start
 from sglat.training.teachers import MobileFaceIdentity, SqueezePerceptual, load_lpips_heads
+
+SIZES = (128, 256)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +45,10 @@ class TrainConfig:
 
     stage: str = "manifold"
     """`autoencoder` or `manifold`."""
-    resolution: int = 128
-    """Resolution of the losses; layers above it rest."""
+    size: int = 128
+    """Side of the generator's picture: 128 or 256. Weights of a smaller one are grown."""
+    resolution: int = 0
+    """Resolution of the losses, layers above it rest; 0: that of the picture."""
     batch: int = 8
     rate_generator: float = 2e-3
     """Learning rate of the generator (equalised weights)."""
@@ -74,6 +78,8 @@ class TrainConfig:
     """Share of the pairs whose heads are turned apart as far as the clip readily gives."""
     precision: str = "auto"
     """Of features: `bf16`, `fp32`, or `auto`: bf16 where the device computes in it."""
+    compile: str = "auto"
+    """Whether `torch.compile` makes the networks faster: `on`, `off`, or `auto`: on CUDA."""
     seed: int = 0
     minutes: float = 60.0
     """Stop after this much wall time."""
@@ -83,6 +89,11 @@ class TrainConfig:
     """Let the learning rates fall to 5 % over the last minutes."""
     anneal_steps: int = 0
     """Likewise over the last of `steps`: runs of unlike speed then compare by pictures seen."""
+
+    @property
+    def side(self) -> int:
+        """Side of the pictures that are compared, in pixels."""
+        return self.resolution or self.size
 
 
 class Trainer:
@@ -95,7 +106,7 @@ class Trainer:
         self.out: Path = args.out
         self.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
-        faces = prepare(args.packs, args.cache, 128)
+        faces = prepare(args.packs, args.cache, config.size)
         self.sampler = FaceSampler(
             faces,
             args.packs,
@@ -108,7 +119,7 @@ class Trainer:
         print(f"device {self.device}, features in {self.dtype}", flush=True)
         self.model = self._build()
         self.average = self._build().requires_grad_(False)
-        self.discriminator = Discriminator().to(self.device)
+        self.discriminator = Discriminator(config.size).to(self.device)
         self.perceptual = SqueezePerceptual(
             args.teachers / "squeezenet1_1_features.npz",
             load_lpips_heads(args.lpips_heads) if args.lpips_heads else None,
@@ -124,9 +135,11 @@ class Trainer:
             seed=config.seed + self.state["step"], probability=self.state.get("augment", 0.0)
         )
         self.locality, self.posing = self._make_trials()
+        if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
+            self._compile()
 
     def _build(self) -> MiniModel:
-        model = MiniModel(GeneratorConfig.mini(), InverterConfig(), PoseFlowConfig())
+        model = MiniModel.of_size(self.config.size)
         return model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -142,6 +155,15 @@ class Trainer:
             {"params": motion, "base": config.rate_motion},
         ]
         return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99), fused=True)
+
+    def _compile(self) -> None:
+        """Have the networks that take the time compiled, each for the few shapes it is given."""
+        generator, perceptual = self.model.generator, self.perceptual
+        compiled = partial(torch.compile, dynamic=False)
+        generator.synthesize = compiled(generator.synthesize)  # type: ignore[method-assign]
+        perceptual.features = compiled(perceptual.features)  # type: ignore[method-assign]
+        for network in (self.model.inverter, self.identity):  # not the critic: twice derived
+            network.compile(dynamic=False)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -175,11 +197,16 @@ class Trainer:
             return
         try:
             stored = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
+            is_smaller = stored["config"].get("size", 128) < self.config.size
+            if is_smaller:  # the optimisers' moments are of other shapes: they start anew
+                stored["model"] = grown(stored["model"], self.model)
+                stored["average"] = grown(stored["average"], self.model)
             self.model.load_state_dict(stored["model"])
             self.average.load_state_dict(stored["average"])
-            self.discriminator.load_state_dict(stored["discriminator"])
-            self.optimizer.load_state_dict(stored["optimizer"])
-            self.optimizer_d.load_state_dict(stored["optimizer_d"])
+            if not is_smaller:
+                self.discriminator.load_state_dict(stored["discriminator"])
+                self.optimizer.load_state_dict(stored["optimizer"])
+                self.optimizer_d.load_state_dict(stored["optimizer_d"])
             state = stored["state"]
         except Exception as error:
             reason = " ".join(str(error).split())[:300] or type(error).__name__
@@ -199,7 +226,7 @@ class Trainer:
         if config.stage == "autoencoder":
             with self._reduced():
                 ws = model.inverter(motion.images).float()
-            return model.generator(ws, resolution=config.resolution, dtype=self.dtype), ws, []
+            return model.generator(ws, resolution=config.side, dtype=self.dtype), ws, []
         with self._reduced():
             ws = model.inverter(identity.images).float()
         controls = model.controls_of(motion) - model.controls_of(identity)
@@ -257,9 +284,10 @@ class Trainer:
         identity, motion = self.sampler.pairs(config.batch)
         pictures, ws, styles = self.render(identity, motion)
         target = motion.images
-        if config.resolution != target.shape[-1]:
-            target = F.interpolate(target, size=config.resolution, mode="area")
-        weights = feature_weights(motion.points, config.resolution, config.weight_features)
+        if config.side != config.size:
+            target = F.interpolate(target, size=config.side, mode="area")
+        pictures, target = (as_fine(images, motion.is_fine) for images in (pictures, target))
+        weights = feature_weights(motion.points, config.side, config.weight_features)
         terms = {"l1": ((pictures - target).abs() * weights).mean()}
         with self._reduced():
             terms["perceptual"] = self.perceptual(pictures, target).mean()
@@ -376,7 +404,11 @@ class Trainer:
 
 def _check(config: TrainConfig) -> None:
     """End with one line where the configuration cannot be trained."""
-    full = GeneratorConfig.mini().resolution
+    full = config.size
+    if full not in SIZES:
+        raise SystemExit(f"--size: expected one of {SIZES}, found {full}")
+    if config.compile not in ("auto", "on", "off"):
+        raise SystemExit(f"--compile: expected auto, on or off, found {config.compile}")
     if config.anneal_steps > config.steps:
         raise SystemExit(
             f"--anneal-steps: expected at most the {config.steps} of --steps, "
@@ -386,38 +418,26 @@ def _check(config: TrainConfig) -> None:
         raise SystemExit(f"--stage: expected autoencoder or manifold, found {config.stage}")
     if config.precision not in ("auto", "bf16", "fp32"):
         raise SystemExit(f"--precision: expected auto, bf16 or fp32, found {config.precision}")
-    if config.resolution not in GeneratorConfig.mini().resolutions:
-        raise SystemExit(
-            f"--resolution: expected a power of two to {full}, found {config.resolution}"
-        )
-    if config.resolution < 32:
-        raise SystemExit(f"--resolution: the losses need 32 px, found {config.resolution}")
-    if config.resolution < full and (config.stage == "manifold" or config.weight_adversarial):
+    if config.side not in GeneratorConfig.mini(full).resolutions:
+        raise SystemExit(f"--resolution: expected a power of two to {full}, found {config.side}")
+    if config.side < 32:
+        raise SystemExit(f"--resolution: the losses need 32 px, found {config.side}")
+    if config.side < full and (config.stage == "manifold" or config.weight_adversarial):
         raise SystemExit(
             f"--resolution: stage manifold and the adversarial term need {full}, "
-            f"found {config.resolution}"
+            f"found {config.side}"
         )
 
 
-def load_start(model: MiniModel, folder: Path) -> None:
-    """Copy the parts of a bundle of the same shapes into the model; its mapping network is not
-    trained here and stays behind."""
-    bundle = load_bundle(folder)
-    generator = {
-        name: value
-        for name, value in bundle.generator.state_dict().items()
-        if not name.startswith("mapping.")
-    }
-    model.generator.load_state_dict(generator)
-    model.inverter.load_state_dict(bundle.inverter.state_dict())
-    model.pose_flow.load_state_dict(bundle.module("pose_flow").state_dict())
-    model.estimator.load_state_dict(bundle.module("estimator").state_dict())
-    widths = model.generator.config.style_widths
-    matrices = bundle.controls.matrix.float().split(list(widths), dim=1)
-    table = model.generator.config.style_table
-    kept = [m for m, entry in zip(matrices, table, strict=True) if entry.kind != "torgb"]
-    with torch.no_grad():
-        model.directions.copy_(torch.cat(kept, dim=1))
+def as_fine(images: Tensor, is_fine: Tensor) -> Tensor:
+    """Return images `[N, 3, H, W]`, those that are not fine `[N]` without the detail that the
+    128 px they were made from cannot hold."""
+    side = images.shape[-1]
+    if side <= FINE_FROM or bool(is_fine.all()):
+        return images
+    coarse = F.interpolate(images, size=FINE_FROM, mode="area")
+    coarse = F.interpolate(coarse, size=side, mode="bilinear", align_corners=False)
+    return torch.where(is_fine[:, None, None, None], images, coarse)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@ it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -31,18 +31,21 @@ class FaceBatch:
     """`[N, 52]`."""
     pose_degrees: Tensor
     """Yaw and pitch, `[N, 2]`."""
+    is_fine: Tensor
+    """Whether the picture was made with all its pixels, `[N]`; others were enlarged."""
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def part(self, chosen: slice) -> FaceBatch:
+        """Return some of the faces."""
+        return FaceBatch(
+            **{field.name: getattr(self, field.name)[chosen] for field in fields(self)}
+        )
+
     def tail(self, count: int) -> FaceBatch:
         """Return the last faces."""
-        return FaceBatch(
-            images=self.images[-count:],
-            points=self.points[-count:],
-            blendshapes=self.blendshapes[-count:],
-            pose_degrees=self.pose_degrees[-count:],
-        )
+        return self.part(slice(-count, None))
 
 
 class MiniModel(nn.Module):
@@ -63,6 +66,12 @@ class MiniModel(nn.Module):
         self.conv_sizes = conv_sizes
         # one direction a control over all convolution channels; ToRGB styles stay with the identity
         self.directions = nn.Parameter(torch.randn(NUM_CONTROLS, sum(conv_sizes)) * 0.01)
+
+    @classmethod
+    def of_size(cls, size: int) -> MiniModel:
+        """Return the embedded bundle's parts, not trained, for pictures of `size` pixels."""
+        generator = GeneratorConfig.mini(size)
+        return cls(generator, InverterConfig(num_ws=generator.num_ws), PoseFlowConfig())
 
     def controls_of(self, batch: FaceBatch) -> Tensor:
         """Return the estimated control values `[N, 32]`; only differences mean anything."""

@@ -53,21 +53,12 @@ def _in_parts(
     pictures = []
     for start in range(0, len(identity), 16):
         part = slice(start, start + 16)
-        a, b = _part(identity, part), _part(motion, part)
+        a, b = identity.part(part), motion.part(part)
         if inversion:
             pictures.append(model.generator(model.inverter(a.images)))
         else:
             pictures.append(model(a, b)[0])
     return torch.cat(pictures).clamp(-1, 1)
-
-
-def _part(batch: FaceBatch, part: slice) -> FaceBatch:
-    return FaceBatch(
-        images=batch.images[part],
-        points=batch.points[part],
-        blendshapes=batch.blendshapes[part],
-        pose_degrees=batch.pose_degrees[part],
-    )
 
 
 def _figures(trainer: Trainer, pictures: Tensor, target: Tensor) -> dict[str, float]:
