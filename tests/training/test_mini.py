@@ -18,9 +18,10 @@ from sglat.networks.stylegan2 import upsample_clamped
 from sglat.networks.stylespace import GeneratorConfig
 from sglat.training import validate as validation
 from sglat.training.batches import FaceSampler
+from sglat.training.config import TrainConfig
 from sglat.training.data import prepare
 from sglat.training.export import control_sigma, export, rescale_controls, turn_controls
-from sglat.training.mini import TrainConfig, Trainer, as_fine
+from sglat.training.mini import Trainer, as_fine
 from sglat.training.mini_model import MiniModel
 from sglat.training.start import load_start
 from tests.support.tolerances import HALF_WEIGHTS_ATOL
@@ -315,6 +316,18 @@ def test_training_can_start_from_an_exported_bundle(
          if entry.kind != "torgb"], 1,
     )  # fmt: skip
     torch.testing.assert_close(values @ begun.model.directions, offsets, atol=1e-4, rtol=1e-3)
+
+
+def test_a_bundle_of_larger_pictures_is_no_start(
+    folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    larger = trainer(folder, copied(trained, tmp_path / "larger"), size=256)
+    export(larger.average, tmp_path / "bundle", larger.sampler.label_sample(), name="larger")
+    with pytest.raises(
+        SystemExit, match=r"cannot start from \S*bundle: expected no more"
+    ) as caught:
+        trainer(folder, tmp_path / "out", start=tmp_path / "bundle")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_weight_file_is_named_with_expected_and_found_hash(

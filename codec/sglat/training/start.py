@@ -32,9 +32,12 @@ def grown(state: Mapping[str, Tensor], model: MiniModel) -> dict[str, Tensor]:
     Raises:
         ValueError: the shapes differ in more than the picture's side.
     """
+    expected = model.state_dict()
+    if left := sorted(set(state) - set(expected)):
+        raise ValueError(f"expected no more than {len(expected)} weights, found {left[0]} too")
     result: dict[str, Tensor] = {}
     new = {f"generator.{name}" for name in _new_colours(model.generator, state)}
-    for name, wanted in model.state_dict().items():
+    for name, wanted in expected.items():
         found = state.get(name)
         if found is None:
             if not name.startswith("generator.layers."):
