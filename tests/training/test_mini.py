@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from sglat.bundles.bundle import Bundle, load_bundle
-from sglat.errors import BundleError
 from sglat.networks.stylegan2 import upsample_clamped
 from sglat.networks.stylespace import GeneratorConfig
 from sglat.training import validate as validation
@@ -23,7 +22,6 @@ from sglat.training.data import prepare
 from sglat.training.export import control_sigma, export, rescale_controls, turn_controls
 from sglat.training.mini import Trainer, as_fine
 from sglat.training.mini_model import MiniModel
-from sglat.training.start import load_start
 from tests.support.tolerances import HALF_WEIGHTS_ATOL
 from tests.training.pack import FRAMES, STILLS, make_packs, make_teachers
 
@@ -339,9 +337,8 @@ def test_a_damaged_weight_file_is_named_with_expected_and_found_hash(
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
-    model = MiniModel.__new__(MiniModel)
-    with pytest.raises(BundleError) as caught:
-        load_start(model, tmp_path / "bundle")
+    with pytest.raises(SystemExit, match=r"cannot start from \S*bundle: ") as caught:
+        trainer(folder, tmp_path / "out", start=tmp_path / "bundle")
     message = str(caught.value)
     assert part.file in message and "expected" in message and "found" in message
     assert part.sha256 in message and "\n" not in message

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sglat.bundles.bundle import load_bundle
+from sglat.errors import BundleError
 from sglat.networks.face_regions import feature_weights
 from sglat.networks.precision import feature_type
 from sglat.training.augment import AdaptiveAugment
@@ -132,7 +133,7 @@ class Trainer:
             if bundle is not None:
                 try:
                     load_start(self.model, bundle)
-                except ValueError as error:
+                except (BundleError, ValueError) as error:
                     raise SystemExit(f"cannot start from {bundle}: {error}") from error
             else:
                 with torch.no_grad():
