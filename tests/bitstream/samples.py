@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from sglat.bitstream.records import (
     Provenance,
     QuantizedTensor,
     SparseDelta,
+    SpectralDelta,
 )
 from sglat.bitstream.writer import Writer
 
@@ -52,6 +54,16 @@ def tensor(rng: np.random.Generator, *shape: int, peak: int = 3) -> QuantizedTen
     """Return random integers within ±peak."""
     values = rng.integers(-peak, peak + 1, shape).astype(np.int32)
     return QuantizedTensor(values=values, step=0.125)
+
+
+def spectral(rng: np.random.Generator, **changes: Any) -> SpectralDelta:
+    """Return a delta that readers of 1.0 do not know."""
+    values = {
+        "name": "conv.weight", "shape": (6, 4, 3, 3), "left": tensor(rng, 6, 2),
+        "right": rng.integers(-3, 4, (9, 2, 4)).astype(np.int32), "base_step": 0.125,
+        "sixteenths": np.array([16, 20, 40, 20, 80, 90, 40, 90, 700], np.int32),
+    }  # fmt: skip
+    return SpectralDelta(**(values | changes))
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:

@@ -12,14 +12,23 @@ import pytest
 
 from sglat.bitstream import edits, timeline
 from sglat.bitstream.chunks import ByteSource, Chunk, pack_chunk, read_chunks
+from sglat.bitstream.constants import FIRST_VERSION, SPECTRAL_VERSION
 from sglat.bitstream.extras import unpack_audio_packets
 from sglat.bitstream.header import pack_header, unpack_header
 from sglat.bitstream.reader import Reader
-from sglat.bitstream.records import AudioPacket
+from sglat.bitstream.records import AudioPacket, DeltaLayer
 from sglat.bitstream.seek import SeekableFile
+from sglat.bitstream.writer import Writer
 from sglat.errors import BundleMismatchError, FormatError, UsageError
 from tests.bitstream import samples
-from tests.bitstream.samples import sample_file
+from tests.bitstream.samples import (
+    sample_file,
+    sample_header,
+    sample_identity,
+    sample_motion,
+    sample_placement,
+    spectral,
+)
 
 
 def chunks_of(data: bytes, type_: str) -> list[bytes]:
@@ -208,6 +217,24 @@ def test_dropped_layers_are_gone_and_the_rest_decodes(one: bytes) -> None:
     identity = Reader(io.BytesIO(out.getvalue())).identity
     assert identity is not None
     assert len(identity.layers) == 2
+
+
+def test_a_file_without_its_spectral_layer_is_for_older_readers_again() -> None:
+    rng = np.random.default_rng(4)
+    plain = sample_identity(rng)
+    identity = replace(plain, layers=(*plain.layers, DeltaLayer(deltas=(spectral(rng),))))
+    header = replace(sample_header(), read_version=SPECTRAL_VERSION)
+    file = io.BytesIO()
+    writer = Writer(file, header)
+    writer.put_identity(identity)
+    writer.put_motion(sample_motion(rng, header, 8), sample_placement(rng, header, 8))
+    writer.close()
+    for keep, version in ((1, FIRST_VERSION), (3, FIRST_VERSION), (4, SPECTRAL_VERSION)):
+        out = io.BytesIO()
+        edits.drop_layers(io.BytesIO(file.getvalue()), out, keep=keep)
+        found = Reader(io.BytesIO(out.getvalue()))
+        assert found.header.read_version == version
+        assert found.identity is not None and len(found.identity.layers) == keep
 
 
 def test_layer_zero_cannot_be_dropped(one: bytes) -> None:

@@ -44,6 +44,7 @@ from tests.bitstream.samples import (
     sample_header,
     sample_identity,
     sample_motion,
+    spectral,
     tensor,
 )
 
@@ -194,15 +195,6 @@ def test_a_layer_out_of_sequence_is_refused() -> None:
     payload = pack_identity(sample_identity(np.random.default_rng(0)))[1][1]
     with pytest.raises(FormatError, match="bad-order"):
         unpack_layer(payload, 2, SHAPE)
-
-
-def spectral(rng: np.random.Generator, **changes: Any) -> SpectralDelta:
-    values = {
-        "name": "conv.weight", "shape": (6, 4, 3, 3), "left": tensor(rng, 6, 2),
-        "right": rng.integers(-3, 4, (9, 2, 4)).astype(np.int32), "base_step": 0.125,
-        "sixteenths": np.array([16, 20, 40, 20, 80, 90, 40, 90, 700], np.int32),
-    }  # fmt: skip
-    return SpectralDelta(**(values | changes))
 
 
 def test_a_spectral_delta_comes_back() -> None:

@@ -9,10 +9,15 @@ from typing import BinaryIO
 
 from sglat.bitstream import extras
 from sglat.bitstream.chunks import BODY_CHUNKS, ByteSource, Chunk, read_chunks
-from sglat.bitstream.constants import BOUND
+from sglat.bitstream.constants import BOUND, FIRST_VERSION
 from sglat.bitstream.group import GroupHead, unpack_motion, unpack_placement
 from sglat.bitstream.header import unpack_header
-from sglat.bitstream.identity import NEUTRAL_BYTES, identity_hash, pack_reference
+from sglat.bitstream.identity import (
+    NEUTRAL_BYTES,
+    identity_hash,
+    layer_version,
+    pack_reference,
+)
 from sglat.bitstream.muxer import Muxer
 from sglat.bitstream.records import AudioFormat, AudioPacket, Header, IdentityReference, Provenance
 from sglat.bitstream.tracker import Tracker
@@ -173,7 +178,7 @@ def rewrite(file: BinaryIO, out: BinaryIO) -> None:
 
 
 def drop_layers(file: BinaryIO, out: BinaryIO, *, keep: int) -> None:
-    """Write a file with only the first `keep` identity layers.
+    """Write a file with only the first `keep` identity layers, for any reader who knows these.
 
     Raises:
         UsageError: `keep` is less than one.
@@ -182,12 +187,18 @@ def drop_layers(file: BinaryIO, out: BinaryIO, *, keep: int) -> None:
     if keep < 1:
         raise UsageError("bad-layers", f"expected at least 1 layer to keep, found {keep}")
     source = open_source(file)
-    muxer = Muxer(out, source.header)
-    layers = 0
-    for chunk in source.preamble:
-        layers += chunk.type in ("IDEN", "LAYR")
-        if chunk.type != "LAYR" or layers <= keep:
-            _put(muxer, [chunk])
+    layers = [chunk for chunk in source.preamble if chunk.type in ("IDEN", "LAYR")]
+    dropped = layers[keep:]
+    header = source.header
+    if dropped:
+        shape = (header.num_ws, header.w_dim)
+        versions = (
+            layer_version(chunk.payload, shape, offset=chunk.payload_offset)
+            for chunk in layers[1:keep]
+        )
+        header = replace(header, read_version=max(versions, default=FIRST_VERSION))
+    muxer = Muxer(out, header)
+    _put(muxer, [chunk for chunk in source.preamble if chunk not in dropped])
     _copy_body(source, muxer)
 
 

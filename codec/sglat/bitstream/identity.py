@@ -12,6 +12,7 @@ from sglat.bitstream import constants as k
 from sglat.bitstream.layer_body import (
     count_integers,
     describe_layer_body,
+    layer_body_version,
     pack_layer_body,
     unpack_layer_body,
 )
@@ -159,6 +160,15 @@ def describe_layer(
         cursor.take(NEUTRAL_BYTES)
     cursor.varint()
     return describe_layer_body(cursor, latent_shape)
+
+
+def layer_version(
+    payload: bytes, latent_shape: tuple[int, int], *, offset: int | None = None
+) -> tuple[int, int]:
+    """Return the least version of the format that a reader of a LAYR payload must know."""
+    cursor = Cursor(payload, offset=offset)
+    cursor.varint()
+    return layer_body_version(cursor, latent_shape)
 
 
 def pack_reference(reference: IdentityReference) -> bytes:

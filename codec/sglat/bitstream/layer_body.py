@@ -341,3 +341,10 @@ def describe_layer_body(cursor: Cursor, latent_shape: tuple[int, int]) -> dict[s
     kind = "latent" if entries[0].kind == LATENT else "weights"
     count = sum(entry.count for entry in entries)
     return {"kind": kind, "entries": len(entries), "integers": count}
+
+
+def layer_body_version(cursor: Cursor, latent_shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the least version of the format that a reader of a layer must know."""
+    entries = _read_entries(cursor, latent_shape)
+    is_spectral = any(entry.kind == SPECTRAL for entry in entries)
+    return k.SPECTRAL_VERSION if is_spectral else k.FIRST_VERSION

@@ -26,7 +26,13 @@ from sglat.encoder.frames import compared_frames, look_and_motion, typical_frame
 from sglat.encoder.invert import Inversion, InvertConfig, invert
 from sglat.encoder.losses import LossConfig, TargetLoss
 from sglat.encoder.manifold import Manifold
-from sglat.encoder.numbers import corrected_numbers, crop_points, signature, start_numbers
+from sglat.encoder.numbers import (
+    CORRECTION_NOISE,
+    corrected_numbers,
+    crop_points,
+    signature,
+    start_numbers,
+)
 from sglat.encoder.pack import PackConfig, pack_motion_within
 from sglat.encoder.person import TunedPerson, person_within
 from sglat.encoder.refine import RefineConfig, refine_latents
@@ -292,7 +298,9 @@ class _Run:
             bundle=self.bundle,
             faces=self.faces,
             config=FitConfig(solver=config.solver),
-            open_stage=lambda name, *extra: self.work.stage(name, config.target, *extra),
+            open_stage=lambda name, *extra: self.work.stage(
+                name, config.target, CORRECTION_NOISE, *extra
+            ),
             progress=self.progress,
             clock=self._clock,
         )
