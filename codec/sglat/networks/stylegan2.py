@@ -139,20 +139,23 @@ class StyledConv(nn.Module):
         """Map features `[N, I, H, W]` to `[N, O, H, W]`, twice the size when upsampling."""
         weight = self.weight * self.weight_gain
         gain = demodulation(weight, style) * ACTIVATION_GAIN  # activation gain folded in
-        x = self._convolve(x * over_image(style, x), weight.to(x.dtype), gain)
+        bias = self.bias * ACTIVATION_GAIN
+        x = self._convolve(x * over_image(style, x), weight.to(x.dtype), gain, bias)
         if self.noise is not None and self.noise_strength is not None:
             x = x + (self.noise * (self.noise_strength * ACTIVATION_GAIN)).to(x.dtype)
-        return leaky_relu(x + over_image(self.bias * ACTIVATION_GAIN, x))
+        return leaky_relu(x)
 
-    def _convolve(self, x: Tensor, weight: Tensor, gain: Tensor) -> Tensor:
-        if self.entry.kind == "conv":
+    def _convolve(self, x: Tensor, weight: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        """Convolve, scale and add the bias, whose place is where the picture is smallest."""
+        if self.entry.kind == "conv" or self.up_filter == "low-resolution":
             x = F.conv2d(x, weight, padding=1)
-            return x * over_image(gain, x)
-        if self.up_filter == "low-resolution":  # a quarter of the multiplications
-            x = F.conv2d(x, weight, padding=1)
-            return upsample_clamped(x * over_image(gain, x))
+            x = torch.addcmul(over_image(bias, x), x, over_image(gain, x))
+            # the filter keeps constants, so that the bias may go through it; it runs over a
+            # quarter of the pixels there, as the multiplications do
+            return x if self.entry.kind == "conv" else upsample_clamped(x)
         x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # [N, O, 2H + 1, 2W + 1]
-        return smooth(F.pad(x * over_image(gain, x), (1, 1, 1, 1)))
+        x = smooth(F.pad(x * over_image(gain, x), (1, 1, 1, 1)))
+        return x + over_image(bias, x)
 
 
 class ToRGB(nn.Module):
@@ -168,8 +171,11 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Map features `[N, I, H, W]` to a float32 colour contribution `[N, 3, H, W]`."""
-        weight = (self.weight * self.weight_gain).to(x.dtype)
-        return F.conv2d(x * over_image(style, x), weight, self.bias.to(x.dtype)).float()
+        weight = self.weight[:, :, 0, 0].T * self.weight_gain
+        weight = (style[:, :, None] * weight).to(x.dtype)  # [N, I, 3]: smaller than the features
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [N, H W, I], a view of channels_last
+        colours = torch.baddbmm(self.bias.to(x.dtype)[None, None], pixels, weight).float()
+        return colours.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
 
 
 class Generator(nn.Module):
