@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from sglat.bundles.bundle import Bundle, load_bundle
+from sglat.decoder.animate import Person, animate
 from sglat.networks.stylegan2 import upsample_clamped
 from sglat.networks.stylespace import GeneratorConfig
 from sglat.training import validate as validation
@@ -295,6 +296,28 @@ def test_what_is_exported_is_a_bundle_that_renders_as_the_averaged_model(
         torch.testing.assert_close(ws, model.inverter(crops), atol=HALF_WEIGHTS_ATOL, rtol=0)
         found, wanted = bundle.generator(ws), model.generator(ws)
     torch.testing.assert_close(found, wanted, atol=HALF_WEIGHTS_ATOL, rtol=0)
+
+
+def test_a_bundle_of_256_px_animates_its_pictures(
+    folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    larger = trainer(folder, copied(trained, tmp_path / "larger"), size=256)
+    export(larger.average, tmp_path / "bundle", larger.sampler.label_sample(), name="larger")
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.resolution == 256
+    with torch.no_grad():
+        ws = bundle.inverter(torch.rand(1, 3, 256, 256) * 2 - 1)
+        person = Person(ws=ws[0], neutral=torch.zeros(34))
+        numbers = torch.stack([torch.zeros(34), torch.ones(34)])
+        styles = animate(
+            person, numbers, generator=bundle.generator, pose_flow=bundle.pose_flow,
+            controls=bundle.controls,
+        )  # fmt: skip
+        pictures = bundle.generator.synthesize(styles)
+        still = larger.average.generator(ws)[0]
+    assert pictures.shape == (2, 3, 256, 256)
+    torch.testing.assert_close(pictures[0], still, atol=HALF_WEIGHTS_ATOL, rtol=0)
+    assert (pictures[1] - pictures[0]).abs().max() > HALF_WEIGHTS_ATOL
 
 
 def test_training_can_start_from_an_exported_bundle(

@@ -60,7 +60,8 @@ def prepare(packs_folder: Path, cache_folder: Path, size: int) -> Faces:
             np.savez_compressed(file, allow_pickle=False, **labels)
     with np.load(labels_path) as stored:
         labels = {key: stored[key] for key in stored.files}
-    return Faces(images=np.load(images_path, mmap_mode="r"), labels=labels)
+    images = np.load(images_path, mmap_mode="c")  # torch warns of read-only arrays
+    return Faces(images=images, labels=labels)
 
 
 @contextmanager
