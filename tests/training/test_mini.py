@@ -23,6 +23,7 @@ from sglat.training.data import prepare
 from sglat.training.export import control_sigma, export, rescale_controls, turn_controls
 from sglat.training.mini import Trainer, as_fine
 from sglat.training.mini_model import MiniModel
+from tests.support.far import FAR, far_device
 from tests.support.tolerances import HALF_WEIGHTS_ATOL
 from tests.training.pack import FRAMES, STILLS, make_packs, make_teachers
 
@@ -58,10 +59,12 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(validation, "validate", partial(validation.validate, stills=12, pairs=12))
 
 
-def trainer(folder: Path, out: Path, *, start: Path | None = None, **options: Any) -> Trainer:
+def trainer(
+    folder: Path, out: Path, *, start: Path | None = None, device: str = "cpu", **options: Any
+) -> Trainer:
     arguments = argparse.Namespace(
         packs=folder / "packs", teachers=folder / "teachers", cache=folder / "cache", out=out,
-        device="cpu", start=start, lpips_heads=None,
+        device=device, start=start, lpips_heads=None,
     )  # fmt: skip
     options = {"batch": 2, "steps": 2, "precision": "fp32", **options}
     return Trainer(TrainConfig(**options), arguments)
@@ -99,6 +102,40 @@ def test_every_stage_and_resolution_learns_from_its_first_steps(
     assert len(list((tmp_path / "out").glob("sheet_*.png"))) == 1
     record = trained.state["log"][-1]
     assert np.isfinite([v for v in record.values() if isinstance(v, float)]).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stage": "autoencoder", "resolution": 64, "weight_identity": 0.1},
+        {"stage": "manifold", "weight_adversarial": 0.1, "weight_identity": 0.1,
+         "weight_locality": 0.1, "weight_pose": 0.1},
+    ],
+    ids=("autoencoder", "manifold"),
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")  # it is copied, far
+def test_a_run_goes_on_on_another_device_and_back(
+    folder: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    out = tmp_path / "out"
+    near = trainer(folder, out, **options)
+    near.run()
+    with far_device():
+        far = trainer(folder, out, device=FAR.type, **options)
+        assert far.state["step"] == 2
+        begun = {name: value.cpu().clone() for name, value in far.model.state_dict().items()}
+        assert {value.device.type for value in far.model.state_dict().values()} == {FAR.type}
+        far.run()
+        reached = {name: value.cpu() for name, value in far.model.state_dict().items()}
+    back = trainer(folder, out, **options)
+    assert back.state["step"] == 4
+    for name, value in back.model.state_dict().items():
+        assert begun[name].equal(near.model.state_dict()[name]), name
+        assert value.equal(reached[name]), name
+    assert any(not value.equal(begun[name]) for name, value in reached.items())
+    back.run()
+    assert back.state["step"] == 6
+    assert all(bool(torch.isfinite(value).all()) for value in back.model.state_dict().values())
 
 
 def test_a_low_resolution_leaves_the_layers_above_it_alone(folder: Path, tmp_path: Path) -> None:

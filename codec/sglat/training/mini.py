@@ -11,6 +11,7 @@ import argparse
 import json
 import signal
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from sglat.bundles.bundle import load_bundle
 from sglat.errors import BundleError
@@ -96,7 +98,8 @@ class Trainer:
             {"params": list(model.inverter.parameters()), "base": config.rate_inverter},
             {"params": motion, "base": config.rate_motion},
         ]
-        return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99), fused=True)
+        is_known = self.device.type in ("cpu", "cuda")
+        return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99), fused=is_known)
 
     def _compile(self) -> None:
         """Have the networks that take the time compiled, each for the few shapes it is given."""
@@ -114,18 +117,16 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint; a cut during writing leaves the previous one."""
         temporary = self.checkpoint_path.with_suffix(".partial")
-        torch.save(
-            {
-                "model": self.model.state_dict(),
-                "average": self.average.state_dict(),
-                "discriminator": self.discriminator.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "optimizer_d": self.optimizer_d.state_dict(),
-                "state": self.state,
-                "config": asdict(self.config),
-            },
-            temporary,
-        )
+        stored = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "optimizer_d": self.optimizer_d.state_dict(),
+            "state": self.state,
+            "config": asdict(self.config),
+        }
+        torch.save(tree_map(_on_processor, stored), temporary)
         temporary.replace(self.checkpoint_path)
 
     def _resume(self, bundle: Path | None) -> None:
@@ -141,7 +142,7 @@ class Trainer:
             self.average.load_state_dict(self.model.state_dict())
             return
         try:
-            stored = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
+            stored = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
             is_smaller = stored["config"].get("size", 128) < self.config.size
             if is_smaller:  # the optimisers' moments are of other shapes: they start anew
                 stored["model"] = grown(stored["model"], self.model)
@@ -216,10 +217,11 @@ class Trainer:
             loss = loss + share * config.weight_identity * terms["turned"]
         return terms, loss
 
-    def _reduced(self) -> torch.autocast:
+    def _reduced(self) -> AbstractContextManager[object]:
         """Return a context in which networks other than the generator compute as configured."""
-        reduced = self.dtype != torch.float32
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=reduced)
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def step(self, rate: float) -> dict[str, float]:
         """Take one optimisation step; `rate` scales all learning rates."""
@@ -345,6 +347,10 @@ class Trainer:
         self.save()
         self.state["log"].append(validate(self))
         self.save()
+
+
+def _on_processor(value: object) -> object:
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def as_fine(images: Tensor, is_fine: Tensor) -> Tensor:
