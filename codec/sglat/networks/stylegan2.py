@@ -171,7 +171,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Map features `[N, I, H, W]` to a float32 colour contribution `[N, 3, H, W]`."""
-        weight = self.weight[:, :, 0, 0].T * self.weight_gain
+        weight = (self.weight * self.weight_gain).flatten(1).T  # [I, 3]
         weight = (style[:, :, None] * weight).to(x.dtype)  # [N, I, 3]: smaller than the features
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [N, H W, I], a view of channels_last
         colours = torch.baddbmm(self.bias.to(x.dtype)[None, None], pixels, weight).float()
