@@ -155,7 +155,7 @@ def _missed(
     block: nn.Module, data: LevelData, pick: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the weighted squared error and the root mean square of the raw features."""
-    x = data.inputs[pick]
+    x = data.inputs[pick].float()  # kept in bfloat16; autocast decides what is computed in
     between = torch.zeros(())
     if data.between is not None:
         assert isinstance(block, nn.Sequential)
