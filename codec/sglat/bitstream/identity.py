@@ -15,6 +15,7 @@ from sglat.bitstream.layer_body import (
     layer_body_version,
     pack_layer_body,
     unpack_layer_body,
+    version_of,
 )
 from sglat.bitstream.records import (
     MOTION_CHANNELS,
@@ -72,7 +73,7 @@ def needed_version(identity: Identity) -> tuple[int, int]:
     """Return the least version of the format that a reader of an identity must know."""
     deltas = (layer.deltas for layer in identity.layers if isinstance(layer, DeltaLayer))
     has_spectral = any(isinstance(delta, SpectralDelta) for part in deltas for delta in part)
-    return k.SPECTRAL_VERSION if has_spectral else k.FIRST_VERSION
+    return version_of(has_spectral)
 
 
 def pack_identity(identity: Identity) -> list[tuple[str, bytes]]:

@@ -346,5 +346,10 @@ def describe_layer_body(cursor: Cursor, latent_shape: tuple[int, int]) -> dict[s
 def layer_body_version(cursor: Cursor, latent_shape: tuple[int, int]) -> tuple[int, int]:
     """Return the least version of the format that a reader of a layer must know."""
     entries = _read_entries(cursor, latent_shape)
-    is_spectral = any(entry.kind == SPECTRAL for entry in entries)
-    return k.SPECTRAL_VERSION if is_spectral else k.FIRST_VERSION
+    return version_of(any(entry.kind == SPECTRAL for entry in entries))
+
+
+def version_of(has_spectral: bool) -> tuple[int, int]:
+    """Return the least version of the format that knows an identity with spectral deltas or
+    without."""
+    return k.SPECTRAL_VERSION if has_spectral else k.FIRST_VERSION

@@ -26,8 +26,7 @@ def _is_from_intel() -> bool:
 
 
 def fast_type(device: torch.device) -> torch.dtype:
-    """Return the type of features in which a device is fastest: bfloat16 where it computes in it,
-    float32 elsewhere."""
+    """Return the type of features in which a device is fastest, bfloat16 or float32."""
     if device.type == "cpu":
         has_bfloat16 = _computes_in_bfloat16()
     else:  # older GPUs imitate it, slowly; MPS has it from macOS 14 on

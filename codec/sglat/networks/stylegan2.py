@@ -146,12 +146,11 @@ class StyledConv(nn.Module):
         return leaky_relu(x)
 
     def _convolve(self, x: Tensor, weight: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-        """Convolve, scale and add the bias, whose place is where the picture is smallest."""
+        """Convolve, demodulate and add the bias, and double the size when upsampling."""
         if self.entry.kind == "conv" or self.up_filter == "low-resolution":
             x = F.conv2d(x, weight, padding=1)
             x = torch.addcmul(over_image(bias, x), x, over_image(gain, x))
-            # the filter keeps constants, so that the bias may go through it; it runs over a
-            # quarter of the pixels there, as the multiplications do
+            # a quarter of the operations before upsampling, whose filter keeps a bias as it is
             return x if self.entry.kind == "conv" else upsample_clamped(x)
         x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # [N, O, 2H + 1, 2W + 1]
         x = smooth(F.pad(x * over_image(gain, x), (1, 1, 1, 1)))

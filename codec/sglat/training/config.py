@@ -47,7 +47,7 @@ class TrainConfig:
     far_share: float = 0.0
     """Share of the pairs whose heads are turned apart as far as the clip readily gives."""
     precision: str = "auto"
-    """Of features: `bf16`, `fp32`, or `auto`: bf16 where the device computes in it."""
+    """Of features: `bf16`, `fp32`, or `auto`: bf16 where that is the faster."""
     compile: str = "auto"
     """Whether `torch.compile` makes the networks faster: `on`, `off`, or `auto`: on CUDA."""
     seed: int = 0

@@ -98,8 +98,8 @@ class Trainer:
             {"params": list(model.inverter.parameters()), "base": config.rate_inverter},
             {"params": motion, "base": config.rate_motion},
         ]
-        is_known = self.device.type in ("cpu", "cuda")
-        return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99), fused=is_known)
+        has_fused = self.device.type in ("cpu", "cuda")
+        return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99), fused=has_fused)
 
     def _compile(self) -> None:
         """Have the networks that take the time compiled, each for the few shapes it is given."""
