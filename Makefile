@@ -21,8 +21,8 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m sglat.cli.demo demo_output
 
 lint: $(VENV)/.test
-	$(BIN)/ruff check codec tests benchmarks format_spec
-	$(BIN)/ruff format --check codec tests benchmarks format_spec
+	$(BIN)/ruff check codec tests format_spec
+	$(BIN)/ruff format --check codec tests format_spec
 	$(BIN)/mypy
 
 test: $(VENV)/.test lint
@@ -41,7 +41,7 @@ CLIPS ?= ../shared/clips
 QUICK ?=
 bench: $(VENV)/.bench
 	$(BIN)/sgl-bench $(CLIPS) --out benchmarks/report $(QUICK)
-	cp benchmarks/report/results.md benchmarks/RESULTS.md
+	cp benchmarks/report/results.md benchmarks/results/RESULTS.md
 
 clean:
 	rm -rf $(VENV) demo_output benchmarks/report

@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from sglat.bitstream import constants, frames, integers
+from sglat.bitstream import constants, integers, motion_coder
 from sglat.bitstream.constants import CHUNKS, ERROR_CODES, MAX_PAYLOAD
 from sglat.bitstream.tables import THETA
 from tests.bitstream.samples import tiny_file
@@ -98,14 +98,15 @@ def test_the_formulas_name_the_constants_of_the_code() -> None:
     coder, motion = section("5. The entropy coder"), section("7. Motion")
     assert f"m = ({integers.BASE} + {integers.FAST_WEIGHT} · fast" in coder
     assert f"{integers.SLOW_WEIGHT} · slow) >> 8" in coder
-    assert f"m  = ({frames.BASE} + {frames.FAST_WEIGHT} · fast[c]" in motion
-    assert f"+ {frames.SLOW_WEIGHT} · slow[c]" in motion
-    lively = f"{frames.FAST_ACTIVITY_WEIGHT} · fast[c] + {frames.SLOW_ACTIVITY_WEIGHT} · slow[c]"
+    assert f"m  = ({motion_coder.BASE} + {motion_coder.FAST_WEIGHT} · fast[c]" in motion
+    assert f"+ {motion_coder.SLOW_WEIGHT} · slow[c]" in motion
+    fast, slow = motion_coder.FAST_ACTIVITY_WEIGHT, motion_coder.SLOW_ACTIVITY_WEIGHT
+    lively = f"{fast} · fast[c] + {slow} · slow[c]"
     assert lively in motion
-    assert f"(({frames.NEAR_WEIGHT} · a1 + {frames.FAR_WEIGHT} · a2) << 8)" in motion
-    assert f"E = {frames.PRIOR}" in motion
-    assert f"the scale of m = {frames.FIRST_MAGNITUDE}" in motion
-    starts = f"still[0] = {frames.STILL_START[0]},  still[1] = {frames.STILL_START[1]}"
+    assert f"(({motion_coder.NEAR_WEIGHT} · a1 + {motion_coder.FAR_WEIGHT} · a2) << 8)" in motion
+    assert f"E = {motion_coder.PRIOR}" in motion
+    assert f"the scale of m = {motion_coder.FIRST_MAGNITUDE}" in motion
+    starts = f"still[0] = {motion_coder.STILL_START[0]},  still[1] = {motion_coder.STILL_START[1]}"
     assert starts in motion
 
 

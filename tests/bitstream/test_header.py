@@ -10,8 +10,8 @@ import msgpack
 import numpy as np
 import pytest
 
-from sglat.bitstream.frames import default_model
 from sglat.bitstream.header import pack_header, unpack_header
+from sglat.bitstream.motion_coder import default_model
 from sglat.bitstream.values import pack_map
 from sglat.errors import FormatError
 from tests.bitstream.samples import sample_header

@@ -21,7 +21,7 @@ from sglat.bitstream.identity import (
     unpack_layer,
 )
 from sglat.bitstream.latent import choose_weights, fit_latent, predict_rows, residual_rows
-from sglat.bitstream.layer_body import pack_layer_body, unpack_layer_body
+from sglat.bitstream.layers import pack_layer_body, unpack_layer_body
 from sglat.bitstream.reader import Reader
 from sglat.bitstream.records import (
     DeltaLayer,

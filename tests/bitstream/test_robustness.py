@@ -10,9 +10,9 @@ import pytest
 from sglat.bitstream.chunks import ByteSource, pack_chunk, read_chunks
 from sglat.bitstream.constants import ERROR_CODES, SIGNATURE
 from sglat.bitstream.edits import salvage
+from sglat.bitstream.info import describe
 from sglat.bitstream.reader import Reader
 from sglat.bitstream.seek import SeekableFile
-from sglat.bitstream.summary import describe
 from sglat.errors import FormatError
 from tests.bitstream.samples import sample_file, tiny_file
 

@@ -102,7 +102,7 @@ def test_salvage_writes_a_whole_file(clip: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".csv", ".h5"])
 @pytest.mark.parametrize("is_variable", [False, True])
 def test_exported_motion_comes_back_exactly(tmp_path: Path, suffix: str, is_variable: bool) -> None:
-    from sglat.bitstream.export import load_table
+    from sglat.bitstream.motion_table import load_table
 
     data = sample_file(is_variable=is_variable)
     path, table = tmp_path / "a.sglat", tmp_path / f"motion{suffix}"
@@ -133,7 +133,7 @@ def test_an_existing_export_is_kept(clip: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", [0, 1, 3, 4])
 def test_a_broken_table_gets_one_clear_error(clip: Path, tmp_path: Path, line: int) -> None:
-    from sglat.bitstream.export import load_table
+    from sglat.bitstream.motion_table import load_table
 
     out = tmp_path / "motion.csv"
     run(clip, "--export", out)
@@ -149,7 +149,7 @@ def test_a_broken_table_gets_one_clear_error(clip: Path, tmp_path: Path, line: i
     "data", [b"", b"\xff\xfe\x00", b"# sglat-motion time_base=1/0 frame_ticks=1"]
 )
 def test_nonsense_is_no_table(tmp_path: Path, name: str, data: bytes) -> None:
-    from sglat.bitstream.export import load_table
+    from sglat.bitstream.motion_table import load_table
 
     path = tmp_path / name
     path.write_bytes(data)

@@ -24,18 +24,18 @@ from torch import Tensor
 import sglat
 from sglat.bundles.bundle import EMBEDDED_FOLDER, Bundle
 from sglat.encoder import encode as encode_module
-from sglat.encoder import fit as fit_module
 from sglat.encoder import person as person_module
 from sglat.encoder import refine as refine_module
+from sglat.encoder import solve_motion as fit_module
 from sglat.encoder import tune as tune_module
 from sglat.encoder.encode import EncodeConfig, EncodeResult, encode, full_precision
-from sglat.encoder.fit import FitConfig, expression_residual
+from sglat.encoder.gauss_newton import FastSolver, SolverConfig, take_anchors
 from sglat.encoder.losses import LossConfig, TargetLoss
 from sglat.encoder.manifold import Manifold
-from sglat.encoder.numbers import start_numbers
 from sglat.encoder.paper_solver import PaperConfig, _GroupLoss
 from sglat.encoder.residuals import PixelResidual
-from sglat.encoder.solver import FastSolver, SolverConfig, take_anchors
+from sglat.encoder.solve_motion import FitConfig, expression_residual
+from sglat.encoder.start_motion import start_numbers
 from sglat.encoder.track import Track
 from sglat.encoder.tune import TuneConfig, Tuner
 from sglat.errors import UsageError

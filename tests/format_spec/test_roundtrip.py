@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sglat.bitstream.constants import MAX_VALUE
-from sglat.bitstream.frames import MotionModel
+from sglat.bitstream.motion_coder import MotionModel
 from sglat.bitstream.records import (
     AudioFormat,
     AudioPacket,

@@ -25,7 +25,15 @@ except ImportError:  # the corpus can be replayed without it
 IS_MAIN = __name__ == "__main__" and atheris is not None
 
 with atheris.instrument_imports(include=["sglat"]) if IS_MAIN else nullcontext():
-    from sglat.bitstream import extras, frames, group, header, identity, integers, lockstep
+    from sglat.bitstream import (
+        extras,
+        groups,
+        header,
+        identity,
+        integers,
+        motion_coder,
+        motion_lockstep,
+    )
     from sglat.errors import SglatError
 
 import reference_decoder  # noqa: E402
@@ -38,31 +46,31 @@ TWIN_EVERY = 16  # by content, so that a finding stays one when it is run again
 PLACED = {"placement": vector_tools.f32(1, 1, 1, 1), "source": [9, 9]}
 CONSTANT = header.unpack_header(vector_tools.head(**PLACED))
 VARIABLE = header.unpack_header(vector_tools.head(rate=[1, 1000, 0, 0]))
-MODEL = frames.default_model(34)
+MODEL = motion_coder.default_model(34)
 
 
 def read_group(payload: bytes, head: header.Header) -> None:
     """Read a MOTN payload of few frames."""
-    found = group.unpack_group_head(payload, head)
+    found = groups.unpack_group_head(payload, head)
     if found.frame_count <= MOST_FRAMES:
-        group.unpack_motion(found, head)
+        groups.unpack_motion(found, head)
 
 
 def read_placement(payload: bytes) -> None:
     """Read a PLAC payload of few frames."""
-    if group.placement_span(payload)[1] <= 8 * MOST_FRAMES:
-        group.unpack_placement(payload, CONSTANT)
+    if groups.placement_span(payload)[1] <= 8 * MOST_FRAMES:
+        groups.unpack_placement(payload, CONSTANT)
 
 
 def compare_frames(data: bytes) -> None:
     """Decode the same group alone and, one time in sixteen, eight times side by side."""
     count = 1 + data[0] % 3 if data else 1
     if sum(data[-3:]) % TWIN_EVERY:
-        frames.unpack_frames(data[1:], count, MODEL)
+        motion_coder.unpack_frames(data[1:], count, MODEL)
         return
-    together = lockstep.unpack_frames_lockstep([data[1:]] * 8, [count] * 8, MODEL)
+    together = motion_lockstep.unpack_frames_lockstep([data[1:]] * 8, [count] * 8, MODEL)
     try:
-        alone = frames.unpack_frames(data[1:], count, MODEL)
+        alone = motion_coder.unpack_frames(data[1:], count, MODEL)
     except SglatError:
         if together is not None:
             raise AssertionError("only the slow twin refuses") from None

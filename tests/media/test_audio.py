@@ -13,7 +13,7 @@ from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.errors import MediaError
 from sglat.media.audio import AudioReader
 from sglat.media.reader import VideoReader
-from sglat.media.template import open_template
+from sglat.media.stream_template import open_template
 from sglat.media.writer import VideoWriter
 from tests.support.shared import shared_path
 from tests.support.video import moving_square, write_audio_only, write_video

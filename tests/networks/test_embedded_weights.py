@@ -16,7 +16,7 @@ from sglat.bundles.manifest import PartRecord, read_manifest, read_tensors
 from sglat.errors import BundleError
 from sglat.networks.embedded_analysis import ROLES, EmbeddedAnalysis
 from sglat.networks.embedded_blocks import parameter_count
-from sglat.training.faces_augment import scenery
+from sglat_lab.train.faces_augment import scenery
 from tests.support.shared import clip_paths
 
 MAX_BYTES = 6_000_000

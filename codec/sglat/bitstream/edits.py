@@ -10,7 +10,8 @@ from typing import BinaryIO
 from sglat.bitstream import extras
 from sglat.bitstream.chunks import BODY_CHUNKS, ByteSource, Chunk, read_chunks
 from sglat.bitstream.constants import BOUND, FIRST_VERSION
-from sglat.bitstream.group import GroupHead, unpack_motion, unpack_placement
+from sglat.bitstream.demux import Tracker
+from sglat.bitstream.groups import GroupHead, unpack_motion, unpack_placement
 from sglat.bitstream.header import unpack_header
 from sglat.bitstream.identity import (
     NEUTRAL_BYTES,
@@ -20,7 +21,6 @@ from sglat.bitstream.identity import (
 )
 from sglat.bitstream.muxer import Muxer
 from sglat.bitstream.records import AudioFormat, AudioPacket, Header, IdentityReference, Provenance
-from sglat.bitstream.tracker import Tracker
 from sglat.errors import BundleMismatchError, FormatError, SglatError, UsageError
 
 IDENTITY_CHUNKS = ("IDEN", "LAYR", "IREF")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream.constants import MAX_VALUE, SCALES
-from sglat.bitstream.frames import (
+from sglat.bitstream.motion_coder import (
     MAX_WEIGHT,
     NO_REF,
     MotionModel,

@@ -18,7 +18,7 @@ from sglat.bitstream.constants import (
     VERSION,
 )
 from sglat.bitstream.fields import Fields
-from sglat.bitstream.frames import MotionModel, pack_model, unpack_model
+from sglat.bitstream.motion_coder import MotionModel, pack_model, unpack_model
 from sglat.bitstream.records import MOTION_CHANNELS, PLACEMENT_CHANNELS, Float32, Header
 from sglat.bitstream.values import pack_map, unpack_map
 from sglat.errors import FormatError

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from sglat.bitstream import constants as k
-from sglat.bitstream.layer_body import (
+from sglat.bitstream.layers import (
     count_integers,
     describe_layer_body,
     layer_body_version,

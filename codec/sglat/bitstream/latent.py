@@ -71,7 +71,7 @@ def fit_latent(offset: Float32, budget_bytes: int) -> QuantizedTensor:
     Raises:
         FormatError: `bad-layer` if the budget is smaller than an empty layer.
     """
-    from sglat.bitstream.layer_body import pack_layer_body
+    from sglat.bitstream.layers import pack_layer_body
     from sglat.bitstream.records import LatentLayer
 
     peak = max(float(np.abs(offset).max()), 1e-6)

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from sglat.bitstream.chunks import Chunk, Order, pack_chunk
 from sglat.bitstream.constants import SIGNATURE
 from sglat.bitstream.extras import End, Index, first_dts, pack_end, pack_index
-from sglat.bitstream.group import GroupHead
+from sglat.bitstream.groups import GroupHead
 from sglat.bitstream.header import pack_header, unpack_header
 from sglat.bitstream.records import Header, IndexEntry
 from sglat.errors import FormatError, UsageError

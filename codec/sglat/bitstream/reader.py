@@ -13,7 +13,8 @@ from typing import BinaryIO, Final
 from sglat.bitstream import extras
 from sglat.bitstream.chunks import ByteSource, Chunk, read_chunks
 from sglat.bitstream.constants import MAX_IDENTITY_VALUES
-from sglat.bitstream.group import (
+from sglat.bitstream.demux import Tracker
+from sglat.bitstream.groups import (
     GroupHead,
     join_motion,
     motion_model,
@@ -29,8 +30,8 @@ from sglat.bitstream.identity import (
     unpack_neutral,
     unpack_reference,
 )
-from sglat.bitstream.layer_body import count_integers
-from sglat.bitstream.lockstep import LEAST_GROUPS, unpack_frames_lockstep
+from sglat.bitstream.layers import count_integers
+from sglat.bitstream.motion_lockstep import LEAST_GROUPS, unpack_frames_lockstep
 from sglat.bitstream.records import (
     AudioFormat,
     AudioPacket,
@@ -46,7 +47,6 @@ from sglat.bitstream.records import (
     Provenance,
 )
 from sglat.bitstream.seek import SeekableFile
-from sglat.bitstream.tracker import Tracker
 from sglat.errors import FormatError
 
 BATCH_GROUPS: Final = 128  # decoded side by side by `Reader.read_all`

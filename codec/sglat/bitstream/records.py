@@ -13,7 +13,7 @@ from sglat.bitstream.constants import FIRST_VERSION
 from sglat.bitstream.spectrum import filter_waves
 
 if TYPE_CHECKING:
-    from sglat.bitstream.frames import MotionModel
+    from sglat.bitstream.motion_coder import MotionModel
 
 Int32: TypeAlias = NDArray[np.int32]
 Int64: TypeAlias = NDArray[np.int64]

@@ -17,7 +17,7 @@ from sglat.bitstream.constants import (
     ENDS_CHUNK_BYTES,
     MAX_GROUPS,
 )
-from sglat.bitstream.group import unpack_group_head, unpack_motion
+from sglat.bitstream.groups import unpack_group_head, unpack_motion
 from sglat.bitstream.header import unpack_header
 from sglat.bitstream.records import Header, IndexEntry, Motion
 from sglat.errors import FormatError

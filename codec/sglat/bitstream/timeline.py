@@ -11,7 +11,7 @@ from typing import BinaryIO
 from sglat.bitstream import extras
 from sglat.bitstream.chunks import Chunk
 from sglat.bitstream.edits import Source, check_same_decoder, open_source, shifted
-from sglat.bitstream.group import GroupHead, pack_group_head, shift_placement, unpack_motion
+from sglat.bitstream.groups import GroupHead, pack_group_head, shift_placement, unpack_motion
 from sglat.bitstream.muxer import Muxer
 from sglat.bitstream.records import AudioPacket, Header
 from sglat.bitstream.seek import SeekableFile
@@ -78,7 +78,7 @@ def _put_preamble(muxer: Muxer, source: Source) -> None:
 
 
 def _first_frame(chunk: Chunk, source: Source) -> int:
-    from sglat.bitstream.group import placement_span
+    from sglat.bitstream.groups import placement_span
 
     return placement_span(chunk.payload)[0]
 

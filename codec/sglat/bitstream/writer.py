@@ -14,7 +14,7 @@ import numpy as np
 from sglat.bitstream import extras
 from sglat.bitstream.chunks import Chunk
 from sglat.bitstream.constants import MAX_GROUP_FRAMES, MAX_PACKETS
-from sglat.bitstream.group import join_motion, pack_motion, pack_placement, unpack_group_head
+from sglat.bitstream.groups import join_motion, pack_motion, pack_placement, unpack_group_head
 from sglat.bitstream.identity import needed_version, pack_identity, pack_neutral, pack_reference
 from sglat.bitstream.muxer import Muxer, atomic_file
 from sglat.bitstream.records import (

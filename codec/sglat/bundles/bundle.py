@@ -128,7 +128,7 @@ class Bundle:
         Raises:
             BundleError: a face network is missing or damaged.
         """
-        from sglat.bundles.eyes import face_analysis
+        from sglat.bundles.face_analysis import face_analysis
 
         pack_root = bundles_folder() / "insightface"
         return face_analysis(self, self._embedded, pack_root=pack_root)

@@ -22,7 +22,7 @@ from torch import Tensor
 from sglat.bundles.bundle import EMBEDDED_FOLDER, Bundle
 from sglat.bundles.controls import GROUP_SIZES, Controls
 from sglat.bundles.manifest import write_part
-from sglat.bundles.people import draw_people
+from sglat.bundles.random_identities import draw_people
 from sglat.errors import BundleError
 from sglat.networks.faces import PARSING_CLASSES
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from sglat import api
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.bundles.controls import GROUPS
-from sglat.bundles.people import draw_people
+from sglat.bundles.random_identities import draw_people
 from sglat.cli.common import run, say
 from sglat.cli.progress import StageBar
 from sglat.decoder.animate import Person, animate

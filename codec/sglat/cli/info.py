@@ -59,7 +59,7 @@ def info(options: InfoOptions) -> int:
 
 
 def _show(options: InfoOptions) -> int:
-    from sglat.bitstream.summary import describe, verify
+    from sglat.bitstream.info import describe, verify
 
     with _opened(options.file) as stream:
         record: dict[str, Any]
@@ -104,7 +104,7 @@ def _salvage(file: Path, target: Path, *, is_forced: bool) -> None:
 
 
 def _export(file: Path, target: Path, *, is_forced: bool) -> None:
-    from sglat.bitstream.export import read_table, save_table
+    from sglat.bitstream.motion_table import read_table, save_table
 
     with _opened(file) as stream:
         motion_table = read_table(stream)

@@ -86,7 +86,7 @@ def swap(
 
 def _motion_file(path: Path, identity: Path | None, stack: ExitStack) -> BinaryIO:
     """Open a motion file; a table is first turned into one."""
-    from sglat.bitstream.export import file_of_table, load_table
+    from sglat.bitstream.motion_table import file_of_table, load_table
     from sglat.errors import UsageError
 
     if path.suffix.lower() not in (".csv", ".h5", ".hdf5"):
@@ -139,7 +139,7 @@ def _run_stages(file: BinaryIO, stages: list[Edit], out: BinaryIO, stack: ExitSt
 
 
 def _report(out: Path) -> None:
-    from sglat.bitstream.summary import describe
+    from sglat.bitstream.info import describe
     from sglat.cli.info import printable
 
     with out.open("rb") as file:

@@ -20,27 +20,27 @@ from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.decoder.render import choose_device
 from sglat.encoder.align import Alignment, align
 from sglat.encoder.background import find_plate
-from sglat.encoder.deltas import DeltaConfig, delta_budget, ranks_within
-from sglat.encoder.fit import FitConfig, fit_numbers
-from sglat.encoder.frames import compared_frames, look_and_motion, typical_frames
+from sglat.encoder.choose_frames import compared_frames, look_and_motion, typical_frames
 from sglat.encoder.invert import Inversion, InvertConfig, invert
 from sglat.encoder.losses import LossConfig, TargetLoss
 from sglat.encoder.manifold import Manifold
-from sglat.encoder.numbers import (
+from sglat.encoder.person import TunedPerson, person_within
+from sglat.encoder.quantize import PackConfig, pack_motion_within
+from sglat.encoder.refine import RefineConfig, refine_latents
+from sglat.encoder.registration import AlignConfig
+from sglat.encoder.select import SelectConfig, Selection, select, similarity_plot
+from sglat.encoder.selfcheck import SelfCheck, check_file
+from sglat.encoder.solve_motion import FitConfig, fit_numbers
+from sglat.encoder.start_motion import (
     CORRECTION_NOISE,
     corrected_numbers,
     crop_points,
     signature,
     start_numbers,
 )
-from sglat.encoder.pack import PackConfig, pack_motion_within
-from sglat.encoder.person import TunedPerson, person_within
-from sglat.encoder.refine import RefineConfig, refine_latents
-from sglat.encoder.registration import AlignConfig
-from sglat.encoder.select import SelectConfig, Selection, select, similarity_plot
-from sglat.encoder.selfcheck import SelfCheck, check_file
 from sglat.encoder.track import Track, TrackConfig, track
 from sglat.encoder.tune import TuneConfig, Tuned, Tuner, tune
+from sglat.encoder.weight_deltas import DeltaConfig, delta_budget, ranks_within
 from sglat.encoder.workfile import Stage, WorkFile, fingerprint
 from sglat.encoder.write import Contents, write_file
 from sglat.errors import FaceError, MediaError, UsageError

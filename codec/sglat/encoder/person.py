@@ -10,13 +10,13 @@ from torch import Tensor
 
 from sglat.bitstream.records import DeltaLayer, Identity, LatentLayer
 from sglat.bundles.bundle import Bundle
-from sglat.encoder.deltas import growths
 from sglat.encoder.manifold import Manifold
-from sglat.encoder.pack import latent_layers
+from sglat.encoder.quantize import latent_layers
 from sglat.encoder.tune import Tuned
+from sglat.encoder.weight_deltas import growths
 from sglat.encoder.write import identity_size
 from sglat.errors import UsageError
-from sglat.networks.precision import fast_type
+from sglat.networks.devices import fast_type
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.schedule import warm_up_and_fall
-from sglat.networks.precision import fast_type
+from sglat.networks.devices import fast_type
 
 
 @dataclass(frozen=True, kw_only=True)

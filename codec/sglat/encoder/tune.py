@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sglat.encoder.deltas import DeltaConfig, WeightDeltas
 from sglat.encoder.manifold import Manifold
-from sglat.encoder.muon import FactorAdam
+from sglat.encoder.optim import FactorAdam
 from sglat.encoder.schedule import warm_up_and_fall
-from sglat.networks.precision import fast_type
+from sglat.encoder.weight_deltas import DeltaConfig, WeightDeltas
+from sglat.networks.devices import fast_type
 
 KEPT_EVERY: Final = 20
 """Steps between two looks at what the integers cost while they are tuned."""

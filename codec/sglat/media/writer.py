@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.errors import MediaError
 from sglat.media.reader import EXACT_CONVERSION
-from sglat.media.template import open_template
+from sglat.media.stream_template import open_template
 
 # Tried in this order with encoder="auto"; libx264 is in every PyAV wheel.
 HARDWARE_ENCODERS: Final = ("h264_nvenc", "h264_videotoolbox", "h264_qsv")

@@ -1,0 +1,1 @@
+"""The laboratory: measuring, benchmarks, reports and training; the product never imports it."""

@@ -1,0 +1,1 @@
+"""One harness: probes, workers, cache and time plan."""

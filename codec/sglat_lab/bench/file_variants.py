@@ -1,0 +1,316 @@
+"""Pictures to compare: source crops where a file says, decoded crops, and variants of a file."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sglat.bitstream import edits
+from sglat.bitstream.chunks import ByteSource, read_chunks
+from sglat.bitstream.groups import join_motion
+from sglat.bitstream.muxer import atomic_file
+from sglat.bitstream.reader import Reader, open_reader
+from sglat.bitstream.records import Header, Motion, Placement
+from sglat.bitstream.writer import GROUP_FRAMES, open_writer
+from sglat.bundles.bundle import Bundle
+from sglat.decoder.decode import DecodeConfig, Decoder, exact_seconds
+from sglat.errors import MediaError, UsageError
+from sglat.media.reader import VideoReader
+
+Pictures = NDArray[np.uint8]
+LOST_GROUP_FRAMES: Final = 12  # half a second: what a live sender puts into one packet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parsed:
+    """The parts of a file that the measurements need."""
+
+    header: Header
+    motion: Motion
+    placement: Placement | None
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second; of a variable rate its mean."""
+        ticks = self.header.frame_ticks
+        if ticks is not None:
+            return 1 / (ticks * self.header.time_base)
+        stamps = self.motion.pts
+        if stamps is None or len(stamps) < 2:
+            return Fraction(25)
+        span = int(stamps[-1] - stamps[0]) * self.header.time_base
+        return (Fraction(len(stamps) - 1) / span).limit_denominator(1000)
+
+
+def parse(path: Path) -> Parsed:
+    """Read a file's header, motion and placement."""
+    with open_reader(path) as reader:
+        groups = reader.read_all()
+        header = reader.header
+    places = [group.placement for group in groups]
+    placement = None
+    if all(place is not None for place in places):
+        known = [place for place in places if place is not None]
+        values = np.concatenate([place.values for place in known])
+        placement = replace(known[0], values=values, first_frame=0)
+    motion = join_motion([group.motion for group in groups], header)
+    return Parsed(header=header, motion=motion, placement=placement)
+
+
+def source_crops(video: Path, parsed: Parsed) -> Pictures:
+    """Return the source's aligned crops `[T, R, R, 3]`, cut where the file says they lie.
+
+    Args:
+        video: the source.
+        parsed: of the file made from it.
+
+    Raises:
+        UsageError: the file has no placement or another number of frames.
+    """
+    from sglat.encoder.crops import crop_picture
+
+    if parsed.placement is None:
+        raise UsageError("no-placement", "expected a file that says where the crops lie")
+    places = parsed.placement.dequantize()
+    with VideoReader(video, threads=1) as reader:
+        crops = [
+            crop_picture(frame.picture, places[frame.index], parsed.header.resolution)
+            for frame in reader
+            if frame.index < len(places)
+        ]
+    if len(crops) != len(places):
+        raise UsageError(
+            "frame-count", f"expected {len(places)} frames in {video.name}, found {len(crops)}"
+        )
+    return np.stack(crops)
+
+
+def decoded_rows(path: Path, bundle: Bundle, rows: NDArray[np.int64], scratch: Path) -> Pictures:
+    """Return some decoded crops `[N, R, R, 3]`; frames do not depend on each other.
+
+    Args:
+        path: the file.
+        bundle: weights.
+        rows: frame numbers, rising.
+        scratch: folder for a file of those frames alone.
+    """
+    part = with_motion(path, scratch / "rows.sglat", parse(path).motion.values, None, rows=rows)
+    config = DecodeConfig(device=bundle.device.type)
+    with part.open("rb") as file:
+        return np.stack([f.picture for f in Decoder(file, bundle=bundle, config=config).frames()])
+
+
+def with_layers(path: Path, out: Path, keep: int) -> Path:
+    """Write a file with the first identity layers only."""
+    with path.open("rb") as file, atomic_file(out, is_forced=True) as target:
+        edits.drop_layers(file, target, keep=keep)
+    return out
+
+
+def with_coarser_motion(path: Path, out: Path, factor: int) -> Path:
+    """Write a file whose motion is rounded to steps `factor` times as large."""
+    parsed = parse(path)
+    values = np.rint(parsed.motion.values / factor).astype(np.int32)
+    steps = (parsed.motion.steps * np.float32(factor)).astype(np.float32)
+    return with_motion(path, out, values, steps)
+
+
+def with_motion(
+    path: Path,
+    out: Path,
+    values: NDArray[np.int32],
+    steps: NDArray[np.float32] | None,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    group_frames: int = GROUP_FRAMES,
+    header: Header | None = None,
+) -> Path:
+    """Write a file with other motion and the same identity; sound and plate are left out.
+
+    Args:
+        path: where the rest comes from.
+        out: the new file, replaced if it exists.
+        values: integers `[T, 34]`.
+        steps: `[34]`; None: those of the file.
+        rows: frames to keep, rising; None: all.
+        group_frames: frames in each group.
+        header: to write instead of the file's own; steps and frame count are put into it.
+    """
+    parsed = parse(path)
+    kept = np.arange(len(values)) if rows is None else rows
+    steps = parsed.motion.steps if steps is None else steps
+    with path.open("rb") as file:
+        reader = Reader(file)
+        identity, reference = reader.identity, reader.identity_reference
+        neutral = reader.motion_neutral
+        file.seek(0)
+        origin = [chunk for chunk in read_chunks(ByteSource(file)) if chunk.type == "PROV"]
+    header = replace(header or parsed.header, motion_steps=steps, frame_count=len(kept))
+    old, places = parsed.motion, parsed.placement
+    motion = Motion(
+        values=np.ascontiguousarray(values[kept]),
+        steps=steps,
+        pts=None if old.pts is None else old.pts[kept],
+        flags=None if old.flags is None else old.flags[kept],
+    )
+    if places is not None:
+        places = replace(places, values=places.values[kept])
+    with open_writer(out, header, group_frames=group_frames, is_forced=True) as writer:
+        if identity is not None:
+            writer.put_identity(identity)
+        elif reference is not None:
+            writer.put_identity_reference(reference)
+        if neutral is not None and identity is None:
+            writer.put_motion_neutral(neutral)
+        for chunk in origin:
+            writer.put_chunk(chunk)
+        writer.put_motion(motion, places)
+    return out
+
+
+def repeated(path: Path, out: Path, rows: NDArray[np.int64]) -> Path:
+    """Write a file that shows frames in any order, often if asked, at a constant rate."""
+    parsed = parse(path)
+    ticks = parsed.header.frame_ticks or max(1, round(1 / (parsed.rate * parsed.header.time_base)))
+    header = replace(parsed.header, frame_ticks=ticks, frame_count=len(rows), placement_steps=None)
+    with path.open("rb") as file:
+        identity = Reader(file).identity
+    if identity is None:
+        raise UsageError("no-identity", f"expected {path.name} to hold its identity")
+    with open_writer(out, header, is_forced=True) as writer:
+        writer.put_identity(identity)
+        writer.put_motion(Motion(values=parsed.motion.values[rows], steps=parsed.motion.steps))
+    return out
+
+
+def lost_groups(
+    count: int, share: float, random: np.random.Generator, *, group_frames: int = LOST_GROUP_FRAMES
+) -> NDArray[np.bool_]:
+    """Return which of `count` frames are lost when each group is lost by itself, `[T]`.
+
+    The first group is never lost: it travels with the identity.
+    """
+    groups = -(-count // group_frames)
+    is_lost = random.random(groups) < share
+    is_lost[0] = False
+    return np.repeat(is_lost, group_frames)[:count]
+
+
+def concealed(values: NDArray[np.int32], is_lost: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Return motion whose lost frames are straight lines between what arrived, `[T, 34]`.
+
+    After the last frame that arrived, it is held.
+    """
+    arrived = np.flatnonzero(~is_lost)
+    times = np.arange(len(values))
+    lines = [np.interp(times, arrived, values[arrived, c]) for c in range(values.shape[1])]
+    shown: NDArray[np.int32] = np.rint(np.stack(lines, axis=1)).astype(np.int32)
+    return shown
+
+
+def swapped(driver: Path, puppet: Path, out: Path) -> Path:
+    """Write the driver's motion with the puppet's identity."""
+    with ExitStack() as stack:
+        motion, look = (stack.enter_context(p.open("rb")) for p in (driver, puppet))
+        edits.swap(motion, look, stack.enter_context(atomic_file(out, is_forced=True)))
+    return out
+
+
+def shortened(video: Path, out: Path, seconds: float) -> Path:
+    """Write the beginning of a video; packets are copied, nothing is encoded again.
+
+    A stream ends before its first packet, in decoding order, that is shown too late: what was
+    written thus has all it refers to.
+
+    Raises:
+        MediaError: the container does not take the streams.
+    """
+    import av
+
+    part = out.with_name(f".part-{out.name}")
+    limit = exact_seconds(seconds)
+    ended: set[int] = set()
+    try:
+        with av.open(str(video)) as source, av.open(str(part), "w") as target:
+            kept = {
+                stream.index: target.add_stream_from_template(stream)
+                for stream in [*source.streams.video[:1], *source.streams.audio[:1]]
+            }
+            for packet in source.demux(*[source.streams[index] for index in kept]):
+                if packet.dts is None or packet.pts is None:
+                    continue
+                if packet.pts * Fraction(packet.time_base) >= limit:
+                    ended.add(packet.stream.index)
+                if packet.stream.index not in ended:
+                    packet.stream = kept[packet.stream.index]
+                    target.mux(packet)
+    except (av.error.FFmpegError, ValueError) as error:
+        part.unlink(missing_ok=True)
+        raise MediaError("cannot-shorten", f"{video.name}: {error}") from error
+    part.replace(out)
+    return out
+
+
+def first_frames(video: Path, folder: Path, frames: int) -> Path:
+    """Return a copy in a folder of a video's first frames, made once; the video if it is shorter.
+
+    The copy may have a few frames less, where the last of them need later ones.
+
+    Raises:
+        MediaError: no video, or the container does not take the streams.
+    """
+    out = folder / video.name
+    if out.exists():
+        return out
+    import av
+
+    try:
+        with av.open(str(video)) as container:
+            stream = container.streams.video[0]
+            rate, count = stream.average_rate or Fraction(25), stream.frames
+            began = (stream.start_time or 0) * Fraction(stream.time_base or 1)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise MediaError("cannot-shorten", f"{video.name}: {error}") from error
+    if count and count <= frames:
+        return video
+    folder.mkdir(parents=True, exist_ok=True)
+    return shortened(video, out, float(began + Fraction(frames) / rate))
+
+
+def audio_shift_milliseconds(video: Path, path: Path) -> float | None:
+    """Return how much later the sound is against the picture than in the source; None: no sound.
+
+    Both files are compared by the time stamps of their first picture and first sound packet.
+    """
+    from sglat.media.audio import AudioReader
+
+    with path.open("rb") as file:
+        reader = Reader(file)
+        sound = reader.audio_format
+        packets = [packet for group in reader.groups() for packet in group.packets]
+        packets += reader.trailing_packets
+    if sound is None or not packets:
+        return None
+    parsed = parse(path)
+    stamps = parsed.motion.pts
+    first = parsed.header.start_ticks if stamps is None else int(stamps[0])
+    ours = packets[0].pts * sound.time_base - first * parsed.header.time_base
+    with AudioReader(video) as audio:
+        source = next(iter(audio), None)
+        if audio.format is None or source is None:
+            return None
+        source_sound = source.pts * audio.format.time_base
+    with VideoReader(video, threads=1) as frames:
+        picture = next(iter(frames)).pts * frames.time_base
+    return float(1000 * (ours - (source_sound - picture)))
+
+
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """Return at most `most` frame numbers, evenly spread over `count` frames."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))

@@ -1,0 +1,148 @@
+"""Pictures of a tuned person at frames that were not tuned on, at any size of identity.
+
+    python -m sglat_lab.bench.held_out CLIPS OUT --works FOLDER [CLIP ...] [--identity-bytes 600000]
+
+tunes on 16 frames of each whole clip as the encoder does on more, fits the 34 numbers of frames
+evenly spread over the others, and compares the pictures with the source. The numbers are the best
+that the solver finds: each frame by itself, with a Jacobian of its own and more steps than the
+encoder takes, and not rounded. FOLDER is where `sglat_lab.bench.clips` left its work files, whose
+first stages are used. Results are kept in OUT, so an interrupted run continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sglat.decoder.render import to_pixels
+from sglat.encoder.encode import EncodeConfig, Prepared, prepare
+from sglat.encoder.gauss_newton import SolverConfig
+from sglat.encoder.solve_motion import FitConfig, fit_numbers
+from sglat.encoder.workfile import WorkFile, fingerprint
+from sglat.encoder.write import identity_size
+from sglat_lab.bench.clips import kept
+from sglat_lab.bench.encode_options import share_stages
+from sglat_lab.bench.mini_measures import Measured, write_sheet
+from sglat_lab.measure.judges import Judges, find_teachers, load_judges
+from sglat_lab.report.markdown import Table
+
+BATCH = 8
+SHOWN = 12  # frames on the sheet
+# Frames far from each other do not help each other, as neighbours in a film do
+ALONE = SolverConfig(weight_inter_frame=0.0, window=6, fresh=6, fresh_iterations=8)
+
+
+def rows_between(made: Prepared, count: int) -> list[int]:
+    """Return frames that were seen and not tuned on, evenly spread."""
+    tuned = set(made.chosen)
+    others = [int(i) for i in np.flatnonzero(~made.tracked.held) if int(i) not in tuned]
+    return [others[i] for i in np.linspace(0, len(others) - 1, min(count, len(others))).astype(int)]
+
+
+def shown_at(made: Prepared, rows: list[int], work: WorkFile) -> np.ndarray:
+    """Return pictures `[N, R, R, 3]` of frames whose numbers are fitted each by itself."""
+    bundle = made.person.manifold.bundle
+    crops = made.aligned.crops.tensor(rows)
+    fitted = fit_numbers(
+        made.person,
+        start=made.start[rows],
+        anchors=made.anchors,
+        points=torch.from_numpy(made.points[rows]),
+        cuts=np.ones(len(rows), bool),  # no frame is the next one's neighbour
+        targets=lambda first, last: crops[first:last],
+        bundle=bundle,
+        faces=bundle.faces,
+        config=FitConfig(expression=ALONE),
+        open_stage=lambda name, *configs: work.stage(name, rows, *configs),
+        progress=None,
+        clock=lambda stage: None,
+    )
+    with torch.no_grad():
+        parts = torch.from_numpy(fitted.motion).split(BATCH)
+        return np.concatenate([to_pixels(made.person.render(part)) for part in parts])
+
+
+def measure(clip: Path, args: argparse.Namespace, judges: Judges) -> dict[str, Any]:
+    """Tune and fit a clip; writes a sheet of source and picture."""
+    work = args.out / f"{clip.stem}.work"
+    share_stages(args.works / f"{clip.stem}.work", work)
+    config = EncodeConfig(
+        tune_steps=args.steps, threads=args.threads, keep_workfile=True, device="cpu",
+        identity_bytes=args.identity_bytes, tune_frames=args.tune_frames,
+    )  # fmt: skip
+    made = prepare(clip, work, config)
+    measured = Measured(bundle=made.person.manifold.bundle, judges=judges, out=args.out)
+    found: dict[str, Any] = {
+        "frames": len(made.tracked), "tuned_frames": len(made.chosen),
+        "identity_bytes": identity_size(made.person.identity),
+    }  # fmt: skip
+    for name, rows in (("others", rows_between(made, args.frames)), ("tuned", made.chosen)):
+        fit = WorkFile(args.out / f"{clip.stem}_{name}.work", source=fingerprint(clip))
+        shown = shown_at(made, rows, fit)
+        source = np.concatenate([to_pixels(p[None]) for p in made.aligned.crops.tensor(rows)])
+        found[name] = measured.compare(shown, source)
+        at = np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int)
+        sheet = [list(pictures[at]) for pictures in (source, shown)]
+        write_sheet(args.out / f"{clip.stem}_{name}.png", sheet)
+    return found
+
+
+def table(records: dict[str, dict[str, Any]], judges: Judges) -> Table:
+    """Return the figures of all clips and their means."""
+    keys = ("psnr", "perceptual", "identity")
+    digits = (2, 4, 3)
+    rows = []
+    for name, record in records.items():
+        cells = [f"{record[who][k]:.{d}f}" for who in ("others", "tuned")
+                 for k, d in zip(keys, digits, strict=True)]  # fmt: skip
+        sizes = [str(record["tuned_frames"]), f"{record['identity_bytes'] / 1000:.0f}"]
+        rows.append([name, *sizes, str(record["others"]["count"]), *cells])
+    means = [f"{np.mean([r[who][k] for r in records.values()]):.{d}f}"
+             for who in ("others", "tuned") for k, d in zip(keys, digits, strict=True)]  # fmt: skip
+    rows.append(["**mean**", "", "", "", *(f"**{mean}**" for mean in means)])
+    assert judges.perceptual is not None
+    return Table(
+        title="Frames that were not tuned on",
+        head=["clip", "tuned", "identity kB", "others", "PSNR dB", "LPIPS-like", "cosine",
+              "tuned: PSNR dB", "LPIPS-like", "cosine"],
+        rows=rows,
+        notes=[f"LPIPS-like is: {judges.perceptual.name}."],
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Run over all clips."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("names", nargs="*", help="clips by name; default: all")
+    parser.add_argument("--works", type=Path, required=True, help="OUT of `sglat_lab.bench.clips`")
+    parser.add_argument("--identity-bytes", type=int, default=600_000)
+    parser.add_argument("--frames", type=int, default=24, help="not tuned on, of each clip")
+    parser.add_argument("--tune-frames", type=int, default=16, help="tuned on, of each clip")
+    parser.add_argument("--steps", type=int, help="tuning steps; default: the encoder's")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--teachers", type=Path, help="folder of the measuring networks")
+    parser.add_argument("--heads", type=Path, help="squeeze.pth of the lpips package")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(args.threads)
+    judges = load_judges(find_teachers(args.teachers), heads=args.heads)
+    records = {}
+    for clip in sorted(args.clips.glob("*.mp4")):
+        if args.names and clip.stem not in args.names:
+            continue
+        records[clip.stem] = kept(
+            args.out / f"{clip.stem}.json", lambda c=clip: measure(c, args, judges)
+        )
+        print(clip.stem, json.dumps(records[clip.stem]), flush=True)
+    print(table(records, judges).markdown())
+
+
+if __name__ == "__main__":
+    main()

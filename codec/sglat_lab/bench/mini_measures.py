@@ -1,0 +1,362 @@
+"""What `sglat_lab.bench.mini` measures: inversion, samples, pose flow, controls and speed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sglat.bitstream.muxer import atomic_file
+from sglat.bundles.bundle import Bundle
+from sglat.bundles.controls import GROUPS, NUM_CONTROLS
+from sglat.bundles.discover import part_masks
+from sglat.bundles.random_identities import draw_people
+from sglat.decoder.animate import Person
+from sglat.decoder.render import Renderer, to_pixels
+from sglat.encoder.refine import RefineConfig, refine_latents
+from sglat.encoder.workfile import config_hash
+from sglat.networks.faces import FaceAnalysis
+from sglat_lab.bench.mini_people import SIDE, People, clip_pairs, training_stills
+from sglat_lab.measure.frechet import frechet_distance
+from sglat_lab.measure.judges import Judges, embeddings, perceptual_distances, pooled_features
+from sglat_lab.train.pose_calibration import face_box, seen_pose
+
+BATCH: Final = 16
+REFINED_TOGETHER: Final = 3  # pictures: more are no faster on a processor
+YAWS: Final = (-20, -10, 0, 10, 20)  # degrees
+PITCHES: Final = (-12, -6, 0, 6, 12)
+SPEED_RUNS: Final = 30  # fewer differ by a tenth on a machine that others share
+_FSA_FILES: Final = ("headpose_fsanet_1x1.onnx", "headpose_fsanet_var.onnx")
+_FSA_STRETCH: Final = 0.15  # of the landmark box's height, upwards
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The bundle under test and who judges it."""
+
+    bundle: Bundle
+    judges: Judges
+    out: Path
+
+    def render(self, ws: Tensor) -> NDArray[np.uint8]:
+        """Return pictures `[N, 128, 128, 3]` of latents `[N, L, D]`."""
+        return np.concatenate([to_pixels(self.bundle.generator(part)) for part in ws.split(BATCH)])
+
+    def invert(self, pictures: Tensor) -> Tensor:
+        """Return latents `[N, L, D]` of crops."""
+        return torch.cat([self.bundle.inverter(part) for part in pictures.split(BATCH)])
+
+    def sample(self, count: int, seed: int) -> Tensor:
+        """Return latents `[N, L, D]` of people who do not exist."""
+        return draw_people(self.bundle, count, seed=seed)
+
+    def identity(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return MobileFaceNet's unit vectors `[N, 128]`."""
+        assert self.judges.identity is not None, self.judges.missing
+        return embeddings(self.judges.identity, pictures)
+
+    def compare(self, shown: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> dict[str, Any]:
+        """Return mean PSNR of each picture, perceptual distance and identity cosine."""
+        assert self.judges.perceptual is not None, self.judges.missing
+        error = np.square(shown.astype(np.float64) - wanted).mean((1, 2, 3))
+        psnr = 10 * np.log10(255**2 / np.maximum(error, 1e-6))
+        distance = perceptual_distances(self.judges.perceptual, shown, wanted)
+        cosine = (self.identity(shown) * self.identity(wanted)).sum(1)
+        return {
+            "count": len(shown),
+            "psnr": round(float(psnr.mean()), 3),
+            "perceptual": round(float(distance.mean()), 4),
+            "identity": round(float(cosine.mean()), 4),
+        }
+
+
+def inversion(measured: Measured, stills: People) -> dict[str, Any]:
+    """Return how well the inverter alone keeps all stills; writes a sheet."""
+    shown = measured.render(measured.invert(stills.tensor()))
+    rows = np.linspace(0, len(shown) - 1, 12).astype(int)
+    write_sheet(measured.out / "inversion.png", [list(stills.images[rows]), list(shown[rows])])
+    return measured.compare(shown, stills.images)
+
+
+def refined(measured: Measured, stills: People, *, count: int) -> dict[str, Any]:
+    """Return figures of stills before and after their W+ latents were refined as the encoder
+    refines that of the ID frame; writes a sheet."""
+    rows = np.linspace(0, len(stills.images) - 1, count).astype(int).tolist()
+    target = stills.images[rows]
+    with torch.no_grad():
+        start = measured.invert(stills.tensor(rows))
+    kept = config_hash(RefineConfig(), measured.bundle.decoder_id.hex(), rows)
+    latents = _refined_latents(measured, stills.tensor(rows), start, measured.out / kept)
+    with torch.no_grad():
+        before, after = measured.render(start), measured.render(latents)
+        shown = np.linspace(0, count - 1, min(count, 12)).astype(int)
+        sheet = [list(pictures[shown]) for pictures in (target, before, after)]
+        write_sheet(measured.out / "refined.png", sheet)
+        return {
+            "steps": RefineConfig().steps,
+            "start": measured.compare(before, target),
+            "end": measured.compare(after, target),
+        }
+
+
+def _refined_latents(measured: Measured, pictures: Tensor, start: Tensor, kept: Path) -> Tensor:
+    """Refine latents part by part; a later run goes on behind the parts that a folder keeps."""
+    kept.mkdir(exist_ok=True)
+    parts = []
+    for at in range(0, len(pictures), REFINED_TOGETHER):
+        path, part = kept / f"{at}.npy", slice(at, at + REFINED_TOGETHER)
+        if not path.exists():
+            found = refine_latents(measured.bundle, pictures[part], start[part], RefineConfig())
+            with atomic_file(path) as file:
+                np.save(file, found.numpy())
+            print(f"refined {min(part.stop, len(pictures))} of {len(pictures)}", flush=True)
+        parts.append(torch.from_numpy(np.load(path)))
+    return torch.cat(parts)
+
+
+def transfer(measured: Measured, frames: People, *, pairs: int) -> dict[str, Any]:
+    """Return how well frame B is said by frame A's latent and 34 numbers, within unseen clips."""
+    bundle = measured.bundle
+    first, second = clip_pairs(frames, pairs)
+    values = bundle.module("estimator")(frames.points, frames.blendshapes, frames.pose)
+    ws = measured.invert(frames.tensor(first))
+    turned = bundle.pose_flow.turn(ws, frames.pose[first], frames.pose[second])
+    styles = bundle.controls.apply(bundle.generator.styles(turned), values[second] - values[first])
+    shown = np.concatenate([
+        to_pixels(bundle.generator.synthesize([style[at : at + BATCH] for style in styles]))
+        for at in range(0, pairs, BATCH)
+    ])  # fmt: skip
+    sheet = [
+        list(pictures[:12]) for pictures in (frames.images[first], frames.images[second], shown)
+    ]
+    write_sheet(measured.out / "transfer.png", sheet)
+    return {
+        "moved": measured.compare(shown, frames.images[second]),
+        "unmoved": measured.compare(frames.images[first], frames.images[second]),
+    }
+
+
+def samples(measured: Measured, stills: People, data: Path) -> dict[str, Any]:
+    """Return Fréchet distances of samples, inversions and real stills; writes a sheet of 64."""
+    assert measured.judges.perceptual is not None, measured.judges.missing
+    perceptual = measured.judges.perceptual
+    count = len(stills.images)
+    drawn = measured.render(measured.sample(count, seed=1))
+    write_sheet(measured.out / "samples.png", [list(drawn[at : at + 8]) for at in range(0, 64, 8)])
+    inverted = measured.render(measured.invert(stills.tensor()))
+    sets = {"random people": drawn, "inverted held-back stills": inverted,
+            "real training stills": training_stills(data, count)}  # fmt: skip
+
+    def features(pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        both = np.concatenate([pictures, pictures[:, :, ::-1]])
+        return measured.identity(both), pooled_features(perceptual, both)
+
+    real = features(stills.images)
+    distances = {}
+    for name, pictures in sets.items():
+        found = features(pictures)
+        distances[name] = {
+            key: round(frechet_distance(a, b), 4)
+            for key, a, b in zip(("identity", "squeeze"), found, real, strict=True)
+        }
+    return {"count": count, "distances": distances}
+
+
+def pose_figures(measured: Measured, stills: People, teachers: Path) -> dict[str, Any]:
+    """Return how the measured angle follows the asked one, and identity at the ends."""
+    ws, source = _people(measured, stills, inverted=5, sampled=5)
+    own = _own_pose(measured.bundle.faces)
+    other, missing = _fsa_pose(teachers, measured.bundle.faces)
+    meters = {"embedded landmark network": own} | ({"FSA-Net pair": other} if other else {})
+    source[5:] = torch.from_numpy(own(measured.render(ws[5:])))
+    base = measured.identity(measured.render(ws))
+    found: dict[str, Any] = {"people": len(ws), "by": {}, "identity": {}, "missing": missing}
+    sheet: list[list[NDArray[np.uint8]]] = [[] for _ in ws]
+    for axis, (name, angles) in enumerate((("yaw", YAWS), ("pitch", PITCHES))):
+        shown = []
+        for angle in angles:
+            target = torch.zeros(len(ws), 2)
+            target[:, axis] = angle
+            shown.append(measured.render(measured.bundle.pose_flow.turn(ws, source, target)))
+        for row, person in enumerate(sheet):
+            person += [pictures[row] for pictures in shown]
+        for meter, read in meters.items():
+            table = np.stack([read(pictures)[:, axis] for pictures in shown])  # [angles, people]
+            found["by"].setdefault(meter, {})[name] = _line(angles, table)
+        ends = [(measured.identity(shown[at]) * base).sum(1).mean() for at in (0, -1)]
+        found["identity"][name] = round(float(np.mean(ends)), 4)
+    write_sheet(measured.out / "pose.png", sheet)
+    return found
+
+
+def _line(angles: tuple[int, ...], table: NDArray[np.float64]) -> dict[str, Any]:
+    asked = np.repeat(np.array(angles, float)[:, None], table.shape[1], 1)
+    kept = np.isfinite(table)
+    slope = np.polyfit(asked[kept], table[kept], 1)[0]
+    means = [
+        (angle, round(float(np.nanmean(row)), 2)) for angle, row in zip(angles, table, strict=True)
+    ]
+    r = np.corrcoef(asked[kept], table[kept])[0, 1]
+    return {"r": round(float(r), 4), "slope": round(float(slope), 3), "means": means,
+            "unseen": int((~kept).sum())}  # fmt: skip
+
+
+Meter = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Pictures `[N, H, W, 3]` to yaw and pitch `[N, 2]` in degrees; not a number where unseen."""
+
+
+def _own_pose(faces: FaceAnalysis) -> Meter:
+    return lambda pictures: seen_pose(faces, pictures).astype(np.float32)
+
+
+def _fsa_pose(teachers: Path, faces: FaceAnalysis) -> tuple[Meter | None, list[str]]:
+    """Return the mean of the two FSA-Nets, with the labels' signs, and what is missing."""
+    if not all((teachers / name).is_file() for name in _FSA_FILES):
+        return None, ["FSA-Net was not at hand."]
+    try:
+        import onnxruntime
+    except ImportError:
+        return None, ["FSA-Net was at hand, onnxruntime was not."]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    sessions = [onnxruntime.InferenceSession(str(teachers / n), options) for n in _FSA_FILES]
+
+    def read(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        rows = []
+        for picture in pictures:
+            points = faces.landmarks(picture, face_box(SIDE)).points
+            (left, top), (right, bottom) = points.min(0), points.max(0)
+            top -= _FSA_STRETCH * (bottom - top)
+            box = np.array([left, top, right, bottom]).round().clip(0, SIDE).astype(int)
+            face = cv2.resize(picture[box[1] : box[3], box[0] : box[2]], (64, 64))
+            x = ((face[:, :, ::-1].astype(np.float32) - 127.5) / 128).transpose(2, 0, 1)[None]
+            yaw, pitch, _ = np.mean([s.run(None, {"input": x})[0][0] for s in sessions], 0)
+            rows.append((-yaw, pitch))
+        return np.array(rows, np.float32)
+
+    return read, []
+
+
+def _people(
+    measured: Measured, stills: People, *, inverted: int, sampled: int
+) -> tuple[Tensor, Tensor]:
+    """Return latents of inverted stills, then of samples, and the stills' poses `[N, 2]`."""
+    rows = np.linspace(0, len(stills.images) - 1, inverted + 2).astype(int)[1:-1].tolist()
+    ws = torch.cat([measured.invert(stills.tensor(rows)), measured.sample(sampled, seed=3)])
+    return ws, torch.cat([stills.pose[rows], torch.zeros(sampled, 2)])
+
+
+def controls_figures(measured: Measured, stills: People, card_sheet: Path | None) -> dict[str, Any]:
+    """Return for each control how local it is and how far it keeps the person; writes sheets."""
+    bundle = measured.bundle
+    ws, _ = _people(measured, stills, inverted=4, sampled=4)
+    sigma = torch.tensor(bundle.controls.sigma)
+    push = torch.cat([torch.diag(sigma * -2), torch.diag(sigma * 2)])  # [64, 32]
+    inside, outside, cosine = (np.zeros((len(ws), NUM_CONTROLS)) for _ in range(3))
+    changes, tiles = [], []
+    for person, latent in enumerate(ws):
+        styles = bundle.generator.styles(latent[None])
+        base = bundle.generator.synthesize(styles).clamp(-1, 1)
+        moved = _pushed(bundle, styles, push)
+        difference = moved - base
+        masks = part_masks(bundle.faces.parse(base))
+        for control, group in enumerate(GROUPS):
+            both = difference[[control, control + NUM_CONTROLS]].abs().mean((0, 1))
+            mask = masks[group][0, 0] > 0.5
+            inside[person, control] = float(both[mask].mean()) if mask.any() else np.nan
+            outside[person, control] = float(both[~mask].mean())
+        looks = measured.identity(to_pixels(torch.cat([base, moved])))
+        cosine[person] = (looks[1:] @ looks[0]).reshape(2, -1).min(0)
+        changes.append((difference[NUM_CONTROLS:] - difference[:NUM_CONTROLS]).flatten(1))
+        tiles.append(to_pixels(torch.cat([base, moved])))
+    agreement = _agreement(torch.stack(changes))
+    sheet_of_controls(measured.out / "controls.png", [tiles[p] for p in (0, 1, 4, 5, 6)])
+    if card_sheet is not None:
+        extra = measured.sample(5, seed=11)
+        people = []
+        for latent in extra:
+            styles = bundle.generator.styles(latent[None])
+            base = bundle.generator.synthesize(styles)
+            people.append(to_pixels(torch.cat([base, _pushed(bundle, styles, push)])))
+        sheet_of_controls(card_sheet, people)
+    rows = [
+        {
+            "name": bundle.controls.names[c],
+            "group": GROUPS[c],
+            "inside": round(float(np.nanmean(inside[:, c])), 4),
+            "ratio": round(float(np.nanmean(inside[:, c]) / outside[:, c].mean()), 3),
+            "identity": round(float(cosine[:, c].mean()), 4),
+            "agreement": round(agreement[c], 3),
+        }
+        for c in range(NUM_CONTROLS)
+    ]
+    return {"people": len(ws), "rows": rows}
+
+
+def _pushed(bundle: Bundle, styles: list[Tensor], push: Tensor) -> Tensor:
+    """Return pictures `[64, 3, H, W]` in [-1, 1] of one person under each row of controls."""
+    parts = []
+    for part in push.split(BATCH):
+        repeated = [style.expand(len(part), -1) for style in styles]
+        parts.append(bundle.generator.synthesize(bundle.controls.apply(repeated, part)))
+    return torch.cat(parts).clamp(-1, 1)
+
+
+def _agreement(changes: Tensor) -> list[float]:
+    """Return for changes `[people, controls, pixels]` the mean cosine between persons."""
+    unit = torch.nn.functional.normalize(changes, dim=2)
+    people = len(unit)
+    total = unit.sum(0).square().sum(1)  # all pairs and each with itself
+    mean: list[float] = ((total - people) / (people * (people - 1))).tolist()
+    return mean
+
+
+def sheet_of_controls(path: Path, people: list[NDArray[np.uint8]], side: int = 64) -> None:
+    """Write a sheet: two rows a person, at -2 σ and +2 σ; the person itself, then 32 controls."""
+    rows = []
+    for pictures in people:
+        small = [cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in pictures]
+        base, moved = small[0], small[1:]
+        rows += [[base, *moved[:NUM_CONTROLS]], [base, *moved[NUM_CONTROLS:]]]
+    write_sheet(path, rows)
+
+
+def write_sheet(path: Path, rows: list[list[NDArray[np.uint8]]]) -> None:
+    """Write rows of RGB pictures of one size as one file."""
+    sheet = np.concatenate([np.concatenate(row, 1) for row in rows], 0)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 82] if path.suffix == ".jpg" else []
+    if not cv2.imwrite(str(path), sheet[:, :, ::-1], quality):
+        raise OSError(f"cannot write {path}")
+
+
+def speed(measured: Measured, *, threads: int, batch: int) -> dict[str, Any]:
+    """Return frames a second of the decoder's own renderer, best of several runs."""
+    bundle, before = measured.bundle, torch.get_num_threads()
+    torch.set_num_threads(threads)
+    generator = bundle.generator
+    person = Person(ws=generator.repeat(generator.w_avg[None])[0], neutral=torch.zeros(34))
+    renderer = Renderer(
+        person, generator, pose_flow=bundle.pose_flow, controls=bundle.controls, workers=threads
+    )
+    motion = torch.randn(batch, 34, generator=torch.Generator().manual_seed(0))
+    wall, processor = [], []
+    for _ in range(SPEED_RUNS):
+        began, used = time.perf_counter(), time.process_time()
+        renderer.render(motion)
+        wall.append(time.perf_counter() - began)
+        processor.append(time.process_time() - used)
+    torch.set_num_threads(before)
+    return {
+        "frames_per_second": round(batch / min(wall[1:]), 2),
+        "processor_milliseconds": round(min(processor[1:]) / batch * 1e3, 2),
+        "load": round(os.getloadavg()[0], 1),
+    }

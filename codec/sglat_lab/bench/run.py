@@ -1,0 +1,265 @@
+"""The whole benchmark: plans its time, encodes, measures, sweeps, and sums up over clips."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+from sglat import __version__
+from sglat.errors import SglatError, UsageError
+from sglat_lab.bench.clip_bench import ClipBench
+from sglat_lab.bench.clip_record import clip_record, is_recorded
+from sglat_lab.bench.encodes import Encodes, tuning_networks
+from sglat_lab.bench.memory import decode_memory
+from sglat_lab.bench.speed import decode_speed
+from sglat_lab.bench.time_plan import FULL_BUDGET, QUICK_BUDGET, Clock, Plan
+from sglat_lab.bench.workers import ClipFiles, Crew, ToolConfig, Tools, crew, swap_record
+from sglat_lab.measure.frechet import distances
+from sglat_lab.measure.picture_metrics import METRICS
+from sglat_lab.report.aggregate import summarize
+from sglat_lab.report.provenance import PACKAGES, command, commit, machine, package_version
+
+VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+SOLVER_FRAMES: Final = 4
+SOLVER_EPOCHS: Final = {True: 5, False: 100}  # quick and full; the method's own are 100
+SOLVER_ITERATIONS: Final = 4
+MEMORY_LENGTHS: Final = {True: (50, 250), False: (50, 250, 1000)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """What is measured with what."""
+
+    clips: Path
+    """Folder of videos."""
+    out: Path
+    """Folder of results."""
+    encoded: Path | None = None
+    """Folder with `<clip>.sglat` made earlier; None: encode."""
+    bundle: str = "mini"
+    teachers: Path | None = None
+    heads: Path | None = None
+    """LPIPS v0.1 heads for SqueezeNet."""
+    is_quick: bool = False
+    device: str = "cpu"
+    with_speed: bool = True
+    frames: int | None = None
+    """Most frames of each clip; None: as many as there is time for."""
+    minutes: float | None = None
+    """Time that encoding and sweeps are planned for; None: by `is_quick`."""
+    workers: int | None = None
+    """Processes side by side; None: one a core."""
+
+
+def clip_paths(folder: Path) -> list[Path]:
+    """Return the videos of a folder.
+
+    Raises:
+        UsageError: none there.
+    """
+    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    if not found:
+        raise UsageError("no-clips", f"expected videos in {folder}, found none")
+    return found
+
+
+class Benchmark:
+    """Runs everything; interrupted, the same call goes on.
+
+    Args:
+        config: what.
+        tell: told of each step in a line.
+    """
+
+    def __init__(self, config: BenchConfig, tell: Callable[[str], None]) -> None:
+        self.config = config
+        self.tell = tell
+        self.commit = commit()  # of the code that is loaded now, long before the end
+        budget = QUICK_BUDGET if config.is_quick else FULL_BUDGET
+        if config.minutes is not None:
+            budget = replace(budget, minutes=config.minutes)
+        self.budget = budget
+        self.clock = Clock(tell, budget.minutes)
+        self.cores = os.cpu_count() or 1
+        self.tool_config = ToolConfig(
+            out=config.out, bundle=config.bundle, teachers=config.teachers, heads=config.heads,
+            is_quick=config.is_quick, device=config.device,
+        )  # fmt: skip
+        self.tools = Tools(self.tool_config)
+        self.clips: list[ClipBench] = []
+        self.skipped: dict[str, str] = dict(self.tools.refused)
+        self.plan: Plan | None = None
+
+    def run(self) -> dict[str, Any]:
+        """Return the whole record as plain values; pictures stay in the clips' caches."""
+        videos = clip_paths(self.config.clips)
+        workers = min(self.config.workers or self.cores, len(videos))
+        encodes = None
+        if self.config.encoded is None:
+            encodes = Encodes(self.config, self.tools.bundle, self.clock, self.budget, workers)
+            files = encodes.run(videos)
+            self.plan, self.skipped = encodes.plan, self.skipped | encodes.skipped
+        else:
+            files = self._made_earlier(videos)
+        files = self._usable(files)
+        threads = max(1, self.cores // workers)
+        with crew(self.tool_config, workers, threads) as hands:
+            files = self._measure(hands, files, encodes)
+            swaps = self._swaps(hands, files)
+            solvers = self._solvers(hands, files)
+        records = [clip_record(clip, self.tools.anchors) for clip in self.clips]
+        speed = self._speed(encodes) if self.config.with_speed else {}
+        self.clock.stage("sums")
+        record = {
+            "about": self._about(workers),
+            "clips": records,
+            "summary": summarize(records),
+            "swap": swaps,
+            "frechet": distances(self.tools.judges, self.clips, self.tools.anchors, records),
+            "solvers": solvers,
+            "speed": speed,
+            "not_measured": self.tools.judges.missing,
+            "skipped": self.skipped,
+        }
+        return record | {"stage_seconds": self.clock.finish()}
+
+    def close(self) -> None:
+        """Release what the measurements used."""
+        self.tools.close()
+
+    def _made_earlier(self, videos: Sequence[Path]) -> list[ClipFiles]:
+        folder = self.config.encoded
+        found = []
+        for video in videos:
+            path = Path() if folder is None else folder / f"{video.stem}.sglat"
+            if path.is_file():
+                found.append(ClipFiles(video=video, encoded=path))
+            else:
+                self._leave_out(video, f"not-encoded: expected {path.name}, found none")
+        return found
+
+    def _usable(self, files: Sequence[ClipFiles]) -> list[ClipFiles]:
+        """Return the clips whose file this bundle plays and whose source crops can be cut."""
+        found = []
+        for one in files:
+            try:
+                clip = self.tools.clip(one)
+                header = clip.parsed.header
+                self.tools.bundle.check_decoder_id(header.decoder_id, wanted_bundle=header.bundle)
+                _ = clip.source
+                found.append(one)
+            except SglatError as error:
+                self._leave_out(one.video, str(error))
+        if not found:
+            raise UsageError("no-clips", f"none of the clips could be used: {self.skipped}")
+        return found
+
+    def _leave_out(self, video: Path, reason: str) -> None:
+        self.skipped[video.name] = reason
+        self.tell(f"{video.name} left out: {reason}")
+
+    def _measure(
+        self, hands: Crew, files: list[ClipFiles], encodes: Encodes | None
+    ) -> list[ClipFiles]:
+        """Measure all clips; then encode some again at other identity sizes while there is time."""
+        self.clock.stage("measure", f"{len(files)} clips")
+        began = self.clock.elapsed
+        self._measured(hands, files)
+        if encodes is None:
+            return files
+        files = encodes.sweep(files, self.clock.elapsed - began)
+        self.clock.stage("measure", "identity sizes")
+        self._measured(hands, files)
+        return files
+
+    def _measured(self, hands: Crew, files: Sequence[ClipFiles]) -> None:
+        self.clips = [self.tools.clip(one) for one in files]
+        waiting = [
+            one for one, clip in zip(files, self.clips, strict=True) if not is_recorded(clip)
+        ]
+        if waiting:
+            hands.measure(waiting)
+
+    def _swaps(self, hands: Crew, files: Sequence[ClipFiles]) -> list[dict[str, Any]]:
+        """Put each clip's motion onto the next clip's person."""
+        if len(files) < 2:
+            return []
+        self.clock.stage("swap")
+        pairs = [*pairwise(files), (files[-1], files[0])]
+        hands.swap(pairs)
+        clips = [*pairwise(self.clips), (self.clips[-1], self.clips[0])]
+        return [swap_record(self.tools, driver, puppet) for driver, puppet in clips]
+
+    def _solvers(self, hands: Crew, files: Sequence[ClipFiles]) -> dict[str, Any] | str:
+        """Return the two solvers' losses on a piece of one clip, or why they are not known."""
+        self.clock.stage("solvers")
+        epochs = SOLVER_EPOCHS[self.config.is_quick]
+        one, clip = next(
+            ((f, c) for f, c in zip(files, self.clips, strict=True) if f.work is not None),
+            (files[0], self.clips[0]),
+        )
+
+        def make() -> dict[str, Any]:
+            count = min(SOLVER_FRAMES, clip.window)
+            return hands.solvers(one, count=count, epochs=epochs, iterations=SOLVER_ITERATIONS)
+
+        try:
+            found: dict[str, Any] = clip.cache.record(f"solvers-{epochs}", make)
+            return found
+        except UsageError as error:
+            return f"not measured: {error.message}"
+
+    def _speed(self, encodes: Encodes | None) -> dict[str, Any]:
+        """Return decoding speed in fresh processes, and peak memory against the length."""
+        import torch
+
+        self.clock.stage("speed and memory")
+        ordered = sorted(self.clips, key=lambda clip: len(clip.parsed.motion.values))
+        longest = ordered[-1]
+        devices = list(dict.fromkeys(["cpu", *(["cuda"] if torch.cuda.is_available() else [])]))
+        decoding = [
+            {"clip": longest.name, **decode_speed(longest.encoded, self.config.bundle, device=name)}
+            for name in devices
+        ]
+        lengths = MEMORY_LENGTHS[self.config.is_quick]
+        memory = decode_memory(longest.encoded, self.config.bundle, lengths, longest.cache.folder)
+        return {
+            "decoding": decoding,
+            "decode_memory": memory,
+            "encode_memory": [] if encodes is None else encodes.memory(),
+        }
+
+    def _about(self, workers: int) -> dict[str, Any]:
+        judges = self.tools.judges
+        return {
+            "sglat": __version__,
+            "commit": self.commit,
+            "command": command(sys.argv),
+            "machine": machine(),
+            "python": platform.python_version(),
+            "packages": {name: package_version(name) for name in PACKAGES},
+            "bundle": self.tools.bundle.name,
+            "decoder_id": self.tools.bundle.decoder_id.hex(),
+            "is_quick": self.config.is_quick,
+            "effort": asdict(self.tools.effort),
+            "plan": None if self.plan is None else self.plan.to_json(),
+            "minutes": self.budget.minutes,
+            "tuning_networks": None if self.plan is None else tuning_networks(),
+            "workers": workers,
+            "metrics": [asdict(metric) for metric in METRICS],
+            "perceptual": judges.perceptual.name if judges.perceptual else None,
+            "identity": "MobileFaceNet, 128 numbers" if judges.identity else None,
+            "signals": "MediaPipe face landmarker, each frame by itself"
+            if self.tools.landmarker
+            else None,
+            "anchors": [
+                {"name": c.name, "encoder": c.encoder, "options": c.options}
+                for c in self.tools.anchors
+            ],
+        }

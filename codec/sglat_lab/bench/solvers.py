@@ -1,0 +1,218 @@
+"""The method's own solver against the fast one: loss against generator passes on one short piece.
+
+Both start from the same pose-solved numbers of the same tuned person, read from one encoding's file
+and work file. A pass is one picture through the generator forwards, backwards to its inputs, or in
+forward-mode differentiation by one number: about the same arithmetic each.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sglat.bitstream.reader import load_identity
+from sglat.bundles.bundle import Bundle
+from sglat.bundles.controls import GROUPS
+from sglat.decoder.animate import person_of
+from sglat.decoder.render import tuned_generator
+from sglat.encoder.choose_frames import spread_frames
+from sglat.encoder.gauss_newton import FastSolver, SolverConfig, take_anchors
+from sglat.encoder.manifold import Manifold
+from sglat.encoder.paper_solver import PaperConfig, PaperSolver
+from sglat.encoder.person import TunedPerson
+from sglat.encoder.solve_motion import FitConfig, expression_residual
+from sglat.encoder.start_motion import signature
+from sglat_lab.bench.encode_options import solved_motion
+from sglat_lab.measure.judges import Judges, distances_to, features_of, to_tensor
+from sglat_lab.measure.pixels import psnr_db
+
+JACOBIANS: Final = 8  # as the encoder takes
+NUMBERS: Final = 34
+EPOCHS_SHOWN: Final = (1, 2, 5, 10, 20, 35, 50, 75, 100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Watched(TunedPerson):
+    """A person that remembers what it was asked to render with gradients."""
+
+    asked: list[Tensor] = field(default_factory=list)
+
+    def render(self, motion: Tensor) -> Tensor:
+        """Return pictures; remember the motion."""
+        if motion.requires_grad:
+            self.asked.append(motion.detach().clone())
+        return super().render(motion)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """What both solvers are given."""
+
+    person: _Watched
+    start: Tensor
+    """`[n, 34]` after the pose stage."""
+    all_start: Tensor
+    """`[T, 34]` of the whole clip: Jacobians are shared by all its frames."""
+    crops: NDArray[np.uint8]
+    """`[n, R, R, 3]`."""
+    points: Tensor
+    """`[n, 478, 2]`, unit crop coordinates."""
+
+
+def person_in(path: Path, bundle: Bundle) -> _Watched:
+    """Return the tuned person of a file, ready to be solved for."""
+    identity = load_identity(path)
+    generator = tuned_generator(bundle.generator, identity.weight_deltas())
+    person = person_of(identity, generator)
+    return _Watched(
+        identity=identity,
+        manifold=Manifold(bundle, person.ws, person.neutral),
+        weights={name: value.detach() for name, value in generator.named_parameters()},
+    )
+
+
+def piece_of(
+    path: Path, work: Path, bundle: Bundle, crops: NDArray[np.uint8],
+    points: NDArray[np.float32], first: int,
+) -> Piece:  # fmt: skip
+    """Return a piece of a clip.
+
+    Args:
+        path: its file.
+        work: its work file.
+        bundle: weights.
+        crops: of the piece, `[n, R, R, 3]`.
+        points: of the piece, `[n, 478, 2]`.
+        first: its first frame.
+    """
+    start = torch.from_numpy(solved_motion(work, "pose"))
+    return Piece(
+        person=person_in(path, bundle),
+        start=start[first : first + len(crops)],
+        all_start=start,
+        crops=crops,
+        points=torch.from_numpy(points),
+    )
+
+
+def compare_solvers(
+    piece: Piece, bundle: Bundle, judges: Judges, *, epochs: int, iterations: int
+) -> dict[str, Any]:
+    """Return both solvers' losses after so many passes a frame.
+
+    Args:
+        piece: what is solved.
+        bundle: for the networks that the method's solver minimises.
+        judges: measure the result.
+        epochs: of the method's solver.
+        iterations: of the fast one.
+    """
+    judge = _Judge(piece, judges)
+    fast = _fast(piece, bundle, judge, iterations)
+    paper = _paper(piece, bundle, judge, epochs)
+    return {
+        "frames": len(piece.start),
+        "clip_frames": len(piece.all_start),
+        "epochs": epochs,
+        "epochs_of_method": PaperConfig().epochs,
+        "perceptual": None if judges.perceptual is None else judges.perceptual.name,
+        "start": judge(piece.start),
+        "fast": fast,
+        "paper": paper,
+    }
+
+
+class _Judge:
+    """Measures motion of the piece by its pictures."""
+
+    def __init__(self, piece: Piece, judges: Judges) -> None:
+        self.piece, self.judges = piece, judges
+        network = judges.perceptual
+        self.features = None if network is None else features_of(network, piece.crops)
+
+    @torch.no_grad()
+    def __call__(self, motion: Tensor) -> dict[str, float]:
+        parts = [self.piece.person.render(part) for part in motion.split(8)]
+        levels = torch.cat(parts).clamp(-1, 1).add(1).mul(127.5).round().byte()
+        pictures = levels.permute(0, 2, 3, 1).numpy()
+        pairs = zip(pictures, self.piece.crops, strict=True)
+        found = {"psnr": float(np.mean([psnr_db(a, b) for a, b in pairs]))}
+        if self.judges.perceptual is not None and self.features is not None:
+            whole, _ = distances_to(self.judges.perceptual, pictures, self.features)
+            found["perceptual"] = float(whole.mean())
+        return found
+
+
+def _fast(piece: Piece, bundle: Bundle, judge: _Judge, iterations: int) -> list[dict[str, float]]:
+    """Run the fast solver to each number of iterations; a longer run begins like a shorter one.
+
+    The last run is the whole of it, with the Jacobians that it takes on the way.
+    """
+    config = SolverConfig(window=len(piece.start))
+    targets = to_tensor(piece.crops)
+    residual = expression_residual(bundle, piece.points, FitConfig())
+    usable = torch.ones(len(piece.all_start), dtype=torch.bool)
+    rows = spread_frames(signature(piece.all_start), JACOBIANS, 0, usable)
+    began = time.perf_counter()
+    (anchors,) = take_anchors(piece.person.render, piece.all_start[rows], (residual,))
+    spent = time.perf_counter() - began
+    once = len(rows) * (1 + NUMBERS) / len(piece.all_start)  # shared by the clip's frames
+    found = []
+    runs = [replace(config, iterations=n, fresh=0) for n in range(iterations + 1)]
+    for one in [*runs, config]:
+        began = time.perf_counter()
+        solver = FastSolver(piece.person.render, anchors, residual, one)
+        solved = torch.cat(list(solver.solve(lambda first, last: targets[first:last], piece.start)))
+        seconds = time.perf_counter() - began
+        found.append(
+            {
+                "passes": once + solver.passes / len(piece.start),
+                "seconds": spent / len(piece.all_start) + seconds / len(piece.start),
+                **judge(solved),
+            }
+        )
+    return found
+
+
+def _paper(piece: Piece, bundle: Bundle, judge: _Judge, epochs: int) -> list[dict[str, float]]:
+    """Run the method's solver once; its numbers after each epoch are what it asks to render."""
+    count = len(piece.start)
+    config = PaperConfig(epochs=epochs, window=count)
+    piece.person.asked.clear()
+    solver = PaperSolver(piece.person, bundle, bundle.faces, piece.points, config)
+    targets = to_tensor(piece.crops)
+    began = time.perf_counter()
+    last = torch.cat(list(solver.solve(lambda a, b: targets[a:b], piece.start)))
+    seconds = (time.perf_counter() - began) / count
+    groups = len(solver.groups)
+    forward = groups * epochs * count
+    once = (solver.passes - forward) / len(piece.all_start)  # rates: measured once a clip
+    found = []
+    for epoch in (e for e in EPOCHS_SHOWN if e <= epochs):
+        at = epoch * groups  # what the next epoch renders
+        solved = last if epoch == epochs else _joined(piece, piece.person.asked, at, solver.groups)
+        found.append(
+            {
+                "passes": once + 2.0 * groups * epoch,
+                "seconds": seconds * epoch / epochs,
+                **judge(solved),
+            }
+        )
+    return found
+
+
+def _joined(piece: Piece, asked: list[Tensor], at: int, groups: list[Tensor]) -> Tensor:
+    """Return the numbers of an epoch from the renderings of its groups, `[n, 34]`."""
+    motion = piece.start.clone()
+    motion[:, 2:] = asked[at][:, 2:]
+    for index, group in enumerate(groups):
+        motion[:, 2 + group] = asked[at + index][:, 2 + group]
+    assert sum(map(len, groups)) == len(GROUPS)
+    return motion

@@ -1,0 +1,1 @@
+"""What one clip or picture scores."""

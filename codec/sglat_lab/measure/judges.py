@@ -1,0 +1,245 @@
+"""The measuring networks: public teachers, never the networks of the bundle that is measured."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sglat.errors import SglatError
+from sglat.networks.perceptual import weighted_feature_distance
+
+SQUEEZE_FILE: Final = "squeezenet1_1_features.npz"
+IDENTITY_FILE: Final = "mobilefacenet_id.onnx"
+LANDMARKER_FILE: Final = "face_landmarker_v2_with_blendshapes.task"
+BATCH: Final = 16
+
+Features = Callable[[Tensor], list[Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perceptual:
+    """One perceptual distance under its own name."""
+
+    name: str
+    features: Features
+    heads: tuple[Tensor, ...]
+    """Channel weights `[C]` of each level."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judges:
+    """The measuring networks that are at hand, and what is missing for the others."""
+
+    perceptual: Perceptual | None = None
+    lpips_alex: Perceptual | None = None
+    identity: Callable[[Tensor], Tensor] | None = None
+    """Unit vectors `[N, 128]` of crops in [-1, 1], MobileFaceNet."""
+    landmarker: Path | None = None
+    """MediaPipe task file."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Metric to what it needs."""
+
+
+NOT_AT_HAND: Final = {
+    "L_ID (ArcFace)": "ArcFace weights (r50 or r100, 512 numbers); MobileFaceNet stands in under "
+    "its own name",
+    "FID": "Inception-v3 weights of the TTUR implementation (inception-2015-12-05), and more than "
+    "2,048 frames for a covariance of full rank",
+    "FVD": "I3D weights (Kinetics-400) of the original implementation, and batches of 8 fragments "
+    "of 120 frames",
+    "FVD_M": "the same I3D weights, on the mouth region",
+    "ρ_AU": "OpenFace 2.0 action units; blendshapes stand in as ρ_AU proxy",
+    "ρ_GZ": "OpenFace 2.0 gaze angles; iris positions stand in as ρ_GZ proxy",
+    "ρ_pose (OpenFace)": "OpenFace 2.0 head pose; the landmark network's head matrix stands in",
+    "DISTS": "VGG-16 ImageNet weights and the published α, β of DISTS; MS-SSIM is shown",
+}
+
+
+def find_teachers(folder: Path | None) -> Path | None:
+    """Return the folder of measuring networks: the one given, else `$SGLAT_SHARED/teachers`."""
+    if folder is not None:
+        return folder
+    shared = Path(os.environ.get("SGLAT_SHARED", "../shared")) / "teachers"
+    return shared if shared.is_dir() else None
+
+
+def load_judges(folder: Path | None, *, heads: Path | None = None) -> Judges:
+    """Load what is at hand; what is not is named, never replaced.
+
+    Args:
+        folder: with SqueezeNet, MobileFaceNet and MediaPipe files; None: no networks.
+        heads: LPIPS v0.1 heads for SqueezeNet (`squeeze.pth` of the `lpips` package); None looks
+            into an installed `lpips`.
+    """
+    missing = dict(NOT_AT_HAND)
+    perceptual = identity = landmarker = None
+    squeeze = _present(folder, SQUEEZE_FILE)
+    if squeeze is None:
+        missing["LPIPS-like"] = f"{SQUEEZE_FILE} in the teachers folder"
+    else:
+        perceptual = _squeeze(squeeze, heads or installed_heads())
+    identity_file = _present(folder, IDENTITY_FILE)
+    if identity_file is None:
+        missing["L_ID"] = f"{IDENTITY_FILE} in the teachers folder"
+    elif importlib.util.find_spec("onnx") is None:
+        missing["L_ID"] = "the Python package onnx"
+    else:
+        from sglat_lab.measure.teachers import MobileFaceIdentity
+
+        identity = MobileFaceIdentity(identity_file).eval().requires_grad_(False)
+    landmarker = _present(folder, LANDMARKER_FILE)
+    if landmarker is None:
+        missing["signals"] = f"{LANDMARKER_FILE} in the teachers folder"
+    elif importlib.util.find_spec("mediapipe") is None:
+        landmarker = None
+        missing["signals"] = "the Python package mediapipe (pip install sglat[simulate])"
+    alex = _alex(missing)
+    return Judges(
+        perceptual=perceptual,
+        lpips_alex=alex,
+        identity=identity,
+        landmarker=landmarker,
+        missing=missing,
+    )
+
+
+def installed_heads() -> Path | None:
+    """Return the SqueezeNet heads of an installed `lpips` package, without importing it."""
+    found = importlib.util.find_spec("lpips")
+    if found is None or found.origin is None:
+        return None
+    file = Path(found.origin).parent / "weights" / "v0.1" / "squeeze.pth"
+    return file if file.exists() else None
+
+
+def _present(folder: Path | None, name: str) -> Path | None:
+    return folder / name if folder is not None and (folder / name).is_file() else None
+
+
+def _squeeze(file: Path, heads_file: Path | None) -> Perceptual:
+    from sglat_lab.measure.teachers import SqueezePerceptual, load_lpips_heads
+
+    network = SqueezePerceptual(file).eval().requires_grad_(False)
+    if heads_file is not None:
+        heads = tuple(head.flatten() for head in load_lpips_heads(heads_file))
+        name = "LPIPS-like (SqueezeNet teacher, LPIPS v0.1 heads)"
+    else:
+        heads = tuple(torch.ones(c) for c in (64, 128, 256, 384, 384, 512, 512))
+        name = "SqueezeNet distance (no heads: another scale than LPIPS)"
+    return Perceptual(name=name, features=network.features, heads=heads)
+
+
+def _alex(missing: dict[str, str]) -> Perceptual | None:
+    from sglat.networks.perceptual import Lpips
+
+    try:
+        network = Lpips(net="alex")
+    except SglatError as error:
+        missing["LPIPS"] = (
+            "AlexNet ImageNet weights (torchvision's alexnet-owt-7be5be79) for the published heads "
+            f"({error.code}); the SqueezeNet distance stands in under its own name"
+        )
+        return None
+    heads = tuple(line.model[-1].weight.flatten() for line in network.metric.lins)
+    return Perceptual(name="LPIPS v0.1 (AlexNet)", features=network.features, heads=heads)
+
+
+def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
+    """Return pictures `[N, H, W, 3]` as float32 `[N, 3, H, W]` in [-1, 1]."""
+    tensor = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2)
+    return tensor.float().div_(127.5).sub_(1.0)
+
+
+@torch.inference_mode()
+def perceptual_distances(
+    network: Perceptual,
+    shown: NDArray[np.uint8],
+    wanted: NDArray[np.uint8],
+    masks: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:
+    """Return one distance a frame, `[N]`; 0 for equal pictures.
+
+    With masks the feature differences are averaged over the mask, brought down to each level.
+
+    Args:
+        network: features and heads.
+        shown: `[N, H, W, 3]`.
+        wanted: `[N, H, W, 3]`.
+        masks: `[N, H, W]`.
+    """
+    whole, inside = distances_to(network, shown, features_of(network, wanted), masks)
+    return whole if inside is None else inside
+
+
+@torch.inference_mode()
+def features_of(network: Perceptual, pictures: NDArray[np.uint8]) -> list[list[Tensor]]:
+    """Return the feature maps of pictures `[N, H, W, 3]`, batch by batch, to compare with often."""
+    return [
+        network.features(to_tensor(pictures[at : at + BATCH]))
+        for at in range(0, len(pictures), BATCH)
+    ]
+
+
+@torch.inference_mode()
+def distances_to(
+    network: Perceptual,
+    shown: NDArray[np.uint8],
+    wanted: list[list[Tensor]],
+    masks: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Return the distances of whole pictures and inside the masks, `[N]` each, in one pass.
+
+    Args:
+        network: features and heads.
+        shown: `[N, H, W, 3]`.
+        wanted: of `features_of`.
+        masks: `[N, H, W]`; None: no second figure.
+    """
+    whole: list[Tensor] = []
+    inside: list[Tensor] = []
+    for at, features in zip(range(0, len(shown), BATCH), wanted, strict=True):
+        span = slice(at, at + BATCH)
+        found = network.features(to_tensor(shown[span]))
+        whole.append(weighted_feature_distance(found, features, network.heads, None))
+        if masks is not None:
+            mask = torch.from_numpy(masks[span]).float()[:, None]
+            inside.append(weighted_feature_distance(found, features, network.heads, mask))
+
+    def numbers(parts: list[Tensor]) -> NDArray[np.float64]:
+        return np.asarray(torch.cat(parts).double().numpy())
+
+    return numbers(whole), numbers(inside) if inside else None
+
+
+@torch.inference_mode()
+def embeddings(
+    network: Callable[[Tensor], Tensor], pictures: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """Return one unit vector a frame, `[N, D]`, of aligned crops `[N, H, W, 3]`."""
+    parts = [network(to_tensor(pictures[at : at + BATCH])) for at in range(0, len(pictures), BATCH)]
+    return np.asarray(torch.cat(parts).numpy())
+
+
+def identity_losses(shown: NDArray[np.float32], wanted: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return L_ID = 1 - cosine of unit vectors `[N, D]`, one a frame; 0 for one vector twice."""
+    products = np.sum(shown.astype(np.float64) * wanted, axis=-1)
+    return np.asarray(1.0 - products)
+
+
+@torch.inference_mode()
+def pooled_features(network: Perceptual, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the last feature map averaged over positions, `[N, C]`."""
+    parts: Sequence[Tensor] = [
+        network.features(to_tensor(pictures[at : at + BATCH]))[-1].mean((2, 3))
+        for at in range(0, len(pictures), BATCH)
+    ]
+    return np.asarray(torch.cat(list(parts)).numpy())

@@ -1,0 +1,209 @@
+"""The report as one HTML page that needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sglat_lab.bench.anchors import AnchorCodec
+from sglat_lab.bench.clip_bench import ClipBench
+from sglat_lab.report import plots
+from sglat_lab.report.data_uris import side_by_side, strip
+from sglat_lab.report.markdown import Table, number
+from sglat_lab.report.summary_text import about, caveats, headline
+from sglat_lab.report.tables_cost import tables
+from sglat_lab.report.tables_quality import main_metrics
+
+Record = dict[str, Any]
+VIDEO_FRAMES: Final = 100
+BETTER: Final = " (better)"
+
+STYLE: Final = """
+:root { --line: #ddd; --soft: #666; --ours: #c0392b; }
+* { box-sizing: border-box; }
+body { font: 15px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; margin: 0 auto;
+  max-width: 1240px; padding: 0 1.5em 4em; color: #222; background: #fff; }
+h1 { font-size: 1.7em; margin: 1em 0 .2em; }
+h2 { font-size: 1.2em; margin: 2.2em 0 .5em; padding-top: .5em; border-top: 1px solid var(--line); }
+h3 { font-size: 1.05em; margin: 1.8em 0 .4em; }
+.lead { font-size: 1.08em; max-width: 52em; }
+nav { font-size: 13px; margin: 1em 0; line-height: 2; }
+nav a { margin-right: 1em; color: #2471a3; text-decoration: none; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 12.5px; }
+td, th { border-bottom: 1px solid var(--line); padding: 4px 8px; text-align: right;
+  white-space: nowrap; font-variant-numeric: tabular-nums; }
+td.word, th.word { text-align: left; }
+th { background: #f6f6f6; font-weight: 600; vertical-align: bottom; }
+td.lost { background: #fdf0e4; }
+.key { display: inline-block; width: 1.6em; height: .9em; background: #fdf0e4;
+  border: 1px solid var(--line); vertical-align: middle; }
+td.yes { background: #e8f6ec; } td.no { background: #fbe3e0; }
+svg { max-width: 100%; height: auto; display: block; margin: .8em 0; }
+.note, ul { color: var(--soft); font-size: 13px; max-width: 66em; }
+details { margin: .6em 0; } summary { cursor: pointer; color: #2471a3; }
+.sheet { display: grid; grid-template-columns: 11.5em 1fr; gap: 3px 12px; align-items: center; }
+.sheet img { width: 100%; display: block; }
+.sheet div, .columns div { font-size: 12px; line-height: 1.35; }
+.sheet b, .columns b { font-size: 13px; }
+.columns { display: grid; gap: 0; margin-top: 1em; text-align: center; }
+video { width: 100%; display: block; background: #000; }
+.ours b { color: var(--ours); }
+"""
+
+
+def page(record: Record, clips: Sequence[ClipBench], anchors: Sequence[AnchorCodec]) -> str:
+    """Return the page.
+
+    Args:
+        record: of `Benchmark.run`.
+        clips: for their pictures.
+        anchors: for theirs.
+    """
+    named = {table.title: table for table in tables(record)}
+    titles = list(named)
+    first, rest = titles[:1], titles[1:]
+    parts = ["<h1>sglat benchmark</h1>", f'<p class="lead">{_text(headline(record))}</p>']
+    parts.append(_menu([*first, "Rate and quality", "Pictures and videos", *rest]))
+    parts += [_table(named[title]) for title in first]
+    parts += [_heading("How to read this"), _list(caveats(record))]
+    parts += [_heading("Rate and quality"), plots.mean_curves(record)]
+    parts.append(
+        '<p class="note">Means over clips of the settings that every clip has. Top: over 60 s, '
+        "bottom: over 10 s; what is sent once counts once.</p>"
+    )
+    parts += [
+        f"<details><summary>{html.escape(clip['clip'])}: its own curves</summary>"
+        f"{plots.clip_curves(record, clip)}</details>"
+        for clip in record["clips"]
+    ]
+    parts.append(_heading("Pictures and videos"))
+    for clip, found in zip(clips, record["clips"], strict=True):
+        parts.append(_pictures(clip, found, anchors, record))
+    beside = {
+        "What our files cost": plots.length_plot,
+        "Motion groups lost and interpolated": plots.loss_plot,
+        "Peak memory against the length of the clip": plots.memory_plot,
+        "The method's solver against the fast one": plots.solver_plot,
+    }
+    for title in rest:
+        plot = beside[title](record) if title in beside else ""
+        parts.append(_table(named[title], plot))
+    parts += [_heading("Machine and settings"), _list(about(record))]
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        '<link rel="icon" href="data:,">'
+        f"<title>sglat benchmark</title><style>{STYLE}</style></head><body>\n{body}\n"
+        "</body></html>\n"
+    )
+
+
+def _mark(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def _heading(title: str) -> str:
+    return f'<h2 id="{_mark(title)}">{_text(title)}</h2>'
+
+
+def _menu(titles: Sequence[str]) -> str:
+    links = (f'<a href="#{_mark(title)}">{_text(title)}</a>' for title in titles)
+    return f"<nav>{' '.join(links)}</nav>"
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{_text(line)}</li>" for line in lines) + "</ul>"
+
+
+def _text(line: str) -> str:
+    """Return a line for HTML; emphasis between asterisks becomes italics."""
+    plain = html.escape(line, quote=False).replace("`", "")
+    return re.sub(r"\*([^*]+)\*", r"<i>\1</i>", plain)
+
+
+def _table(table: Table, plot: str = "") -> str:
+    words = _word_columns(table)
+    head = "".join(
+        f'<th class="word">{_text(cell)}</th>' if at in words else f"<th>{_text(cell)}</th>"
+        for at, cell in enumerate(table.head)
+    )
+    rows = "".join(
+        "<tr>" + "".join(_cell(cell, at in words) for at, cell in enumerate(row)) + "</tr>"
+        for row in table.rows
+    )
+    notes = "".join(f'<p class="note">{_text(note)}</p>' for note in table.notes)
+    if any(BETTER in cell for row in table.rows for cell in row):
+        notes = '<p class="note"><span class="key"></span> here an anchor is better.</p>' + notes
+    return (
+        f"{_heading(table.title)}{plot}"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        f"</div>{notes}"
+    )
+
+
+def _word_columns(table: Table) -> set[int]:
+    """Return the columns that hold words, which stand to the left."""
+    return {
+        at
+        for at in range(len(table.head))
+        if at == 0 or all(re.match(r"[A-Za-z]|$", row[at]) for row in table.rows)
+    }
+
+
+def _cell(cell: str, is_word: bool) -> str:
+    classes = ["word"] if is_word else []
+    if BETTER in cell:  # the page says it by colour
+        classes.append("lost")
+        cell = cell.replace(BETTER, "")
+    elif cell.startswith("yes ("):
+        classes.append("yes")
+    elif cell.startswith("NO ("):
+        classes.append("no")
+    mark = f' class="{" ".join(classes)}"' if classes else ""
+    return f"<td{mark}>{_text(cell)}</td>"
+
+
+def _pictures(
+    clip: ClipBench, found: Record, anchors: Sequence[AnchorCodec], record: Record
+) -> str:
+    """Return a clip's contact sheet and video: source, ours, each anchor at our rate."""
+    count = min(clip.window, VIDEO_FRAMES)
+    labels = ["<b>source</b>", _label("sglat", found["ours"], record)]
+    sheets = [clip.reference.pictures, clip.shown(clip.encoded, "ours")]
+    videos = [clip.source[:count], clip.shown_window(clip.encoded, "ours")[:count]]
+    for codec in anchors:
+        version = found["at_our_rate"][codec.name]
+        shown, window = clip.matched_pictures(codec, version["level"])
+        sheets.append(shown)
+        videos.append(window[:count])
+        labels.append(_label(codec.name, version, record))
+    kinds = ["", "ours", *("" for _ in anchors)]
+    name = html.escape(clip.name)
+    lines = "".join(
+        f'<div class="{kind}">{label}</div><img src="{strip(sheet)}" alt="{name}: {at}">'
+        for at, (kind, label, sheet) in enumerate(zip(kinds, labels, sheets, strict=True))
+    )
+    columns = "".join(
+        f'<div class="{kind}">{label}</div>' for kind, label in zip(kinds, labels, strict=True)
+    )
+    width = f"grid-template-columns: repeat({len(labels)}, 1fr)"
+    video = side_by_side(videos, clip.parsed.rate)
+    return (
+        f'<h3>{name}</h3><div class="sheet">{lines}</div>'
+        f'<div class="columns" style="{width}">{columns}</div>'
+        f'<video src="{video}" controls autoplay loop muted playsinline preload="auto"></video>'
+    )
+
+
+def _label(name: str, version: Record, record: Record) -> str:
+    lowest = "<br>lowest rate reached" if version["is_lowest"] else ""
+    figures = "".join(
+        f"<br>{_text(metric.label)} {number(version['figures'].get(metric.key), metric.digits)}"
+        for metric in main_metrics(record)
+    )
+    rate = number(version["kbit_per_second_60s"])
+    return f"<b>{html.escape(name)}</b> {rate} kbit/s{lowest}{figures}"

@@ -1,0 +1,157 @@
+"""Writes the averaged weights of a training checkpoint as the embedded bundle's parts, half
+precision.
+
+`python -m sglat_lab.train.export --checkpoint FILE --out codec/sglat/bundles/mini`
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+from torch import Tensor, nn
+
+from sglat.bundles.controls import Controls
+from sglat.bundles.manifest import write_part
+from sglat.networks.motion_estimator import GROUPS
+from sglat_lab.train.mini_model import MiniModel
+
+LICENCE: Final = "research only: trained on pictures for research and non-commercial use"
+SOURCE: Final = "trained by the sglat authors, see MODEL_CARD.md"
+
+
+Turn = tuple[int, int, float]
+"""Two controls of one group, counted from 0, and degrees."""
+
+
+def export(
+    model: MiniModel,
+    folder: Path,
+    sample: tuple[Tensor, Tensor, Tensor],
+    *,
+    turns: Sequence[Turn] = (),
+    name: str = "mini",
+) -> None:
+    """Write generator, inverter, pose flow, controls and motion estimator.
+
+    Args:
+        model: its controls are brought to unit deviation on the way.
+        folder: bundle folder; its manifest is created or updated.
+        sample: landmarks, blendshapes and pose of training frames.
+        turns: controls to be turned into each other.
+        name: bundle name.
+    """
+    rescale_controls(model, control_sigma(model, sample))
+    for turn in turns:
+        turn_controls(model, *turn)
+        rescale_controls(model, control_sigma(model, sample))
+    folder.mkdir(parents=True, exist_ok=True)
+    parts: tuple[tuple[str, str, torch.nn.Module, dict[str, Any]], ...] = (
+        ("generator", "stylegan2", model.generator, model.generator.config.to_json()),
+        ("inverter", "embedded_inverter", model.inverter, asdict(model.inverter.config)),
+        ("pose_flow", "embedded_pose_flow", model.pose_flow, asdict(model.pose_flow.config)),
+        ("estimator", "motion_estimator", model.estimator, {}),
+    )
+    for role, kind, module, config in parts:
+        write_part(
+            folder, name=name, role=role, kind=kind, tensors=_half(module.state_dict()),
+            config=config, licence=LICENCE, source=SOURCE,
+        )  # fmt: skip
+    tensors, config, hints = _controls(model).to_part()
+    write_part(
+        folder, name=name, role="controls", kind="controls", tensors=tensors, config=config,
+        hints=hints, licence=LICENCE, source=SOURCE,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def rescale_controls(model: MiniModel, sigma: Tensor) -> None:
+    """Bring each control to unit standard deviation without changing any picture."""
+    model.directions.mul_(sigma[:, None])
+    start = 0
+    for group, linear, output in zip(
+        GROUPS, model.estimator.linear, model.estimator.output, strict=True
+    ):
+        for layer in (linear, output):
+            assert isinstance(layer, nn.Linear)
+            layer.weight.mul_(1 / sigma[start : start + group.controls, None])
+        start += group.controls
+
+
+@torch.no_grad()
+def turn_controls(model: MiniModel, first: int, second: int, degrees: float) -> None:
+    """Turn two controls of one group into each other without changing any picture.
+
+    A strong control shares its work with a weak one; together they say what they said before.
+
+    Raises:
+        ValueError: the controls belong to two groups.
+    """
+    ends = list(itertools.accumulate(group.controls for group in GROUPS))
+    group = next(index for index, end in enumerate(ends) if first < end)
+    start = ends[group] - GROUPS[group].controls
+    if first == second or not start <= second < ends[group]:
+        raise ValueError(f"expected two controls of one group, found {first} and {second}")
+    angle = math.radians(degrees)
+    pairs: list[tuple[Tensor, int, int]] = [(model.directions, first, second)]
+    for layers in (model.estimator.linear, model.estimator.output):
+        pairs.append((cast(nn.Linear, layers[group]).weight, first - start, second - start))
+    for rows, a, b in pairs:
+        one, other = rows[a].clone(), rows[b].clone()
+        rows[a] = one * math.cos(angle) + other * math.sin(angle)
+        rows[b] = other * math.cos(angle) - one * math.sin(angle)
+
+
+def _controls(model: MiniModel) -> Controls:
+    table = model.generator.config.style_table
+    directions = iter(model.directions.detach().split(model.conv_sizes, dim=1))
+    layers = {entry.index: next(directions) for entry in table if entry.kind != "torgb"}
+    return Controls.from_layers(layers, model.generator.config.style_widths)
+
+
+def _half(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: value.half().contiguous() if value.is_floating_point() else value
+        for name, value in state.items()
+    }
+
+
+@torch.no_grad()
+def control_sigma(model: MiniModel, sample: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Return the standard deviation of the estimated controls over labelled frames, `[32]`."""
+    values: Tensor = model.estimator(*sample)
+    return values.std(0).clamp_min(1e-3)
+
+
+def main() -> None:
+    """Parse the arguments and export."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--packs", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--turn", nargs=3, action="append", default=[], metavar=("CONTROL", "CONTROL", "DEGREES"),
+        help="turn two controls of one group, counted from 0, into each other",
+    )  # fmt: skip
+    args = parser.parse_args()
+    turns = [(int(first), int(second), float(degrees)) for first, second, degrees in args.turn]
+    from sglat_lab.train.batches import FaceSampler
+    from sglat_lab.train.data import prepare
+
+    faces = prepare(args.packs, args.cache, 128)
+    sampler = FaceSampler(faces, args.packs, device=torch.device("cpu"), seed=0)
+    stored = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
+    model = MiniModel.of_size(stored["config"].get("size", 128))
+    model.load_state_dict(stored["average"])
+    export(model, args.out, sampler.label_sample(), turns=turns)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""Train the embedded landmark network on the labelled, aligned faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sglat.networks.embedded_landmarks import (
+    INPUT_SIZE,
+    NUM_SHAPES,
+    LandmarkNetwork,
+    LandmarkOutput,
+)
+from sglat_lab.train.data import Faces, prepare
+from sglat_lab.train.faces_augment import cover, cut, degrade, scenery, shuffled
+from sglat_lab.train.faces_loop import Batch, LoopConfig, fit
+from sglat_lab.train.faces_warps import pulled
+
+PULLED_SHARE = 0.4  # of the faces; their blendshapes are not known any more
+CROP_SCALE = 1.4  # crop side over the larger side of the landmark box
+LEFT_EYE = (362, 385, 387, 263, 373, 380)
+RIGHT_EYE = (33, 160, 158, 133, 153, 144)
+
+
+class LandmarkTask:
+    """Random crops of aligned faces with their labels, and one crop in eight without a face."""
+
+    name = "landmarks"
+
+    def __init__(self, faces: Faces, blendshape_names: list[str]) -> None:
+        self.faces = faces
+        labels = faces.labels
+        self.points = labels["landmarks478"].astype(np.float32)
+        self.pose = np.stack([labels[k] for k in ("yaw", "pitch", "roll")], 1).astype(np.float32)
+        self.eyes = np.stack([labels["ear_left"], labels["ear_right"]], 1).astype(np.float32)
+        self.blendshapes = labels["blendshapes52"].astype(np.float32)
+        self.train_rows = faces.rows(split="train")
+        self.val_rows = faces.rows(split="val")
+        self.mean_shape, self.shapes = principal_shapes(self.points[self.train_rows])
+        self.mirror = mirrored_points(self.mean_shape)
+        swapped = [
+            n.replace("Left", "#").replace("Right", "Left").replace("#", "Right")
+            for n in blendshape_names
+        ]
+        self.mirror_blendshapes = np.array([blendshape_names.index(n) for n in swapped])
+        self.weights = self._row_weights()
+        emphasis = np.ones(478, np.float32)
+        emphasis[_eye_points(self.mean_shape)] = 2.5
+        emphasis[468:] = 3
+        self.emphasis = torch.from_numpy(emphasis / emphasis.mean())
+
+    def _row_weights(self) -> NDArray[np.float64]:
+        """Return sampling weights: rare expressions and turned heads come more often."""
+        rows = self.train_rows
+        shut = self.eyes[rows].min(1) < 0.12
+        turned = (np.abs(self.pose[rows, 0]) > 18) | (np.abs(self.pose[rows, 1]) > 14)
+        open_mouth = self.blendshapes[rows, 25] > 0.25
+        glance = self.blendshapes[rows, 13:17].max(1) > 0.45  # eyeLookIn, eyeLookOut
+        shapes = self.blendshapes[rows]
+        one_sided = np.abs(shapes - shapes[:, self.mirror_blendshapes]).sum(1) > 2.0
+        strong = shapes.sum(1) > np.quantile(shapes.sum(1), 0.85)
+        weights = (
+            1.0 + 2.0 * shut + turned + open_mouth + 1.5 * glance + 2.5 * one_sided + 1.5 * strong
+        )
+        return np.asarray(weights / weights.sum())
+
+    def build(self) -> nn.Module:
+        """Return the untrained network with the principal shapes in place."""
+        network = LandmarkNetwork(norm=True)
+        network.mean_shape.copy_(torch.from_numpy(self.mean_shape))
+        network.shapes.copy_(torch.from_numpy(self.shapes))
+        nn.init.normal_(network.head.weight, std=0.01)
+        nn.init.zeros_(network.head.bias)
+        return network
+
+    def batch(self, generator: np.random.Generator, size: int) -> Batch:
+        """Return crops and labels."""
+        rows = generator.choice(self.train_rows, size, p=self.weights)
+        samples = [self._sample(int(row), generator) for row in rows]
+        return _stack(samples)
+
+    def _sample(self, row: int, generator: np.random.Generator) -> dict[str, NDArray[np.generic]]:
+        picture = np.asarray(self.faces.images[row])
+        points, pose, eyes = self.points[row], self.pose[row], self.eyes[row]
+        blendshapes = self.blendshapes[row]
+        if generator.random() < 0.5:
+            picture = np.ascontiguousarray(picture[:, ::-1])
+            points = points[self.mirror] * (-1, 1) + (1, 0)
+            pose, eyes = pose * (-1, 1, -1), eyes[::-1]
+            blendshapes = blendshapes[self.mirror_blendshapes]
+        known = generator.random() > PULLED_SHARE
+        if not known:
+            picture, points, eyes = _pulled(picture, points, eyes, generator)
+        is_face = generator.random() > 0.12
+        wide = generator.random() < 0.5
+        view = random_view(points, generator, wide) if is_face else None
+        if view is None:
+            crop = faceless(picture, points, generator)
+        else:
+            matrix, turn = view
+            crop = cut(picture, matrix, INPUT_SIZE, generator)
+            scaled = np.concatenate([points * picture.shape[0], np.ones((478, 1))], 1)
+            points = scaled @ matrix.T / INPUT_SIZE
+            pose = pose + np.array((0, 0, turn))
+        crop = degrade(crop, generator)
+        if generator.random() < 0.12:
+            crop = cover(crop, generator)
+        return {
+            "crop": crop, "points": points.astype(np.float32), "pose": pose.astype(np.float32),
+            "eyes": np.ascontiguousarray(eyes), "blendshapes": blendshapes,
+            "is_face": np.float32(is_face), "is_known": np.float32(is_face and known),
+        }  # fmt: skip
+
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Return the weighted sum of point, pose, eye, blendshape and score errors."""
+        out: LandmarkOutput = network(to_input(batch["crop"]))
+        face = batch["is_face"]
+        count = face.sum().clamp(min=1)
+        unit = interocular(batch["points"])[:, None]
+        distance = torch.linalg.vector_norm(out.points - batch["points"], dim=-1) / unit
+        emphasis = self.emphasis.to(distance.device)
+        point = ((distance * emphasis).mean(1) * face).sum() / count
+        gaze = (distance[:, 468:].mean(1) * face).sum() / count
+        gap_out, gap = _gaps(out.points) / unit, _gaps(batch["points"]) / unit
+        lids = ((gap_out - gap).abs().mean(1) * face).sum() / count
+        eyes = ((out.eye_openness - batch["eyes"]).abs().mean(1) * face).sum() / count
+        pose = ((out.pose - batch["pose"]).abs().mean(1) * face).sum() / count
+        known = batch["is_known"]
+        shapes = ((out.blendshapes - batch["blendshapes"]).abs().mean(1) * known).sum()
+        shapes = shapes / known.sum().clamp(min=1)
+        score = functional.binary_cross_entropy_with_logits(out.score_logit, face)
+        loss = (
+            point + 0.4 * gaze + 2 * lids + 0.5 * eyes + 0.01 * pose + 0.5 * shapes + 0.05 * score
+        )
+        parts = {
+            "loss": loss,
+            "point": point,
+            "gaze": gaze,
+            "eyes": eyes,
+            "pose": pose,
+            "shapes": shapes,
+        }
+        return loss, {key: float(value.detach()) for key, value in parts.items()}
+
+    @torch.inference_mode()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Return errors on validation crops, once as a tracker cuts them and once as a detector."""
+        figures: dict[str, float] = {}
+        for kind, wide in (("track", False), ("wide", True)):
+            samples = []
+            for row in self.val_rows:
+                generator = np.random.default_rng(int(row))
+                points = self.points[row]
+                matrix, turn = random_view(points, generator, wide)
+                scaled = np.concatenate([points * 128, np.ones((478, 1))], 1)
+                samples.append(
+                    {
+                        "crop": cut(np.asarray(self.faces.images[row]), matrix, 128, generator),
+                        "points": (scaled @ matrix.T / 128).astype(np.float32),
+                        "pose": self.pose[row] + np.array((0, 0, turn), np.float32),
+                        "eyes": self.eyes[row],
+                    }
+                )
+            batch = _stack(samples)
+            out: LandmarkOutput = network(to_input(batch["crop"]))
+            unit = interocular(batch["points"])[:, None]
+            distance = torch.linalg.vector_norm(out.points - batch["points"], dim=-1) / unit
+            figures[f"{kind}_points"] = float(100 * distance.mean())
+            figures[f"{kind}_iris"] = float(100 * distance[:, 468:].mean())
+            figures[f"{kind}_pose"] = float((out.pose - batch["pose"]).abs().mean())
+            figures[f"{kind}_eyes"] = float((out.eye_openness - batch["eyes"]).abs().mean())
+        return figures
+
+
+def _pulled(
+    picture: NDArray[np.uint8],
+    points: NDArray[np.float32],
+    eyes: NDArray[np.float32],
+    generator: np.random.Generator,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+    """Return picture, points in crop units and eye aspect ratios of a face pulled about."""
+    size = picture.shape[0]
+    pixels = (points * size).astype(np.float32)
+    unit = float(interocular(torch.from_numpy(pixels[None])))
+    picture, moved = pulled(picture, pixels, unit, generator)
+    change = [
+        _aspect(moved, eye) / max(_aspect(pixels, eye), 1e-3) for eye in (LEFT_EYE, RIGHT_EYE)
+    ]
+    return picture, moved / size, eyes * np.array(change, np.float32).clip(0.5, 2)
+
+
+def _aspect(points: NDArray[np.float32], eye: tuple[int, ...]) -> float:
+    """Return an eye's height over its width, of its six points as in `LEFT_EYE`."""
+    p = points[list(eye)]
+    tall = float(np.linalg.norm(p[1] - p[5]) + np.linalg.norm(p[2] - p[4]))
+    return tall / max(2 * float(np.linalg.norm(p[0] - p[3])), 1e-6)
+
+
+def random_view(
+    points: NDArray[np.float32], generator: np.random.Generator, wide: bool, source: int = 128
+) -> tuple[NDArray[np.float64], float]:
+    """Return the matrix that cuts a face (`points` in crop units) and the turn in degrees."""
+    shift, zoom, turn = (0.15, 0.2, 30.0) if wide else (0.05, 0.08, 8.0)
+    low, high = points.min(0) * source, points.max(0) * source
+    side = CROP_SCALE * float((high - low).max()) * np.exp(generator.uniform(-zoom, zoom))
+    centre = (low + high) / 2 + generator.uniform(-shift, shift, 2) * (high - low).max()
+    degrees = float(generator.uniform(-turn, turn))
+    matrix = _turning(centre, degrees, INPUT_SIZE / side)
+    matrix[:, 2] += INPUT_SIZE / 2 - centre
+    return matrix, degrees  # OpenCV turns counter-clockwise for positive angles, as roll counts
+
+
+def faceless(
+    picture: NDArray[np.uint8], points: NDArray[np.float32], generator: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Return a crop without a whole face: tiles, scenery, or a piece beside or inside a face."""
+    kind = generator.random()
+    if kind < 0.3:
+        return shuffled(picture, generator)
+    if kind < 0.7:
+        return scenery(INPUT_SIZE, generator)
+    low, high = points.min(0) * 128, points.max(0) * 128
+    size = float((high - low).max())
+    side = CROP_SCALE * size * generator.uniform(0.15, 0.35)  # far too near
+    angle = generator.uniform(0, 2 * np.pi)
+    reach = 0.6 * size if kind < 0.85 else 0.2 * size
+    centre = (low + high) / 2 + reach * np.array((np.cos(angle), np.sin(angle)))
+    matrix = _turning(centre, float(generator.uniform(0, 360)), INPUT_SIZE / side)
+    matrix[:, 2] += INPUT_SIZE / 2 - centre
+    return cut(picture, matrix, INPUT_SIZE, generator)
+
+
+def _turning(centre: NDArray[np.floating], degrees: float, scale: float) -> NDArray[np.float64]:
+    middle = (float(centre[0]), float(centre[1]))
+    return np.array(cv2.getRotationMatrix2D(middle, degrees, scale), np.float64)
+
+
+def principal_shapes(
+    points: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return mean `[478, 2]` and principal shapes `[80, 478, 2]` of upright faces of unit size."""
+    unit = interocular(torch.from_numpy(points)).numpy()[:, None, None]
+    eyes = (points[:, LEFT_EYE].mean(1) + points[:, RIGHT_EYE].mean(1)) / 2
+    centred = (points - eyes[:, None]) / unit - (0, 0.35)  # the middle lies below the eyes
+    mean = centred.mean(0)
+    emphasis = np.ones((478, 1))
+    emphasis[_eye_points(mean)] = 2
+    emphasis[468:] = 3
+    flat = ((centred - mean) * emphasis).reshape(len(points), -1)
+    covariance = flat.T @ flat / len(flat)
+    values, vectors = np.linalg.eigh(covariance)
+    strongest = np.argsort(values)[::-1][:NUM_SHAPES]
+    shapes = vectors[:, strongest].T * np.sqrt(values[strongest])[:, None]
+    shapes = shapes.reshape(NUM_SHAPES, 478, 2) / emphasis
+    return mean.astype(np.float32), shapes.astype(np.float32)
+
+
+def mirrored_points(mean_shape: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return which point each point becomes in a mirrored face."""
+    flipped = mean_shape * (-1, 1)
+    cost = np.linalg.norm(mean_shape[:, None] - flipped[None], axis=-1)
+    return np.asarray(linear_sum_assignment(cost)[1], np.int64)
+
+
+def interocular(points: Tensor) -> Tensor:
+    """Return the distance of the eye centres, `[N]`, of points `[N, 478, 2]`."""
+    left, right = points[:, LEFT_EYE].mean(1), points[:, RIGHT_EYE].mean(1)
+    distance: Tensor = torch.linalg.vector_norm(left - right, dim=-1)
+    return distance
+
+
+def to_input(crops: Tensor) -> Tensor:
+    """Map uint8 `[N, H, W, 3]` to `[N, 3, H, W]` in [-1, 1]."""
+    return crops.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _gaps(points: Tensor) -> Tensor:
+    """Return the lid and lip openings `[N, 6]`."""
+    above = points[:, (385, 387, 160, 158, 13, 82)]
+    below = points[:, (380, 373, 144, 153, 14, 87)]
+    gaps: Tensor = torch.linalg.vector_norm(above - below, dim=-1)
+    return gaps
+
+
+def _eye_points(mean_shape: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the points nearest to the lids."""
+    lids = mean_shape[list(LEFT_EYE + RIGHT_EYE)]
+    distance = np.linalg.norm(mean_shape[:, None] - lids[None], axis=-1).min(1)
+    return np.flatnonzero(distance < 0.12)
+
+
+def _stack(samples: list[dict[str, NDArray[np.generic]]]) -> Batch:
+    return {key: torch.from_numpy(np.stack([s[key] for s in samples])) for key in samples[0]}
+
+
+def main(
+    packs: Annotated[Path, typer.Option(help="Folder of the labelled packs.")],
+    cache: Annotated[Path, typer.Option(help="Where decoded pictures are kept.")],
+    folder: Annotated[Path, typer.Option(help="Checkpoint, log and weights go here.")],
+    steps: int = 6000,
+    batch_size: int = 32,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int = 1,
+    start: Path | None = None,
+) -> None:
+    """Train the landmark network and export its weights."""
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    faces = prepare(packs, cache, 128)
+    with np.load(packs / "faces128" / "labels.npz") as stored:
+        names = [str(name) for name in stored["blendshape_names"]]
+    config = LoopConfig(
+        folder=folder, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
+        seed=seed, device=device, start=start,
+    )  # fmt: skip
+    fit(LandmarkTask(faces, names), config)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,250 @@
+"""Teach the perceptual network its levels one after the other, before distances are trained.
+
+    python -m sglat_lab.train.layerwise_pretraining --packs DIR --features FILE --heads FILE \\
+        --cache DIR --output FILE.safetensors
+
+A level looks at what the levels before it make of pictures and learns the teacher's normalised
+features there: shallow tasks, learned in minutes where the whole network takes hours.
+`faces_perceptual --start` goes on from the result.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import torch
+import typer
+from scipy.optimize import lsq_linear
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sglat.networks.devices import fast_type
+from sglat.networks.embedded_perceptual import PerceptualNetwork, normalised, pooled
+from sglat_lab.measure.teachers import SqueezePerceptual, load_lpips_heads
+from sglat_lab.train.data import prepare
+from sglat_lab.train.faces_landmarks import to_input
+from sglat_lab.train.faces_loop import export
+from sglat_lab.train.faces_muon import Muon
+from sglat_lab.train.faces_perceptual import (
+    NUM_IMITATED,
+    PerceptualTask,
+    read_generated,
+    repeated,
+)
+
+CHUNK = 50  # pictures that are put through a network at once
+SIZE = 1.5  # root mean square of raw features that training leans to: smooth, but far from linear
+SIZE_WEIGHT = 0.02
+WEIGHT_BOUNDS = (1e-3, 3.0)  # of a channel's squared difference
+RELATIVE_FLOOR = 2e-3  # of a level's distance
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelPlan:
+    """How one level is taught."""
+
+    pictures: int
+    """An eighth of them is held back for the log."""
+    batch_size: int
+    steps: int
+
+
+PLANS = (
+    LevelPlan(pictures=150, batch_size=12, steps=700),
+    LevelPlan(pictures=400, batch_size=24, steps=600),
+    LevelPlan(pictures=900, batch_size=48, steps=650),
+    LevelPlan(pictures=2000, batch_size=96, steps=900),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelData:
+    """What a level sees and what it shall make of it, `[N, C, h, w]`, bfloat16."""
+
+    inputs: Tensor
+    wanted: Tensor
+    """The teacher's features of this level, of unit length, channels in the network's order."""
+    between: Tensor | None
+    """Those after the first of two fire modules, in the teacher's order."""
+
+
+def scale_to_unit(network: PerceptualNetwork, pictures: Tensor) -> None:
+    """Scale random filters so that each gives values of unit deviation on pictures."""
+
+    def scale(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        assert isinstance(module, nn.Conv2d)
+        deviation = output.std()
+        module.weight.div_(deviation)
+        assert module.bias is not None
+        module.bias.div_(deviation)
+        return output / deviation
+
+    hooks = [
+        module.register_forward_hook(scale)
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    with torch.no_grad():
+        network.activations(pictures)
+    for hook in hooks:
+        hook.remove()
+
+
+@torch.no_grad()
+def level_data(
+    network: PerceptualNetwork, task: PerceptualTask, pictures: Tensor, index: int
+) -> LevelData:
+    """Return one level's inputs and what it shall learn, of uint8 pictures `[N, H, W, 3]`."""
+    inputs, wanted, between = [], [], []
+    for some in pictures.split(CHUNK):
+        x = to_input(some).contiguous(memory_format=torch.channels_last)
+        first, last = task.teacher.stage(x, index)
+        wanted.append(normalised(last, last.shape[1])[:, task.orders[index]].bfloat16())
+        if first is not None:
+            between.append(normalised(first, first.shape[1]).bfloat16())
+        for level in range(index):
+            x = network.levels[level](pooled(x) if level else x)
+        inputs.append((pooled(x) if index else x).bfloat16())
+    return LevelData(
+        inputs=torch.cat(inputs), wanted=torch.cat(wanted),
+        between=torch.cat(between) if between else None,
+    )  # fmt: skip
+
+
+def teach(
+    block: nn.Module, data: LevelData, weights: Tensor, plan: LevelPlan, rate: float, seed: int
+) -> float:
+    """Teach one level; return the share of the held-back variance that it misses.
+
+    Args:
+        block: the level.
+        data: its pictures.
+        weights: of the channels, `[1, C, 1, 1]`.
+        plan: how long.
+        rate: the highest learning rate; it rises for 20 steps and falls as a cosine.
+        seed: of the order of the pictures.
+    """
+    held = len(data.inputs) // 8
+    generator = np.random.default_rng(seed)
+    optimizer = Muon(block.parameters(), lr=rate)
+    spread = _spread(data.wanted[:held], weights)
+    dtype = fast_type(torch.device("cpu"))
+    for step in range(plan.steps):
+        falling = 0.02 + 0.49 * (1 + math.cos(math.pi * step / plan.steps))
+        optimizer.param_groups[0]["lr"] = rate * min(1, (step + 1) / 20) * falling
+        chosen = generator.choice(np.arange(held, len(data.inputs)), plan.batch_size, False)
+        pick = torch.from_numpy(chosen)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            missed, size = _missed(block, data, pick, weights)
+        loss = missed / spread + SIZE_WEIGHT * torch.log(size / SIZE).square()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        found = block(data.inputs[:held].float())
+    off = (normalised(found, found.shape[1]) - data.wanted[:held].float()).square()
+    return float((off * weights).sum(1).mean() / spread)
+
+
+def _missed(
+    block: nn.Module, data: LevelData, pick: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the weighted squared error and the root mean square of the raw features."""
+    x = data.inputs[pick].float()  # kept in bfloat16; autocast decides what is computed in
+    between = torch.zeros(())
+    if data.between is not None:
+        assert isinstance(block, nn.Sequential)
+        x = block[0](x)
+        off = normalised(x, x.shape[1]).float() - data.between[pick].float()
+        even = torch.full_like(weights[:, :1], 1 / off.shape[1])
+        ratio = _spread(data.wanted, weights) / _spread(data.between, even)
+        between = 0.5 * ratio * off.square().mean()
+        found = block[1](x)
+    else:
+        found = block(x)
+    off = normalised(found, found.shape[1]).float() - data.wanted[pick].float()
+    return (off.square() * weights).sum(1).mean() + between, found.float().square().mean().sqrt()
+
+
+def _spread(features: Tensor, weights: Tensor) -> Tensor:
+    some = features[:CHUNK].float()
+    return ((some - some.mean((0, 2, 3), keepdim=True)).square() * weights).sum(1).mean()
+
+
+@torch.no_grad()
+def fit_weights(network: PerceptualNetwork, task: PerceptualTask, pairs: int, seed: int) -> None:
+    """Set what each channel's difference counts: by least squares, to the teacher's distances.
+
+    Args:
+        network: its features are kept.
+        task: has the teacher and draws the pairs.
+        pairs: how many; each gives four samples, a quarter of the picture each.
+        seed: of the pairs.
+    """
+    generator = np.random.default_rng(seed)
+    squares: list[list[Tensor]] = [[] for _ in network.log_weights]
+    wanted: list[list[Tensor]] = [[] for _ in network.log_weights]
+    for _ in range(pairs // 16):
+        batch = task.batch(generator, 4)
+        first, second = to_input(batch["reference"]), to_input(batch["variant"])
+        mine = repeated(network.features(first)), network.features(second)
+        maps = task.teacher_maps(first, second)
+        for level, (one, other, true) in enumerate(zip(*mine, maps, strict=True)):
+            quarters = functional.adaptive_avg_pool2d((one - other).square(), 2)
+            squares[level].append(quarters.permute(0, 2, 3, 1).flatten(0, 2))
+            wanted[level].append(functional.adaptive_avg_pool2d(true[:, None], 2).flatten())
+    for level, logarithm in enumerate(network.log_weights):
+        target = torch.cat(wanted[level]).double().numpy()
+        share = 1 / (target + RELATIVE_FLOOR)  # small distances count as much as large ones
+        rows = torch.cat(squares[level]).double().numpy() * share[:, None]
+        found = lsq_linear(rows, target * share, bounds=WEIGHT_BOUNDS).x
+        logarithm.copy_(torch.from_numpy(np.log(np.expm1(found))))
+
+
+def draw_pictures(task: PerceptualTask, count: int, seed: int) -> Tensor:
+    """Return training pictures, uint8 `[N, 96, 96, 3]`: a fifth references, the rest variants."""
+    generator = np.random.default_rng(seed)
+    drawn: list[Tensor] = []
+    while sum(map(len, drawn)) < count:
+        batch = task.batch(generator, 4)
+        drawn += [batch["reference"], batch["variant"]]
+    return torch.cat(drawn)[:count]
+
+
+def main(
+    packs: Annotated[Path, typer.Option(help="Folder of the labelled packs.")],
+    features: Annotated[Path, typer.Option(help="squeezenet1_1_features.npz")],
+    heads: Annotated[Path, typer.Option(help="The published LPIPS v0.1 heads for SqueezeNet.")],
+    cache: Annotated[Path, typer.Option(help="Where decoded pictures are kept.")],
+    output: Annotated[Path, typer.Option(help="The safetensors to write.")],
+    generated: Annotated[list[Path] | None, typer.Option(help="npz of generator outputs.")] = None,
+    learning_rate: float = 1.2e-2,
+    seed: int = 0,
+    threads: int = 1,
+) -> None:
+    """Teach the levels from random weights and write them down."""
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    torch.manual_seed(seed)
+    teacher = SqueezePerceptual(features, load_lpips_heads(heads))
+    pairs = read_generated(generated or [])
+    task = PerceptualTask(prepare(packs, cache, 128), teacher, pairs)
+    network = PerceptualNetwork()
+    scale_to_unit(network, to_input(draw_pictures(task, 16, 5)))
+    for index in range(NUM_IMITATED):
+        pictures = draw_pictures(task, PLANS[index].pictures, 100 + index)
+        data = level_data(network, task, pictures, index)
+        weights, plan = task.weights[index], PLANS[index]
+        missed = teach(network.levels[index], data, weights, plan, learning_rate, seed)
+        print(f"level {index}: {missed:.3f} of the variance missed", flush=True)
+    fit_weights(network, task, 960, seed)
+    export(network, output)
+
+
+if __name__ == "__main__":
+    typer.run(main)

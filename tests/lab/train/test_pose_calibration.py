@@ -1,0 +1,77 @@
+"""Stretching the pose flow's degrees."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sglat.bundles.bundle import Bundle, load_bundle
+from sglat.bundles.random_identities import draw_people
+from sglat.networks.pose_flow import PoseFlow, PoseFlowConfig
+from sglat_lab.train import pose_calibration
+from sglat_lab.train.pose_calibration import fit_degrees, slopes, stretch
+
+
+def random_flow() -> PoseFlow:
+    flow = PoseFlow(PoseFlowConfig(style_dim=16, rows=2, hidden=(8,)))
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in flow.parameters():
+            tensor.copy_(torch.randn(tensor.shape, generator=random) * 0.3)
+    return flow
+
+
+def test_a_stretched_flow_does_for_a_degree_what_it_did_for_more() -> None:
+    flow, ws = random_flow(), torch.randn(3, 4, 16)
+    source, target = torch.randn(3, 2) * 10, torch.randn(3, 2) * 10
+    factors = torch.tensor([1.5, 0.5])
+    wanted = flow.turn(ws, source * factors, target * factors)
+    stretch(flow, (1.5, 0.5))
+    torch.testing.assert_close(flow.turn(ws, source, target), wanted)
+    assert not wanted.allclose(random_flow().turn(ws, source, target))
+
+
+def test_one_latent_serves_all_targets() -> None:
+    flow, ws = random_flow(), torch.randn(1, 4, 16)
+    source, target = torch.randn(1, 2) * 10, torch.randn(3, 2) * 10
+    wanted = flow.turn(ws.expand(3, -1, -1), source.expand(3, -1), target)
+    assert not wanted[0].allclose(wanted[1])
+    torch.testing.assert_close(flow.turn(ws, source, target), wanted)
+
+
+def test_the_flow_undoes_itself() -> None:
+    flow, ws = random_flow(), torch.randn(2, 4, 16)
+    degrees = torch.randn(2, 2) * 10
+    turned = flow.turn(ws, degrees, degrees + 5)
+    assert float((turned - ws)[:, :2].abs().max()) > 0.01
+    torch.testing.assert_close(turned[:, 2:], ws[:, 2:])
+    torch.testing.assert_close(flow.turn(ws, degrees, degrees), ws, rtol=0, atol=1e-3)
+
+
+@pytest.fixture
+def some_angles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pose_calibration, "ANGLES", ((-15.0, 15.0), (-10.0, 10.0)))
+
+
+def people(bundle: Bundle) -> tuple[torch.Tensor, torch.Tensor]:
+    return draw_people(bundle, 3, seed=2), torch.zeros(3, 2)
+
+
+@pytest.mark.usefixtures("some_angles")
+def test_degrees_that_mean_too_little_are_found_and_mended() -> None:
+    bundle = load_bundle("mini")
+    ws, source = people(bundle)
+    stretch(bundle.pose_flow, (0.7, 0.7))  # type: ignore[arg-type]
+    before, *_, after = fit_degrees(bundle, ws, source)
+    assert max(before) < 0.9
+    assert after == pytest.approx((1.0, 1.0), abs=0.05)
+    assert slopes(bundle, ws, source) == after
+
+
+@pytest.mark.usefixtures("some_angles")
+def test_a_flow_that_turns_nothing_is_refused() -> None:
+    bundle = load_bundle("mini")
+    ws, source = people(bundle)
+    stretch(bundle.pose_flow, (0.0, 0.0))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected heads that turn"):
+        fit_degrees(bundle, ws, source)
