@@ -72,7 +72,7 @@ def bench_command(
     try:
         record = benchmark.run()
         say("writing the report")
-        for path in write_report(record, benchmark.clips, benchmark.tools.anchors, out):
+        for path in write_report(record, benchmark.pictures(record), out):
             print(path)
     finally:
         benchmark.close()

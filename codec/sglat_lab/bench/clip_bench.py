@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,12 +26,20 @@ from sglat_lab.measure.picture_metrics import (
     measure_pictures,
     measure_time,
 )
-from sglat_lab.measure.rates import MINUTE, TEN_SECONDS, Cost, file_cost, file_rates
+from sglat_lab.measure.rates import (
+    COARSER,
+    IDENTITY,
+    LAYERS,
+    MINUTE,
+    QUALITY,
+    Cost,
+    Version,
+    file_cost,
+    file_rates,
+)
+from sglat_lab.report.html import ClipPictures, Shown
 
 Pictures = NDArray[np.uint8]
-ENCODED, IDENTITY, QUALITY, LAYERS, COARSER = "encoded", "identity", "quality", "layers", "coarser"
-"""Kinds of our versions: as encoded, encoded again with another identity size or motion quality,
-identity layers cut off, motion rounded to coarser steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,35 +66,6 @@ QUICK = Effort(
     frames=8, window=40, level_step=2, qualities=(26, 74), factors=(4,),
     loss_shares=(0.0, 0.1, 0.3), loss_seeds=1, damage_trials=20,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Version:
-    """One way to code a clip, its cost and its figures."""
-
-    codec: str
-    setting: str
-    cost: Cost
-    figures: dict[str, float]
-    kind: str = ENCODED
-    """Of ours: how it came about."""
-    is_lowest: bool = False
-    """The coarsest setting; as a match: even this one spends more than was asked for."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values with the rates worked out."""
-        return {
-            "codec": self.codec,
-            "setting": self.setting,
-            "kind": self.kind,
-            "kbit_per_second_clip": self.cost.first_view(),
-            "kbit_per_second_10s": self.cost.first_view(TEN_SECONDS),
-            "kbit_per_second_60s": self.cost.first_view(MINUTE),
-            "kbit_per_second_600s": self.cost.first_view(10 * MINUTE),
-            "kbit_per_second_cached": self.cost.cached,
-            "is_lowest": self.is_lowest,
-            "figures": self.figures,
-        }
 
 
 @dataclass(kw_only=True)
@@ -363,3 +343,24 @@ class ClipBench:
         path = self.cache.folder / "short_groups.sglat"
         cost = robustness.small_group_cost(self.encoded, path, file_variants.LOST_GROUP_FRAMES)
         return {**found, "cached_kbit_per_second_short_groups": cost}
+
+    def pictures(
+        self, record: dict[str, Any], codecs: Sequence[anchors.AnchorCodec]
+    ) -> ClipPictures:
+        """Return the source, our file and each anchor at our rate, for the report.
+
+        Args:
+            record: of this clip.
+            codecs: the anchors.
+        """
+        ours = self.shown(self.encoded, "ours"), self.shown_window(self.encoded, "ours")
+        versions = [
+            Shown(codec="source", frames=self.reference.pictures, window=self.source),
+            Shown(codec="sglat", frames=ours[0], window=ours[1]),
+        ]
+        for codec in codecs:
+            frames, window = self.matched_pictures(
+                codec, record["at_our_rate"][codec.name]["level"]
+            )
+            versions.append(Shown(codec=codec.name, frames=frames, window=window))
+        return ClipPictures(rate=self.parsed.rate, versions=versions, window=self.window)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +24,7 @@ from safetensors.torch import load_file
 from sglat.bundles.manifest import MANIFEST_NAME, read_manifest, read_tensors
 from sglat.networks.embedded_analysis import ROLES, EmbeddedAnalysis
 from sglat.networks.faces import FaceBox, FaceLandmarks
+from sglat_lab.bench.faces_pictures import Clip, draw_all
 from sglat_lab.measure.faces_labels import LEFT_EYE, RIGHT_EYE, frames_of, label_clip
 from sglat_lab.train.data import Faces, prepare, read_parsing
 from sglat_lab.train.faces_augment import scenery
@@ -41,19 +41,6 @@ PHOTOGRAPHS = (
 OTHER_DRAWS = (101, 102, 103, 104, 105, 106)  # of pairs; training looks at none of them
 PARTS = "detection,landmarks,validation,parsing,identity,perceptual,speed,pictures"
 Figures = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clip:
-    """A test clip, its labels and what the embedded networks made of it."""
-
-    name: str
-    frames: list[NDArray[np.uint8]]
-    labels: dict[str, NDArray[np.generic]]
-    boxes: list[FaceBox | None]
-    """Found in each frame on its own; None where there is none."""
-    tracks: list[FaceLandmarks]
-    """Each frame helped by the one before."""
 
 
 def analyse(
@@ -365,8 +352,6 @@ def main(
     path.write_text(text + "\n")
     print(text)
     if "pictures" in wanted:
-        from sglat_lab.bench.faces_pictures import draw_all
-
         draw_all(eyes, clips, output)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -11,15 +11,26 @@ import torch
 from numpy.typing import NDArray
 
 from sglat.networks.embedded_analysis import EmbeddedAnalysis
+from sglat.networks.faces import FaceBox, FaceLandmarks
 from sglat_lab.train.faces_landmarks import to_input
 from sglat_lab.train.faces_perceptual import DISTORTIONS
-
-if TYPE_CHECKING:
-    from sglat_lab.bench.faces import Clip
 
 Picture = NDArray[np.uint8]
 TILE = 320
 GREEN, RED, WHITE = (0, 255, 0), (255, 60, 60), (255, 255, 255)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A test clip, its labels and what the embedded networks made of it."""
+
+    name: str
+    frames: list[NDArray[np.uint8]]
+    labels: dict[str, NDArray[np.generic]]
+    boxes: list[FaceBox | None]
+    """Found in each frame on its own; None where there is none."""
+    tracks: list[FaceLandmarks]
+    """Each frame helped by the one before."""
 
 
 def draw_all(eyes: EmbeddedAnalysis, clips: list[Clip], folder: Path) -> None:

@@ -43,7 +43,7 @@ from sglat.bitstream.records import (
 from sglat.bitstream.seek import SeekableFile
 from sglat.bitstream.writer import Writer
 from sglat_lab.bench import motion_tracks as tracks
-from sglat_lab.measure import motion_coders as anchors
+from sglat_lab.measure import rates as anchors
 
 Integers = NDArray[np.int32]
 FPS = 25

@@ -14,15 +14,15 @@ from typing import Any, Final
 from sglat import __version__
 from sglat.errors import SglatError, UsageError
 from sglat_lab.bench.clip_bench import ClipBench
-from sglat_lab.bench.clip_record import clip_record, is_recorded
+from sglat_lab.bench.clip_record import clip_record, distances, is_recorded
 from sglat_lab.bench.encodes import Encodes, tuning_networks
 from sglat_lab.bench.memory import decode_memory
 from sglat_lab.bench.speed import decode_speed
 from sglat_lab.bench.time_plan import FULL_BUDGET, QUICK_BUDGET, Clock, Plan
 from sglat_lab.bench.workers import ClipFiles, Crew, ToolConfig, Tools, crew, swap_record
-from sglat_lab.measure.frechet import distances
 from sglat_lab.measure.picture_metrics import METRICS
 from sglat_lab.report.aggregate import summarize
+from sglat_lab.report.html import ClipPictures
 from sglat_lab.report.provenance import PACKAGES, command, commit, machine, package_version
 
 VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -128,6 +128,13 @@ class Benchmark:
             "skipped": self.skipped,
         }
         return record | {"stage_seconds": self.clock.finish()}
+
+    def pictures(self, record: dict[str, Any]) -> list[ClipPictures]:
+        """Return the pictures of all clips, for the report."""
+        return [
+            clip.pictures(found, self.tools.anchors)
+            for clip, found in zip(self.clips, record["clips"], strict=True)
+        ]
 
     def close(self) -> None:
         """Release what the measurements used."""

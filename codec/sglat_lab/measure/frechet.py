@@ -1,17 +1,11 @@
-"""Fréchet distances between sets of features, each under the name of its own network."""
+"""Fréchet distance between two sets of features."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sglat.errors import MissingExtraError, UsageError
-from sglat_lab.bench.anchors import AnchorCodec
-from sglat_lab.bench.clip_bench import ClipBench
-from sglat_lab.measure.judges import Judges, embeddings, pooled_features
 
 
 def frechet_distance(shown: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
@@ -47,37 +41,3 @@ def frechet_distance(shown: NDArray[np.floating], wanted: NDArray[np.floating]) 
 def _square_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     values, vectors = np.linalg.eigh(matrix)
     return np.asarray((vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T)
-
-
-def distances(
-    judges: Judges,
-    clips: Sequence[ClipBench],
-    codecs: Sequence[AnchorCodec],
-    records: Sequence[dict[str, Any]],
-) -> dict[str, Any]:
-    """Return distances between the sets of all clips' frames, ours and the anchors' at our rate."""
-    networks: dict[str, Callable[[Any], Any]] = {}
-    identity, perceptual = judges.identity, judges.perceptual
-    if identity is not None:
-        networks["MobileFaceNet (128)"] = lambda p: embeddings(identity, p)
-    if perceptual is not None:
-        networks["SqueezeNet (512)"] = lambda p: pooled_features(perceptual, p)
-    sets: dict[str, list[Any]] = {"sglat": [clip.shown(clip.encoded, "ours") for clip in clips]}
-    for codec in codecs:
-        levels = [record["at_our_rate"][codec.name]["level"] for record in records]
-        sets[codec.name] = [
-            clip.matched_pictures(codec, level)[0]
-            for clip, level in zip(clips, levels, strict=True)
-        ]
-    source = np.concatenate([clip.reference.pictures for clip in clips])
-    found: dict[str, Any] = {}
-    for name, network in networks.items():
-        wanted = network(source)
-        found[name] = {}
-        for codec_name, parts in sets.items():
-            try:
-                shown = network(np.concatenate(parts))
-                found[name][codec_name] = frechet_distance(shown, wanted)
-            except UsageError as error:
-                found[name][codec_name] = f"not measured: {error.message}"
-    return found

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sglat_lab.measure import multiscale, pixels
+from sglat_lab.measure import pixels
 from sglat_lab.measure.face_signals import Landmarker, Signals, compare, face_masks
 from sglat_lab.measure.judges import (
     Judges,
@@ -112,7 +112,7 @@ def make_reference(
 
 _PIXELS: Final = (
     ("l1", pixels.l1), ("psnr", pixels.psnr_db), ("ssim", pixels.ssim),
-    ("ms_ssim", multiscale.ms_ssim),
+    ("ms_ssim", pixels.ms_ssim),
 )  # fmt: skip
 
 

@@ -7,15 +7,13 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from sglat.errors import UsageError
-from sglat_lab.bench.clip_bench import Version
 from sglat_lab.measure.curves import METHODS, bd_rate_percent, bootstrap, envelope
 from sglat_lab.measure.picture_metrics import METRICS
-from sglat_lab.measure.rates import MINUTE
 
 BD_METRICS: Final = ("perceptual_face", "perceptual", "identity_loss", "psnr_face", "ssim_face")
 
 
-def bd_table(curves: dict[str, list[Version]]) -> dict[str, Any]:
+def bd_table(curves: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Return BD-rate of our curve over 60 s against each anchor, or why there is none."""
     higher = {metric.key: metric.is_higher_better for metric in METRICS}
     found: dict[str, Any] = {}
@@ -27,9 +25,9 @@ def bd_table(curves: dict[str, list[Version]]) -> dict[str, Any]:
             sign = 1.0 if higher[key] else -1.0
             both = [
                 [
-                    (v.cost.first_view(MINUTE), sign * v.figures[key])
+                    (v["kbit_per_second_60s"], sign * v["figures"][key])
                     for v in versions
-                    if key in v.figures
+                    if key in v["figures"]
                 ]
                 for versions in (points, curves["sglat"])
             ]

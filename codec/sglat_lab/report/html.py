@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Final
 
-from sglat_lab.bench.anchors import AnchorCodec
-from sglat_lab.bench.clip_bench import ClipBench
 from sglat_lab.report import plots
-from sglat_lab.report.data_uris import side_by_side, strip
+from sglat_lab.report.data_uris import Pictures, side_by_side, strip
 from sglat_lab.report.markdown import Table, number
 from sglat_lab.report.summary_text import about, caveats, headline
 from sglat_lab.report.tables_cost import tables
@@ -54,13 +54,35 @@ video { width: 100%; display: block; background: #000; }
 """
 
 
-def page(record: Record, clips: Sequence[ClipBench], anchors: Sequence[AnchorCodec]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """Pictures of one version of a clip."""
+
+    codec: str
+    """`source`, `sglat` or an anchor's name."""
+    frames: Pictures
+    """`[N, R, R, 3]` at the frames of the picture metrics."""
+    window: Pictures
+    """`[T, R, R, 3]` consecutive frames from the first on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipPictures:
+    """Pictures of all versions of a clip: source, ours, anchors."""
+
+    rate: Fraction
+    """Frames per second."""
+    window: int
+    """Consecutive frames that all versions have."""
+    versions: list[Shown]
+
+
+def page(record: Record, clips: Sequence[ClipPictures]) -> str:
     """Return the page.
 
     Args:
         record: of `Benchmark.run`.
-        clips: for their pictures.
-        anchors: for theirs.
+        clips: pictures, in the record's order.
     """
     named = {table.title: table for table in tables(record)}
     titles = list(named)
@@ -81,7 +103,7 @@ def page(record: Record, clips: Sequence[ClipBench], anchors: Sequence[AnchorCod
     ]
     parts.append(_heading("Pictures and videos"))
     for clip, found in zip(clips, record["clips"], strict=True):
-        parts.append(_pictures(clip, found, anchors, record))
+        parts.append(_pictures(clip, found, record))
     beside = {
         "What our files cost": plots.length_plot,
         "Motion groups lost and interpolated": plots.loss_plot,
@@ -167,31 +189,21 @@ def _cell(cell: str, is_word: bool) -> str:
     return f"<td{mark}>{_text(cell)}</td>"
 
 
-def _pictures(
-    clip: ClipBench, found: Record, anchors: Sequence[AnchorCodec], record: Record
-) -> str:
+def _pictures(clip: ClipPictures, found: Record, record: Record) -> str:
     """Return a clip's contact sheet and video: source, ours, each anchor at our rate."""
     count = min(clip.window, VIDEO_FRAMES)
-    labels = ["<b>source</b>", _label("sglat", found["ours"], record)]
-    sheets = [clip.reference.pictures, clip.shown(clip.encoded, "ours")]
-    videos = [clip.source[:count], clip.shown_window(clip.encoded, "ours")[:count]]
-    for codec in anchors:
-        version = found["at_our_rate"][codec.name]
-        shown, window = clip.matched_pictures(codec, version["level"])
-        sheets.append(shown)
-        videos.append(window[:count])
-        labels.append(_label(codec.name, version, record))
-    kinds = ["", "ours", *("" for _ in anchors)]
-    name = html.escape(clip.name)
-    lines = "".join(
-        f'<div class="{kind}">{label}</div><img src="{strip(sheet)}" alt="{name}: {at}">'
-        for at, (kind, label, sheet) in enumerate(zip(kinds, labels, sheets, strict=True))
-    )
-    columns = "".join(
-        f'<div class="{kind}">{label}</div>' for kind, label in zip(kinds, labels, strict=True)
-    )
-    width = f"grid-template-columns: repeat({len(labels)}, 1fr)"
-    video = side_by_side(videos, clip.parsed.rate)
+    at_our_rate = {"sglat": found["ours"], **found["at_our_rate"]}
+    name = html.escape(found["clip"])
+    lines, columns = "", ""
+    for at, shown in enumerate(clip.versions):
+        label = "<b>source</b>"
+        if shown.codec in at_our_rate:
+            label = _label(shown.codec, at_our_rate[shown.codec], record)
+        cell = f'<div class="{"ours" if shown.codec == "sglat" else ""}">{label}</div>'
+        lines += f'{cell}<img src="{strip(shown.frames)}" alt="{name}: {at}">'
+        columns += cell
+    width = f"grid-template-columns: repeat({len(clip.versions)}, 1fr)"
+    video = side_by_side([shown.window[:count] for shown in clip.versions], clip.rate)
     return (
         f'<h3>{name}</h3><div class="sheet">{lines}</div>'
         f'<div class="columns" style="{width}">{columns}</div>'

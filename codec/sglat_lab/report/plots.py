@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sglat.errors import MissingExtraError
-from sglat_lab.bench.clip_bench import COARSER, ENCODED, IDENTITY, LAYERS, QUALITY
 from sglat_lab.measure.picture_metrics import METRICS, Metric
+from sglat_lab.measure.rates import COARSER, ENCODED, IDENTITY, LAYERS, QUALITY
 from sglat_lab.report.tables_quality import mean
 
 Record = dict[str, Any]

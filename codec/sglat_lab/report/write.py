@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sglat_lab.bench.anchors import AnchorCodec
-from sglat_lab.bench.clip_bench import ClipBench
 from sglat_lab.measure.picture_metrics import METRICS
-from sglat_lab.report.html import page
+from sglat_lab.report.html import ClipPictures, page
 from sglat_lab.report.summary_text import about, caveats, headline
 from sglat_lab.report.tables_cost import tables
 
@@ -19,19 +17,16 @@ Record = dict[str, Any]
 NAMES: Final = ("report.html", "results.json", "results.csv", "results.md")
 
 
-def write_report(
-    record: Record, clips: Sequence[ClipBench], anchors: Sequence[AnchorCodec], out: Path
-) -> list[Path]:
+def write_report(record: Record, clips: Sequence[ClipPictures], out: Path) -> list[Path]:
     """Write all four forms and return their paths.
 
     Args:
         record: of `Benchmark.run`.
-        clips: for their pictures.
-        anchors: for theirs.
+        clips: pictures, in the record's order.
         out: folder.
     """
     contents = {
-        "report.html": page(record, clips, anchors),
+        "report.html": page(record, clips),
         "results.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n",
         "results.md": markdown(record),
     }

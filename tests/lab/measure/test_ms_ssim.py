@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sglat.errors import UsageError
-from sglat_lab.measure import multiscale
+from sglat_lab.measure import pixels
 
 ndimage = pytest.importorskip("scipy.ndimage")
 
@@ -29,12 +29,12 @@ def blurred(picture: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
 
 
 def test_a_picture_equals_itself() -> None:
-    assert multiscale.ms_ssim(drawn(0), drawn(0)) == pytest.approx(1)
+    assert pixels.ms_ssim(drawn(0), drawn(0)) == pytest.approx(1)
 
 
 def test_two_blurs_lie_between_itself_and_another_picture() -> None:
     shown = (blurred(drawn(0), 1), blurred(drawn(0), 3), drawn(1))
-    little, much, other = (multiscale.ms_ssim(picture, drawn(0)) for picture in shown)
+    little, much, other = (pixels.ms_ssim(picture, drawn(0)) for picture in shown)
     assert 1 > little > much > other >= 0
 
 
@@ -45,18 +45,18 @@ def test_one_scale_is_the_ssim_of_scikit_image() -> None:
         first, second, data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False,
     )  # fmt: skip
-    assert multiscale.scales_within(20) == 1
-    assert multiscale.ms_ssim(second, first) == pytest.approx(expected)
+    assert pixels.scales_within(20) == 1
+    assert pixels.ms_ssim(second, first) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("side", "scales"), [(11, 1), (128, 4), (175, 4), (176, 5), (1024, 5)])
 def test_there_are_as_many_scales_as_have_room_for_a_window(side: int, scales: int) -> None:
-    assert multiscale.scales_within(side) == scales
+    assert pixels.scales_within(side) == scales
 
 
 def test_a_picture_without_room_for_a_window_is_refused() -> None:
     with pytest.raises(UsageError, match="picture-small"):
-        multiscale.ms_ssim(drawn(0, 10), drawn(0, 10))
+        pixels.ms_ssim(drawn(0, 10), drawn(0, 10))
 
 
 def test_a_mask_hides_what_lies_outside() -> None:
@@ -64,10 +64,10 @@ def test_a_mask_hides_what_lies_outside() -> None:
     mask[:, :20] = True
     shown = drawn(0)
     shown[:, 120:] = 255 - shown[:, 120:]
-    assert multiscale.ms_ssim(shown, drawn(0)) < 0.999
-    assert multiscale.ms_ssim(shown, drawn(0), mask) == pytest.approx(1)
+    assert pixels.ms_ssim(shown, drawn(0)) < 0.999
+    assert pixels.ms_ssim(shown, drawn(0), mask) == pytest.approx(1)
 
 
 def test_pictures_of_other_shapes_are_refused() -> None:
     with pytest.raises(UsageError, match="picture-shape"):
-        multiscale.ms_ssim(drawn(0), drawn(0, 64))
+        pixels.ms_ssim(drawn(0), drawn(0, 64))

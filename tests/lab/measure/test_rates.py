@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sglat_lab.measure import motion_coders as anchors
+from sglat_lab.measure import rates as anchors
 
 
 def test_exp_golomb_lengths_are_those_of_ue_v() -> None:
