@@ -28,7 +28,7 @@ from sglat.encoder import person as person_module
 from sglat.encoder import refine as refine_module
 from sglat.encoder import solve_motion as fit_module
 from sglat.encoder import tune as tune_module
-from sglat.encoder.encode import EncodeConfig, EncodeResult, encode, full_precision
+from sglat.encoder.encode import EncodeConfig, EncodeResult, encode
 from sglat.encoder.gauss_newton import FastSolver, SolverConfig, take_anchors
 from sglat.encoder.losses import LossConfig, TargetLoss
 from sglat.encoder.manifold import Manifold
@@ -39,6 +39,7 @@ from sglat.encoder.start_motion import start_numbers
 from sglat.encoder.track import Track
 from sglat.encoder.tune import TuneConfig, Tuner
 from sglat.errors import UsageError
+from sglat.networks.devices import full_precision
 from sglat.networks.faces import FaceBox
 from tests.bundles.tiny import make_tiny_bundle
 from tests.encoder.test_encode import Eyes, Killed, Pixels, draw_clip

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sglat.bitstream.records import SpectralDelta
-from sglat.decoder.render import tuned_generator
+from sglat.decoder.synthesizer import Synthesizer
 from sglat.encoder.manifold import Manifold
 from sglat.encoder.person import person_of, person_within
 from sglat.encoder.tune import TuneConfig, Tuner, tune
@@ -50,7 +50,7 @@ def test_the_decoder_applies_exactly_the_tuned_weights(tuner: Tuner) -> None:
     bundle = tuner.manifold.bundle
     person = person_of(bundle, tuned, id_frame=0)
     decoded = dict(
-        tuned_generator(bundle.generator, person.identity.weight_deltas()).named_parameters()
+        Synthesizer.of(bundle).tuned(person.identity.weight_deltas()).generator.named_parameters()
     )
     for name, weight in person.weights.items():
         torch.testing.assert_close(decoded[name].detach(), weight, atol=GENERATOR_ATOL, rtol=0)
@@ -61,7 +61,7 @@ def test_a_prefix_of_the_layers_is_what_stages_render(tuner: Tuner) -> None:
     bundle = tuner.manifold.bundle
     person = person_of(bundle, tuned, id_frame=0, stages=2)
     decoded = dict(
-        tuned_generator(bundle.generator, person.identity.weight_deltas()).named_parameters()
+        Synthesizer.of(bundle).tuned(person.identity.weight_deltas()).generator.named_parameters()
     )
     wanted = tuned.deltas.weights(stages=2)
     name = tuned.deltas.convs[0]

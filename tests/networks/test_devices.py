@@ -1,4 +1,4 @@
-"""In which type of number features are computed."""
+"""Devices and the types of numbers on them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import platform
 import pytest
 import torch
 
-from sglat.networks.devices import fast_type, feature_type
+from sglat.errors import UsageError
+from sglat.networks.devices import choose_device, fast_type, feature_type
 
 CPU = torch.device("cpu")
 
@@ -42,3 +43,14 @@ def test_a_type_can_be_asked_for_by_name() -> None:
     assert feature_type("fp32", CPU) == torch.float32
     with pytest.raises(ValueError, match="expected auto, bf16 or fp32, found half"):
         feature_type("half", CPU)
+
+
+def test_an_unknown_device_is_one_clear_line() -> None:
+    with pytest.raises(UsageError, match="bad-device"):
+        choose_device("abacus")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_missing_device_is_one_clear_line() -> None:
+    with pytest.raises(UsageError, match="no-device"):
+        choose_device("cuda")

@@ -68,7 +68,7 @@ def decode_command(
     from sglat.bundles.bundle import load_bundle
     from sglat.decoder.decode import DecodeConfig, Decoder
     from sglat.decoder.output import PIPE, OutputConfig, write_decoded
-    from sglat.decoder.render import choose_device
+    from sglat.networks.devices import choose_device
 
     is_raw = raw or target == PIPE
     if is_raw and (png or as_json):

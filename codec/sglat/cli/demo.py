@@ -22,13 +22,13 @@ from sglat.bundles.controls import GROUPS
 from sglat.bundles.random_identities import draw_people
 from sglat.cli.common import run, say
 from sglat.cli.progress import StageBar
-from sglat.decoder.animate import Person, animate
 from sglat.decoder.decode import DecodeConfig, Decoder
 from sglat.decoder.output import OutputConfig, write_decoded
-from sglat.decoder.render import resize, to_pixels
+from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.media.pictures import encode_png
 from sglat.media.reader import VideoReader
 from sglat.media.writer import VideoWriter
+from sglat.networks.pixels import resize, to_pixels
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -66,13 +66,10 @@ def scripted_motion(frames: int) -> Tensor:
 @torch.inference_mode()
 def render_clip(bundle: Bundle, person: Person, motion: Tensor) -> NDArray[np.uint8]:
     """Return full frames `[T, H, W, 3]`: the generated crop with its surroundings mirrored."""
+    synthesizer = Synthesizer.of(bundle)
     parts = []
     for rows in motion.split(8):
-        styles = animate(
-            person, rows, generator=bundle.generator, pose_flow=bundle.pose_flow,
-            controls=bundle.controls,
-        )  # fmt: skip
-        pictures = bundle.generator.synthesize(styles)
+        pictures = synthesizer.render(person, rows)
         parts.append(to_pixels(resize(pictures, ENLARGED * bundle.resolution)))
     crops = np.concatenate(parts)
     pad = ((0, 0), (BORDER, BORDER), (BORDER, BORDER), (0, 0))

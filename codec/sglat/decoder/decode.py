@@ -20,11 +20,13 @@ from torch import Tensor
 from sglat.bitstream.reader import Group, Reader, check_identity_file, open_reader
 from sglat.bitstream.records import FRAME_HELD, AudioPacket, Header, Identity
 from sglat.bundles.bundle import Bundle, load_bundle
-from sglat.decoder.animate import Transfer, person_of, retarget
 from sglat.decoder.backdrop import Backdrop, fit_placement
 from sglat.decoder.composite import Compositor, Parse
-from sglat.decoder.render import Renderer, choose_device, resize, to_pixels, tuned_generator
+from sglat.decoder.render import Renderer
+from sglat.decoder.synthesizer import Synthesizer, Transfer, retarget
 from sglat.errors import BundleError, UsageError
+from sglat.networks.devices import choose_device
+from sglat.networks.pixels import resize, to_pixels
 
 T = TypeVar("T")
 QUEUE_BATCHES: Final = 2  # rendered ahead of the writer; bounds memory
@@ -182,13 +184,11 @@ class Decoder:
 
     def _render(self, motion: NDArray[np.float32]) -> Tensor:
         if self._renderer is None:
-            generator = tuned_generator(self.bundle.generator, self.identity.weight_deltas())
+            synthesizer = Synthesizer.of(self.bundle).tuned(self.identity.weight_deltas())
             half = self.config.half
             self._renderer = Renderer(
-                person_of(self.identity, generator),
-                generator,
-                pose_flow=self.bundle.pose_flow,
-                controls=self.bundle.controls,
+                synthesizer,
+                synthesizer.person(self.identity),
                 half=self.bundle.device.type == "cuda" if half is None else half,
                 workers=self._workers,
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,6 @@ from torch import Tensor
 from sglat import __version__
 from sglat.bitstream.records import Provenance
 from sglat.bundles.bundle import Bundle, load_bundle
-from sglat.decoder.render import choose_device
 from sglat.encoder.align import Alignment, align
 from sglat.encoder.background import find_plate
 from sglat.encoder.choose_frames import compared_frames, look_and_motion, typical_frames
@@ -44,6 +42,7 @@ from sglat.encoder.weight_deltas import DeltaConfig, delta_budget, ranks_within
 from sglat.encoder.workfile import Stage, WorkFile, fingerprint
 from sglat.encoder.write import Contents, write_file
 from sglat.errors import FaceError, MediaError, UsageError
+from sglat.networks.devices import choose_device, full_precision
 from sglat.networks.face_regions import feature_weights
 
 STAGES = ("track", "align", "invert", "refine", "tune", "jacobian", "pose", "expression", "check")
@@ -217,16 +216,6 @@ def _begin(
     torch.manual_seed(config.seed)
     bundle = load_bundle(config.bundle, device)
     return _Run(source, bundle, config, WorkFile(work, source=fingerprint(source)), progress)
-
-
-def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Keep a GPU's float32 convolutions from rounding their inputs to 10 bits.
-
-    The structural term of the loss takes small differences of large sums.
-    """
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 class _Run:

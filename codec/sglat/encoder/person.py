@@ -43,7 +43,8 @@ class TunedPerson:
 
     def render_latents(self, ws: Tensor) -> Tensor:
         """Return pictures `[N, 3, H, W]` of W+ latents `[N, L, D]` by the tuned generator."""
-        return self.manifold.synthesize(self.manifold.bundle.generator.styles(ws), self.weights)
+        synthesizer = self.manifold.synthesizer
+        return synthesizer.synthesize(synthesizer.generator.styles(ws), weights=self.weights)
 
 
 def person_of(

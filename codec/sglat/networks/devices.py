@@ -1,10 +1,46 @@
-"""In which type of number features are computed."""
+"""Devices and the types of numbers on them: which one, how exact, how fast."""
 
 from __future__ import annotations
 
 import platform
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final
 
 import torch
+
+from sglat.errors import UsageError
+
+DEVICES: Final = ("auto", "cpu", "cuda", "mps")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device of a name; `auto` takes CUDA, then MPS, then the processor.
+
+    Raises:
+        UsageError: an unknown name, or a device that this machine does not have.
+    """
+    if name not in DEVICES:
+        raise UsageError("bad-device", f"expected one of {', '.join(DEVICES)}, got {name!r}")
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(kind for kind, is_there in present.items() if is_there)
+    if not present[name]:
+        raise UsageError("no-device", f"this machine has no {name}; use --device cpu")
+    return torch.device(name)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Keep a GPU's float32 convolutions from rounding their inputs to 10 bits.
+
+    The structural term of the encoder's loss takes small differences of large sums.
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def _computes_in_bfloat16() -> bool:
@@ -36,14 +72,14 @@ def fast_type(device: torch.device) -> torch.dtype:
 
 
 def feature_type(precision: str, device: torch.device) -> torch.dtype:
-    """Return the type of features that a word means on a device.
+    """Return the type of features for a precision.
 
     Args:
-        precision: `bf16`, `fp32`, or `auto`: what is fastest.
+        precision: `bf16`, `fp32`, or `auto`: the device's fastest.
         device: where features are computed.
 
     Raises:
-        ValueError: another word.
+        ValueError: another precision.
     """
     types = {
         "auto": fast_type(device), "bf16": torch.bfloat16, "fp32": torch.float32,

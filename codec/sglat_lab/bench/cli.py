@@ -51,7 +51,7 @@ def bench_command(
 ) -> None:
     """Measure every clip of a folder and write report.html, results.json, .csv and .md."""
     _quiet_libraries()
-    from sglat.decoder.render import choose_device
+    from sglat.networks.devices import choose_device
     from sglat_lab.bench.run import BenchConfig, Benchmark
     from sglat_lab.report.write import write_report
 

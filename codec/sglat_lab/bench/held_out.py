@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from sglat.decoder.render import to_pixels
 from sglat.encoder.encode import EncodeConfig, Prepared, prepare
 from sglat.encoder.gauss_newton import SolverConfig
 from sglat.encoder.solve_motion import FitConfig, fit_numbers
 from sglat.encoder.workfile import WorkFile, fingerprint
 from sglat.encoder.write import identity_size
+from sglat.networks.pixels import to_pixels
 from sglat_lab.bench.clips import kept
 from sglat_lab.bench.encode_options import share_stages
 from sglat_lab.bench.mini_measures import Measured, write_sheet

@@ -20,11 +20,12 @@ from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS, NUM_CONTROLS
 from sglat.bundles.discover import part_masks
 from sglat.bundles.random_identities import draw_people
-from sglat.decoder.animate import Person
-from sglat.decoder.render import Renderer, to_pixels
+from sglat.decoder.render import Renderer
+from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.encoder.refine import RefineConfig, refine_latents
 from sglat.encoder.workfile import config_hash
 from sglat.networks.faces import FaceAnalysis
+from sglat.networks.pixels import to_pixels
 from sglat_lab.bench.mini_people import SIDE, People, clip_pairs, training_stills
 from sglat_lab.measure.frechet import frechet_distance
 from sglat_lab.measure.judges import Judges, embeddings, perceptual_distances, pooled_features
@@ -344,9 +345,7 @@ def speed(measured: Measured, *, threads: int, batch: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     generator = bundle.generator
     person = Person(ws=generator.repeat(generator.w_avg[None])[0], neutral=torch.zeros(34))
-    renderer = Renderer(
-        person, generator, pose_flow=bundle.pose_flow, controls=bundle.controls, workers=threads
-    )
+    renderer = Renderer(Synthesizer.of(bundle), person, workers=threads)
     motion = torch.randn(batch, 34, generator=torch.Generator().manual_seed(0))
     wall, processor = [], []
     for _ in range(SPEED_RUNS):

@@ -20,8 +20,7 @@ from torch import Tensor
 from sglat.bitstream.reader import load_identity
 from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS
-from sglat.decoder.animate import person_of
-from sglat.decoder.render import tuned_generator
+from sglat.decoder.synthesizer import Synthesizer
 from sglat.encoder.choose_frames import spread_frames
 from sglat.encoder.gauss_newton import FastSolver, SolverConfig, take_anchors
 from sglat.encoder.manifold import Manifold
@@ -69,12 +68,12 @@ class Piece:
 def person_in(path: Path, bundle: Bundle) -> _Watched:
     """Return the tuned person of a file, ready to be solved for."""
     identity = load_identity(path)
-    generator = tuned_generator(bundle.generator, identity.weight_deltas())
-    person = person_of(identity, generator)
+    tuned = Synthesizer.of(bundle).tuned(identity.weight_deltas())
+    person = tuned.person(identity)
     return _Watched(
         identity=identity,
         manifold=Manifold(bundle, person.ws, person.neutral),
-        weights={name: value.detach() for name, value in generator.named_parameters()},
+        weights={name: value.detach() for name, value in tuned.generator.named_parameters()},
     )
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import Decoder
-from sglat.decoder.render import to_pixels
 from sglat.networks.faces import FaceBox, FaceLandmarks
+from sglat.networks.pixels import to_pixels
 from sglat_lab.measure.face_signals import (
     Landmarker,
     Signals,

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from sglat.bundles.bundle import Bundle
 from sglat.bundles.manifest import write_part
 from sglat.bundles.random_identities import draw_people
-from sglat.decoder.render import to_pixels
 from sglat.networks.faces import FaceAnalysis, FaceBox
+from sglat.networks.pixels import to_pixels
 from sglat.networks.pose_flow import ConcatSquash, PoseFlow
 from sglat_lab.train.batches import FaceSampler
 from sglat_lab.train.mapping import opened, parser_of

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sglat.bundles.bundle import Bundle, load_bundle
-from sglat.decoder.animate import Person, animate
+from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.networks.stylegan2 import upsample_clamped
 from sglat.networks.stylespace import GeneratorConfig
 from sglat_lab.train import validate as validation
@@ -346,11 +346,7 @@ def test_a_bundle_of_256_px_animates_its_pictures(
         ws = bundle.inverter(torch.rand(1, 3, 256, 256) * 2 - 1)
         person = Person(ws=ws[0], neutral=torch.zeros(34))
         numbers = torch.stack([torch.zeros(34), torch.ones(34)])
-        styles = animate(
-            person, numbers, generator=bundle.generator, pose_flow=bundle.pose_flow,
-            controls=bundle.controls,
-        )  # fmt: skip
-        pictures = bundle.generator.synthesize(styles)
+        pictures = Synthesizer.of(bundle).render(person, numbers)
         still = larger.average.generator(ws)[0]
     assert pictures.shape == (2, 3, 256, 256)
     torch.testing.assert_close(pictures[0], still, atol=HALF_WEIGHTS_ATOL, rtol=0)

@@ -1,4 +1,4 @@
-"""Identity and motion to styles and pictures: the same numbers on every path."""
+"""The synthesizer: identity and motion to styles and pictures, the same on every path."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sglat.bitstream.records import (
     SpectralDelta,
 )
 from sglat.bundles.bundle import Bundle
-from sglat.decoder.animate import Person, animate, person_of, retarget
-from sglat.decoder.render import Renderer, choose_device, resize, to_pixels, tuned_generator
-from sglat.errors import BundleMismatchError, UsageError
+from sglat.decoder.render import Renderer
+from sglat.decoder.synthesizer import Person, Synthesizer, retarget
+from sglat.errors import BundleMismatchError
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.files import make_identity
 from tests.support.tolerances import FAST_RENDER_ATOL, GENERATOR_ATOL
@@ -31,57 +31,67 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def person(bundle: Bundle) -> Person:
-    return person_of(make_identity(bundle), bundle.generator)
+def synthesizer(bundle: Bundle) -> Synthesizer:
+    return Synthesizer.of(bundle)
+
+
+@pytest.fixture(scope="module")
+def person(bundle: Bundle, synthesizer: Synthesizer) -> Person:
+    return synthesizer.person(make_identity(bundle))
 
 
 def motion(count: int = 3) -> torch.Tensor:
     return torch.randn(count, 34, generator=torch.Generator().manual_seed(0))
 
 
-def styles_of(bundle: Bundle, person: Person, values: torch.Tensor) -> list[torch.Tensor]:
-    return animate(
-        person,
-        values,
-        generator=bundle.generator,
-        pose_flow=bundle.pose_flow,
-        controls=bundle.controls,
-    )
+def test_its_id_is_the_decoder_id_with_and_without_deltas(
+    bundle: Bundle, synthesizer: Synthesizer
+) -> None:
+    assert synthesizer.id == synthesizer.tuned([]).id == bundle.decoder_id
 
 
-def test_neutral_motion_shows_the_id_latent(bundle: Bundle, person: Person) -> None:
-    plain = bundle.generator.styles(person.ws[None])
-    for found, expected in zip(styles_of(bundle, person, person.neutral[None]), plain, strict=True):
+def test_neutral_motion_shows_the_id_latent(synthesizer: Synthesizer, person: Person) -> None:
+    plain = synthesizer.generator.styles(person.ws[None])
+    styles = synthesizer.styles(person, person.neutral[None])
+    for found, expected in zip(styles, plain, strict=True):
         assert torch.allclose(found, expected, atol=GENERATOR_ATOL)
 
 
-def test_a_control_moves_its_own_direction(bundle: Bundle, person: Person) -> None:
+def test_a_control_moves_its_own_direction(synthesizer: Synthesizer, person: Person) -> None:
     values = person.neutral[None].repeat(2, 1)
     values[1, 2 + 5] += 0.5
-    flat = torch.cat(styles_of(bundle, person, values), dim=1)
-    expected = 0.5 * bundle.controls.matrix[5]
+    flat = torch.cat(synthesizer.styles(person, values), dim=1)
+    expected = 0.5 * synthesizer.controls.matrix[5]
     assert torch.allclose(flat[1] - flat[0], expected, atol=GENERATOR_ATOL)
 
 
-def test_gradients_reach_every_number(bundle: Bundle, person: Person) -> None:
+def test_gradients_reach_every_number(synthesizer: Synthesizer, person: Person) -> None:
     values = motion(2).requires_grad_()
-    bundle.generator.synthesize(styles_of(bundle, person, values)).square().sum().backward()
+    synthesizer.render(person, values).square().sum().backward()
     assert values.grad is not None
     assert bool((values.grad.abs() > 0).all())
 
 
-def test_the_fast_path_shows_the_same_pictures(bundle: Bundle, person: Person) -> None:
-    renderer = Renderer(
-        person, bundle.generator, pose_flow=bundle.pose_flow, controls=bundle.controls
-    )
-    slow = bundle.generator.synthesize(styles_of(bundle, person, motion())).clamp(-1, 1)
+def test_weights_given_per_call_render_as_if_they_were_its_own(
+    synthesizer: Synthesizer, person: Person
+) -> None:
+    values = integers(np.ones(synthesizer.generator.layers[0].bias.shape))
+    tuned = synthesizer.tuned([DenseDelta(name="layers.0.bias", values=values)])
+    weights = {"layers.0.bias": tuned.generator.layers[0].bias.detach()}
+    with torch.no_grad():
+        found = synthesizer.render(person, motion(), weights=weights)
+        assert torch.equal(found, tuned.render(person, motion()))
+        assert not torch.equal(found, synthesizer.render(person, motion()))
+
+
+def test_the_fast_path_shows_the_same_pictures(synthesizer: Synthesizer, person: Person) -> None:
+    renderer = Renderer(synthesizer, person)
+    slow = synthesizer.render(person, motion()).clamp(-1, 1)
     assert torch.allclose(renderer.render(motion()), slow, atol=FAST_RENDER_ATOL)
 
 
-def test_a_frame_does_not_depend_on_its_batch(bundle: Bundle, person: Person) -> None:
-    renderer = Renderer(
-        person, bundle.generator, pose_flow=bundle.pose_flow, controls=bundle.controls
-    )
+def test_a_frame_does_not_depend_on_its_batch(synthesizer: Synthesizer, person: Person) -> None:
+    renderer = Renderer(synthesizer, person)
     together, alone = renderer.render(motion()), renderer.render(motion()[1:2])
     assert torch.allclose(together[1:2], alone, atol=FAST_RENDER_ATOL)
 
@@ -110,8 +120,8 @@ def integers(values: object, step: float = 0.5) -> QuantizedTensor:
     return QuantizedTensor(values=np.asarray(values, np.int32), step=step)
 
 
-def test_deltas_apply_in_order_to_a_copy(bundle: Bundle) -> None:
-    weight = bundle.generator.layers[0].weight
+def test_deltas_apply_in_order_to_a_copy(synthesizer: Synthesizer) -> None:
+    weight = synthesizer.generator.layers[0].weight
     before = weight.detach().clone()
     shape = tuple(weight.shape)
     left, right = np.ones((shape[0], 1)), np.ones((1, weight[0].numel()))
@@ -125,17 +135,17 @@ def test_deltas_apply_in_order_to_a_copy(bundle: Bundle) -> None:
         ),
         DenseDelta(name="layers.0.bias", values=integers(np.ones(shape[0]))),
     ]
-    tuned = tuned_generator(bundle.generator, deltas)
+    tuned = synthesizer.tuned(deltas).generator
     expected = (before + 0.25) * 1.5
     expected.view(-1)[0] += 1.0
     expected.view(-1)[7] -= 1.0
     assert torch.allclose(tuned.layers[0].weight, expected)
-    assert torch.allclose(tuned.layers[0].bias, bundle.generator.layers[0].bias + 0.5)
+    assert torch.allclose(tuned.layers[0].bias, synthesizer.generator.layers[0].bias + 0.5)
     assert torch.equal(weight, before)
 
 
-def test_a_spectral_delta_changes_a_weight_by_waves(bundle: Bundle) -> None:
-    weight = bundle.generator.layers[0].weight
+def test_a_spectral_delta_changes_a_weight_by_waves(synthesizer: Synthesizer) -> None:
+    weight = synthesizer.generator.layers[0].weight
     before = weight.detach().clone()
     outputs, inputs = before.shape[:2]
     spectrum = np.zeros((9, 1, inputs), np.int32)
@@ -144,7 +154,7 @@ def test_a_spectral_delta_changes_a_weight_by_waves(bundle: Bundle) -> None:
         name="layers.0.weight", shape=(outputs, inputs, 3, 3), left=integers(np.ones((outputs, 1))),
         right=spectrum, base_step=0.25, sixteenths=np.full(9, 32, np.int32),
     )  # fmt: skip
-    tuned = tuned_generator(bundle.generator, [delta])
+    tuned = synthesizer.tuned([delta]).generator
     row = torch.tensor([1.0, 0.0, -1.0]) * (0.5 * 4 * 0.5 / 6**0.5)
     expected = before + row.expand(outputs, inputs, 3, 3)
     torch.testing.assert_close(tuned.layers[0].weight.detach(), expected, rtol=0, atol=1e-6)
@@ -159,64 +169,37 @@ def test_a_spectral_delta_changes_a_weight_by_waves(bundle: Bundle) -> None:
     ],
     ids=["unknown name", "wrong shape", "no weight"],
 )
-def test_a_delta_that_does_not_fit_is_refused(bundle: Bundle, delta: DenseDelta) -> None:
+def test_a_delta_that_does_not_fit_is_refused(synthesizer: Synthesizer, delta: DenseDelta) -> None:
     with pytest.raises(BundleMismatchError, match="bad-delta"):
-        tuned_generator(bundle.generator, [delta])
+        synthesizer.tuned([delta])
 
 
-def test_a_delta_that_overflows_is_refused(bundle: Bundle) -> None:
+def test_a_delta_that_overflows_is_refused(synthesizer: Synthesizer) -> None:
     huge = integers(np.full(12, (1 << 20) - 1), step=3e38)
     with pytest.raises(BundleMismatchError, match="not finite"):
-        tuned_generator(bundle.generator, [DenseDelta(name="layers.0.bias", values=huge)])
+        synthesizer.tuned([DenseDelta(name="layers.0.bias", values=huge)])
 
 
-def test_a_latent_of_another_generator_is_refused(bundle: Bundle) -> None:
+def test_a_latent_of_another_generator_is_refused(bundle: Bundle, synthesizer: Synthesizer) -> None:
     identity = make_identity(bundle)
     other = integers(np.zeros((3, 5)))
     object.__setattr__(identity.layers[0], "latent", other)
     with pytest.raises(BundleMismatchError, match="wrong-latent"):
-        person_of(identity, bundle.generator)
-
-
-def test_pixels_are_rounded_and_clamped() -> None:
-    pictures = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).view(1, 1, 1, 5).expand(1, 3, 1, 5)
-    assert to_pixels(pictures)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
-
-
-@pytest.mark.parametrize("side", [8, 16, 40])
-def test_another_size_keeps_the_mean(side: int) -> None:
-    pictures = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) - 0.5
-    resized = resize(pictures, side)
-    assert resized.shape == (1, 3, side, side)
-    assert float((resized.mean() - pictures.mean()).abs()) < 0.02
-
-
-def test_an_unknown_device_is_one_clear_line() -> None:
-    with pytest.raises(UsageError, match="bad-device"):
-        choose_device("abacus")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_a_missing_device_is_one_clear_line() -> None:
-    with pytest.raises(UsageError, match="no-device"):
-        choose_device("cuda")
+        synthesizer.person(identity)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_workers_side_by_side_show_the_same_pictures(
-    bundle: Bundle, person: Person, count: int
+    synthesizer: Synthesizer, person: Person, count: int
 ) -> None:
-    parts = {"pose_flow": bundle.pose_flow, "controls": bundle.controls}
-    alone = Renderer(person, bundle.generator, workers=1, **parts)
-    shared = Renderer(person, bundle.generator, workers=3, **parts)
+    alone = Renderer(synthesizer, person, workers=1)
+    shared = Renderer(synthesizer, person, workers=3)
     with torch.inference_mode():
         pictures = shared.render(motion(count))
         assert torch.allclose(pictures, alone.render(motion(count)), atol=FAST_RENDER_ATOL)
 
 
-def test_workers_leave_the_callers_threads_alone(bundle: Bundle, person: Person) -> None:
+def test_workers_leave_the_callers_threads_alone(synthesizer: Synthesizer, person: Person) -> None:
     before = torch.get_num_threads()
-    Renderer(
-        person, bundle.generator, workers=3, pose_flow=bundle.pose_flow, controls=bundle.controls
-    )
+    Renderer(synthesizer, person, workers=3)
     assert torch.get_num_threads() == before

@@ -1,0 +1,229 @@
+"""The synthesizer: a person and motion to StyleSpace vectors and pictures, differentiable.
+
+Generator, pose flow and controls belong together: they give a file's numbers their meaning, and
+their hash is the decoder id in its header. The encoder renders by the same class.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from sglat.bitstream.records import (
+    FIRST_CONTROL,
+    DenseDelta,
+    GainDelta,
+    Identity,
+    LowRankDelta,
+    QuantizedTensor,
+    SparseDelta,
+    SpectralDelta,
+    WeightDelta,
+)
+from sglat.bundles.bundle import Bundle, PoseTurner
+from sglat.bundles.controls import Controls
+from sglat.errors import BundleMismatchError
+from sglat.networks.stylegan2 import Generator
+
+Transfer = Literal["relative", "absolute"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """An identity as tensors, ready to be rendered."""
+
+    ws: Tensor
+    """The ID latent, `[L, D]`."""
+    neutral: Tensor
+    """The ID frame's own yaw, pitch (degrees) and controls, `[34]`."""
+
+    def to(self, device: torch.device | str) -> Person:
+        """Return the same person on a device."""
+        return Person(ws=self.ws.to(device), neutral=self.neutral.to(device))
+
+
+class Synthesizer:
+    """Renders motion of a person; the generator's weights may be replaced per call.
+
+    Args:
+        generator: StyleSpace vectors to pictures.
+        pose_flow: turns latents to a yaw and pitch.
+        controls: the 32 directions in StyleSpace.
+        decoder_id: sha256 over the three as their bundle stores them, 32 bytes.
+    """
+
+    def __init__(
+        self, generator: Generator, pose_flow: PoseTurner, controls: Controls, *, decoder_id: bytes
+    ) -> None:
+        self.generator = generator
+        self.pose_flow = pose_flow
+        self.controls = controls
+        self.id = decoder_id
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Synthesizer:
+        """Return a bundle's synthesizer on the bundle's device.
+
+        Raises:
+            BundleError: the bundle lacks one of the three parts.
+        """
+        return cls(
+            bundle.generator, bundle.pose_flow, bundle.controls, decoder_id=bundle.decoder_id
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where motion and persons are expected and pictures are made."""
+        return self.generator.const.device
+
+    def person(self, identity: Identity) -> Person:
+        """Return an identity's latent and neutral on the generator's device.
+
+        Raises:
+            BundleMismatchError: the latent has another shape than the generator's.
+        """
+        w_avg, config = self.generator.w_avg, self.generator.config
+        offset = torch.from_numpy(identity.latent_offset()).to(w_avg)
+        expected = (config.num_ws, config.style_dim)
+        if tuple(offset.shape) != expected:
+            raise BundleMismatchError(
+                "wrong-latent", f"expected a latent {expected}, found {tuple(offset.shape)}"
+            )
+        return Person(
+            ws=w_avg + offset, neutral=torch.from_numpy(identity.neutral.copy()).to(w_avg)
+        )
+
+    def tuned(self, deltas: Iterable[WeightDelta]) -> Synthesizer:
+        """Return a synthesizer whose generator is a copy with weight deltas applied in order.
+
+        Its id stays the same: files name the bundle's weights, and carry the deltas themselves.
+
+        Raises:
+            BundleMismatchError: a delta names a tensor the generator lacks or has in another shape,
+                or makes a weight that is not finite.
+        """
+        generator = copy.deepcopy(self.generator)
+        weights = dict(generator.named_parameters())
+        with torch.no_grad():
+            for delta in deltas:
+                _apply(weights, delta)
+        for name, weight in weights.items():
+            if not bool(torch.isfinite(weight).all()):
+                raise BundleMismatchError(
+                    "bad-delta", f"weight {name} is not finite after its deltas"
+                )
+        return Synthesizer(generator, self.pose_flow, self.controls, decoder_id=self.id)
+
+    def styles(self, person: Person, motion: Tensor) -> list[Tensor]:
+        """Return the StyleSpace vectors of each frame.
+
+        The ID latent is turned from its own yaw and pitch to the frame's, goes through the
+        generator's affine layers, and is moved along the controls by their difference from neutral.
+
+        Args:
+            person: latent and neutral.
+            motion: yaw, pitch (degrees) and controls, `[N, 34]`; differentiable.
+
+        Returns:
+            One `[N, C]` per StyleSpace layer.
+        """
+        source = person.neutral[None, :FIRST_CONTROL]  # one row: flows forward once for all frames
+        turned = self.pose_flow.turn(person.ws[None], source, motion[:, :FIRST_CONTROL])
+        offsets = motion[:, FIRST_CONTROL:] - person.neutral[FIRST_CONTROL:]
+        return self.controls.apply(self.generator.styles(turned), offsets)
+
+    def render(
+        self,
+        person: Person,
+        motion: Tensor,
+        *,
+        weights: Mapping[str, Tensor] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Return pictures `[N, 3, H, W]`, nominally in [-1, 1], not clamped.
+
+        Args:
+            person: latent and neutral.
+            motion: yaw, pitch (degrees) and controls, `[N, 34]`.
+            weights: generator tensors by name that replace its own in synthesis (not in the affine
+                layers).
+            dtype: of the generator's features; the decoder's is float32.
+        """
+        return self.synthesize(self.styles(person, motion), weights=weights, dtype=dtype)
+
+    def synthesize(
+        self,
+        styles: list[Tensor],
+        *,
+        weights: Mapping[str, Tensor] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Return pictures `[N, 3, H, W]` of StyleSpace vectors; options as `render`."""
+        if not weights:
+            return self.generator.synthesize(styles, dtype=dtype)
+        named = {f"generator.{name}": value for name, value in weights.items()}
+        pictures: Tensor = functional_call(_Synthesis(self.generator), named, (styles, dtype))
+        return pictures
+
+
+class _Synthesis(nn.Module):
+    """`Generator.synthesize` as a `forward`, which `functional_call` needs."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, styles: list[Tensor], dtype: torch.dtype) -> Tensor:
+        return self.generator.synthesize(styles, dtype=dtype)
+
+
+def retarget(
+    motion: Tensor, *, puppet: Tensor, driver: Tensor | None, transfer: Transfer
+) -> Tensor:
+    """Return a driver's motion as motion of the person shown.
+
+    Args:
+        motion: `[N, 34]` as the driver's file stores it.
+        puppet: neutral of the person shown, `[34]`.
+        driver: neutral of the person the motion comes from, `[34]`; None: the same person.
+        transfer: `relative` carries over the difference from the driver's neutral to the puppet's;
+            `absolute` takes the values as they are.
+
+    Source: method, section 13.
+    """
+    if driver is None or transfer == "absolute":
+        return motion
+    return motion + (puppet - driver)
+
+
+def _apply(weights: dict[str, nn.Parameter], delta: WeightDelta) -> None:
+    shape = delta.values.values.shape if isinstance(delta, DenseDelta) else delta.shape
+    weight = weights.get(delta.name)
+    if weight is None or tuple(weight.shape) != tuple(shape):
+        found = "none" if weight is None else f"{tuple(weight.shape)}"
+        raise BundleMismatchError(
+            "bad-delta", f"expected a weight {delta.name} {tuple(shape)}, the generator has {found}"
+        )
+
+    def tensor(values: QuantizedTensor) -> Tensor:
+        return torch.from_numpy(values.dequantize()).to(weight)
+
+    match delta:
+        case LowRankDelta():
+            weight.add_((tensor(delta.left) @ tensor(delta.right)).view_as(weight))
+        case SpectralDelta():
+            left, right = (torch.from_numpy(part).to(weight) for part in delta.dequantize())
+            weight.add_((left @ right).view_as(weight))
+        case GainDelta():
+            weight.mul_((1 + tensor(delta.gains)).view(-1, *[1] * (weight.ndim - 1)))
+        case DenseDelta():
+            weight.add_(tensor(delta.values))
+        case SparseDelta():
+            indices = torch.from_numpy(delta.indices).to(weight.device)
+            weight.view(-1).index_add_(0, indices, tensor(delta.values))
