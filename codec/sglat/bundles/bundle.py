@@ -1,4 +1,4 @@
-"""The bundle: all learned parts and tables that give the numbers of a file a meaning."""
+"""The bundle: all learned parts and tables that define what a file's numbers mean."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ class Bundle:
     def faces(self) -> FaceAnalysis:
         """Detection, landmarks, parsing and identity; the embedded networks where it has none.
 
-        insightface finds the faces and judges identity where its package and model pack are
-        present; identity vectors for losses stay the bundle's own, which have a gradient.
+        insightface detects faces and compares identities where its package and model pack are
+        present; identity vectors for losses are the bundle's own, which have a gradient.
 
         Raises:
             BundleError: a face network is missing or damaged.
@@ -135,11 +135,8 @@ class Bundle:
 
     @cached_property
     def eyes_id(self) -> str:
-        """Which networks see, as a name that changes with any of them.
-
-        Stored results of face analysis count only as long as it stays the same.
-        """
-        finder = getattr(self.faces, "finder", self.faces)  # insightface, where it is at hand
+        """Cache key of the face-analysis networks; changes with any of them."""
+        finder = getattr(self.faces, "finder", self.faces)  # insightface, where it is installed
         names = [type(self.faces).__name__, type(finder).__name__]
         for bundle in dict.fromkeys((self._embedded, self)):
             parts = bundle.manifest.parts
@@ -148,7 +145,7 @@ class Bundle:
 
     @cached_property
     def perceptual(self) -> PerceptualDistance:
-        """How different two batches of pictures look.
+        """Perceptual distance of two batches of pictures.
 
         The embedded network where the bundle has none of its own, or where the package that
         its own needs (`lpips`) is not installed.
@@ -164,7 +161,7 @@ class Bundle:
 
     @cached_property
     def landmarks(self) -> LandmarkNetwork:
-        """The embedded landmark network: unlike a finder of faces, it has a gradient."""
+        """The embedded landmark network, which has a gradient, unlike face detection."""
         return cast(LandmarkNetwork, self._embedded.module("faces_landmarks"))
 
     @cached_property
@@ -241,7 +238,7 @@ def load_bundle(name_or_path: str | Path = EMBEDDED, device: torch.device | str 
 
     Args:
         name_or_path: `mini` (embedded), a name that `sgl-bundles list` shows, or a folder.
-        device: where its networks are to live.
+        device: of its networks.
 
     Raises:
         BundleError: there is no such bundle here; says how to get it.

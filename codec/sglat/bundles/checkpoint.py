@@ -1,4 +1,4 @@
-"""Published weight files (`.pt`, `.pth`, `.pkl`, `.safetensors`) as nothing but named tensors."""
+"""Published weight files (`.pt`, `.pth`, `.pkl`, `.safetensors`) as named tensors only."""
 
 from __future__ import annotations
 

@@ -254,7 +254,7 @@ class Controls:
 
 
 class _LayerEdit:
-    """What the controls do to one StyleSpace layer."""
+    """Offsets of one StyleSpace layer by the controls."""
 
     def __init__(self, layer: int, matrix: Tensor, *, is_single_channel: bool) -> None:
         self.layer = layer
@@ -263,7 +263,7 @@ class _LayerEdit:
         self.controls, self.channels = matrix.nonzero(as_tuple=True)
 
     def offset(self, values: Tensor) -> Tensor:
-        """Return the offset `[N, C]` that values `[N, 32]` mean in this layer."""
+        """Return this layer's offset `[N, C]` for values `[N, 32]`."""
         if not self.is_single_channel:
             return values @ self.matrix.to(values.dtype)
         # a plain copy: no matrix product, whose precision a device may lower

@@ -75,7 +75,7 @@ def paper_controls(config: GeneratorConfig) -> Part:
     """Return the 32 channels of the paper's table 1 as a part.
 
     Raises:
-        BundleError: the generator is not of the shape the table speaks of.
+        BundleError: the generator is not of the shape that the table assumes.
     """
     expected = GeneratorConfig.config_f(1024).style_widths
     if config.style_widths != expected:

@@ -85,7 +85,7 @@ def store_controls(bundle: Bundle, controls: Controls) -> None:
     """Write controls into a bundle's folder; its decoder id changes.
 
     Raises:
-        BundleError: the bundle is the embedded one, which files in the world depend on.
+        BundleError: the bundle is the embedded one, on which existing files depend.
     """
     if bundle.folder.resolve() == EMBEDDED_FOLDER.resolve():
         raise BundleError(

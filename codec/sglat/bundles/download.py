@@ -21,7 +21,7 @@ from sglat.errors import DownloadError
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and the bytes wanted, None if unknown."""
 
-_SPARE_BYTES: Final = 16 << 20  # left free, so that a full disk is met by us and not by the system
+_SPARE_BYTES: Final = 16 << 20  # left free on the disk; a fuller one is refused beforehand
 _RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -36,13 +36,13 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadConfig:
-    """How patiently to download."""
+    """Retries and timeouts."""
 
     is_offline: bool = False
     attempts: int = 5
     """Tries per address; each goes on where the last was cut off."""
     pause_seconds: float = 1.0
-    """Before the second try; doubles each time."""
+    """Pause before the second try; doubles each time."""
     timeout_seconds: float = 30.0
     """Without a byte."""
     lock_seconds: float = 3600.0
@@ -71,7 +71,7 @@ def download(
         addresses: tried in order, `https` or `http`.
         target: where the file goes; its folder is made.
         expected: size and hashes.
-        config: patience.
+        config: retries and timeouts.
         progress: called while bytes come.
 
     Raises:
@@ -311,7 +311,7 @@ class _Transfer:
 
 
 class _CarefulRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never from https to anything less."""
+    """Follows redirects, but never from https to another scheme."""
 
     def redirect_request(  # type: ignore[no-untyped-def]
         self, req: urllib.request.Request, fp, code: int, msg: str, headers, newurl: str

@@ -32,7 +32,7 @@ class Embedder(Protocol):
 
 
 class MixedAnalysis:
-    """Faces found by one analysis; parsed, judged and learned by other networks."""
+    """Detection and landmarks of one analysis; parsing and identity of other networks."""
 
     def __init__(
         self, finder: FaceAnalysis, *, parser: Parser, judge: Embedder, teacher: Embedder
@@ -74,12 +74,12 @@ class MixedAnalysis:
 
 
 def face_analysis(bundle: Bundle, embedded: Bundle, *, pack_root: Path) -> FaceAnalysis:
-    """Return the eyes of a bundle.
+    """Return the face analysis of a bundle.
 
-    Where insightface and its model pack are present, they find faces, place landmarks and judge who
-    is seen; the mesh itself is the embedded network's. Parsing and the identity vectors of losses
-    are the bundle's own or the embedded ones, since both need a gradient. So insightface judges
-    what was tuned by another network, which tuning cannot have learned to please.
+    Where insightface and its model pack are present, they detect faces, align landmarks and compare
+    identities; the mesh itself is the embedded network's. Parsing and the identity vectors of
+    losses are the bundle's own or the embedded ones, since both need a gradient. So the network
+    that evaluates identity is not the one that tuning minimises.
 
     Args:
         bundle: may have networks of its own, roles `faces_parsing` and `faces_identity`.

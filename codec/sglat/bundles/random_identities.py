@@ -1,9 +1,9 @@
-"""People who do not exist: ID latents drawn at random.
+"""Random identities: ID latents sampled from a bundle.
 
-A mapping network says the same vector to every row of W+. Where a generator was trained behind an
-inverter, its rows differ, and one vector for all of them gives ghosts: two faces in one picture.
-Such a bundle may bring a part `people`: mean and principal directions of its inverter's latents,
-from which whole latents are drawn.
+A mapping network broadcasts one w to all rows of W+. A generator trained behind an inverter expects
+rows that differ; one w for all of them renders two superimposed faces. Such a bundle may bring a
+part `people`: mean and principal directions of its inverter's latents, from which whole latents are
+drawn.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TRUNCATION: Final = 0.7
 def draw_people(
     bundle: Bundle, count: int, *, seed: int = 0, truncation: float = TRUNCATION
 ) -> Tensor:
-    """Return ID latents `[count, L, D]` of people who do not exist.
+    """Return random ID latents `[count, L, D]`.
 
     Drawn from the part `people` where the bundle has it, else from the mapping network.
 

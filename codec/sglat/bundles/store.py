@@ -66,7 +66,7 @@ class BundleState:
     manifest: Manifest | None
     """None: nothing of it is here."""
     missing_files: tuple[str, ...]
-    """Published files of the catalogue that are not here yet."""
+    """Files of the catalogue that are missing here."""
 
     @property
     def size_bytes(self) -> int:
@@ -133,7 +133,7 @@ def fetch_bundle(
 
     Args:
         name: a bundle of the catalogue.
-        config: licences, patience.
+        config: licences, retries, timeouts.
         progress: returns the callback for a file's name.
         say: takes lines for people.
 
@@ -329,7 +329,7 @@ def _is_here(file: CatalogueFile, manifest: Manifest | None) -> bool:
 
 
 def _source_of(file: CatalogueFile) -> str:
-    """Return what a part's `source` says of a file of the catalogue."""
+    """Return the `source` of a part made from a file of the catalogue."""
     checked = f"sha256 {file.sha256}" if file.sha256 else f"git blob {file.git_blob_sha1}"
     return f"{file.name}, {checked}, {file.source}"
 

@@ -14,7 +14,7 @@ from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.errors import MediaError
 from sglat.media.reader import open_input
 
-MAX_EXTRADATA: Final = 1 << 16  # Vorbis set-up headers reach some kilobytes; more is not audio
+MAX_EXTRADATA: Final = 1 << 16  # Vorbis set-up headers reach some kilobytes
 
 
 class AudioReader:

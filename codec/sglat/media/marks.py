@@ -1,4 +1,4 @@
-"""The machine-readable words that say: this picture was generated."""
+"""Machine-readable marks of generated pictures."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ FALLBACK_RATE: Final = Fraction(25)  # for raw streams that carry neither time s
 # every channel by a level, each way.
 EXACT_CONVERSION: Final = 0x4 | 0x2000 | 0x4000 | 0x40000
 MAX_SIDE: Final = 1 << 14  # 16384 pixels: 8K video with room; bounds the memory of one frame
-MAX_DAMAGED_PACKETS: Final = 1000  # a stream with more is not a video any more
+MAX_DAMAGED_PACKETS: Final = 1000  # streams with more are refused
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Devices and the types of numbers on them: which one, how exact, how fast."""
+"""Device choice, float32 precision, and the fastest feature type of a device."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def full_precision(device: torch.device) -> AbstractContextManager[None]:
 
 
 def _computes_in_bfloat16() -> bool:
-    """Whether bfloat16 is the faster on this processor.
+    """Return whether bfloat16 is faster than float32 on this processor.
 
-    Imitating it is slower than float32, and so are Intel's vector instructions for it by
-    themselves, without tiles (AMX): they take twice as long as float32's. AMD's are faster.
+    Emulation is slower than float32, and so are Intel's vector instructions for it without
+    tiles (AMX): they take twice as long as float32's. AMD's are faster.
     """
     if platform.machine().lower() in ("x86_64", "amd64"):
         if torch.cpu._is_amx_tile_supported():
@@ -65,7 +65,7 @@ def fast_type(device: torch.device) -> torch.dtype:
     """Return the type of features in which a device is fastest, bfloat16 or float32."""
     if device.type == "cpu":
         has_bfloat16 = _computes_in_bfloat16()
-    else:  # older GPUs imitate it, slowly; MPS has it from macOS 14 on
+    else:  # older GPUs emulate it, slowly; MPS has it from macOS 14 on
         is_cuda = device.type == "cuda"
         has_bfloat16 = is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if has_bfloat16 else torch.float32

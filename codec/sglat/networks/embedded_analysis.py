@@ -1,4 +1,4 @@
-"""Face analysis with the embedded networks: the eyes of a bundle that needs no download."""
+"""Face analysis with the embedded networks, which need no download."""
 
 from __future__ import annotations
 
@@ -126,8 +126,7 @@ class EmbeddedAnalysis:
     def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
         """Return all faces of a picture of any size, largest first; none is an empty list.
 
-        A box is the bounding box of the landmarks. Each find of the detector is checked by the
-        landmark network.
+        A box is the bounding box of the landmarks. The landmark network checks each detection.
 
         Raises:
             FaceError: not a picture.
@@ -171,9 +170,9 @@ class EmbeddedAnalysis:
     ) -> FaceLandmarks:
         """Return the landmarks of the face in a box.
 
-        Without `previous` the network looks twice: at the box, then at the face it found there,
-        turned upright. With the landmarks of the frame before it looks once, where they were, and
-        steadies what it finds; where the face has gone from there it goes back to the box. A box
+        Without `previous` the network runs twice: on the box, then on the face found there, turned
+        upright. With the landmarks of the previous frame it runs once, at their place, and smooths
+        the result over time; if the face has left that place, it starts again from the box. A box
         without a face gives a low score, not an error.
 
         Raises:

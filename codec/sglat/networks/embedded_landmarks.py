@@ -21,7 +21,7 @@ SHAPE_TENSORS: Final = ("mean_shape", "shapes")
 
 @dataclass(frozen=True, kw_only=True)
 class LandmarkOutput:
-    """What the network says of N crops."""
+    """Network output for N crops."""
 
     points: Tensor
     """`[N, 478, 2]`, x and y in units of the crop: 0 to 1 from its left and top edge."""

@@ -13,7 +13,7 @@ from sglat.networks.perceptual import weighted_feature_distance
 
 CHANNELS: Final = (64, 128, 256, 384, 96)  # of the levels; the last two have one scale
 COMPARED: Final = (16, 16, 64, 256, 96)  # the first of them, of which distances are made
-_SHORTEST: Final = 1e-2  # added to lengths: where there is next to nothing, noise is not blown up
+_SHORTEST: Final = 1e-2  # added to lengths, so that near-zero features are not amplified
 _EDGE: Final = 3  # pixels of every filter and window of pooling at which scales change
 
 
@@ -184,4 +184,4 @@ class _FourthPowerMean(torch.autograd.Function):
 
 def _length(x: Tensor) -> Tensor:
     length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return torch.clamp(length, min=_SHORTEST * 1e-3)  # nothing at all has no direction
+    return torch.clamp(length, min=_SHORTEST * 1e-3)  # a zero vector has no direction

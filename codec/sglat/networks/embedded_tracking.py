@@ -1,4 +1,4 @@
-"""Steadying landmarks over time: small changes are mostly noise, large ones are motion."""
+"""Temporal smoothing of landmarks: small changes are mostly noise, large ones are motion."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from sglat.networks.embedded_views import LEFT_EYE, RIGHT_EYE
 from sglat.networks.faces import FaceLandmarks
 
-# From these changes on a new value is taken as it is. Points: share of the inter-ocular distance.
+# From these changes on a new value is kept unsmoothed. Points: share of the inter-ocular distance.
 POINT_MOTION: Final = 0.09
 POSE_MOTION_DEGREES: Final = 3.0
 OPENNESS_MOTION: Final = 0.06
 BLENDSHAPE_MOTION: Final = 0.15
-STILL_SHARE: Final = 0.2  # how much of a new value is taken where nothing moves
+STILL_SHARE: Final = 0.2  # share of a new value where nothing moves
 SHARPNESS: Final = 1.5
 
 
 def steadied(found: FaceLandmarks, previous: FaceLandmarks) -> FaceLandmarks:
-    """Return what was found, drawn towards the frame before where the two hardly differ."""
+    """Return landmarks drawn towards the previous frame's where the two hardly differ."""
     left = found.points[list(LEFT_EYE)].mean(0)
     right = found.points[list(RIGHT_EYE)].mean(0)
     between = max(float(np.linalg.norm(left - right)), 1e-6)
@@ -43,7 +43,7 @@ def steadied(found: FaceLandmarks, previous: FaceLandmarks) -> FaceLandmarks:
 
 
 def followed_share(change: NDArray[np.floating], full_motion: float) -> NDArray[np.floating]:
-    """Return how much of a change is taken: `STILL_SHARE` for none, all from `full_motion` on."""
+    """Return the applied share of a change: `STILL_SHARE` for none, all from `full_motion` on."""
     moving = np.minimum(np.abs(change) / full_motion, 1) ** SHARPNESS
     return np.asarray(STILL_SHARE + (1 - STILL_SHARE) * moving)
 

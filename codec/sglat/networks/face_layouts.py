@@ -1,4 +1,4 @@
-"""Checkpoints of the nets around the generator: inverter, identity, parsing, pose flow.
+"""Checkpoints of the networks around the generator: inverter, identity, parsing, pose flow.
 
 Takes a file's tensors, containers joined with dots, and returns our state; reading files is not
 done here.

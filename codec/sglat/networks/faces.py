@@ -1,5 +1,4 @@
-"""What face analysis returns, whichever networks do it: the embedded ones or insightface and
-friends."""
+"""Interface and results of face analysis, shared by the embedded networks and insightface."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ class FaceBox:
 
 @dataclass(frozen=True, kw_only=True)
 class FaceLandmarks:
-    """What the landmark network says of one face."""
+    """Landmarks, pose and expression of one face."""
 
     points: NDArray[np.float32]
     """`[478, 2]`, x and y in pixels of the picture given; MediaPipe order, irises last."""
@@ -48,11 +47,11 @@ class FaceLandmarks:
     blendshapes: NDArray[np.float32]
     """`[52]`, 0 to 1, MediaPipe order."""
     score: float
-    """How sure the network is that this is a face, 0 to 1."""
+    """Confidence that this is a face, 0 to 1."""
 
 
 class FaceAnalysis(Protocol):
-    """The eyes of a bundle. Pictures are uint8 RGB `[H, W, 3]`; tensors float32 NCHW in [-1, 1]."""
+    """Face-analysis interface: pictures uint8 RGB `[H, W, 3]`, tensors float32 NCHW in [-1, 1]."""
 
     def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
         """Return all faces, largest first."""
@@ -60,19 +59,19 @@ class FaceAnalysis(Protocol):
     def landmarks(
         self, picture: NDArray[np.uint8], box: FaceBox, *, previous: FaceLandmarks | None = None
     ) -> FaceLandmarks:
-        """Return the landmarks of the face in a box; `previous` steadies tracking over time."""
+        """Return the landmarks of the face in a box; `previous` smooths tracking over time."""
 
     def parse(self, crops: Tensor) -> Tensor:
         """Return class probabilities `[N, 19, H, W]` of aligned crops `[N, 3, H, W]`."""
 
     def embed(self, crops: Tensor) -> Tensor:
-        """Return unit identity vectors `[N, D]` of aligned crops, for judging who is seen.
+        """Return unit identity vectors `[N, D]` of aligned crops, for comparing persons.
 
-        The best network at hand; it need not have a gradient.
+        From the best network available, which may lack a gradient.
         """
 
     def embed_for_loss(self, crops: Tensor) -> Tensor:
         """Return unit identity vectors `[N, D]` of aligned crops, for losses: differentiable.
 
-        Maybe another network than `embed`'s; vectors of the two must never be compared.
+        Possibly from another network than `embed`'s; never compare vectors of the two.
         """

@@ -1,9 +1,9 @@
-"""insightface as the eyes of the encoder: detector, landmarks and identity, where at hand.
+"""insightface behind the face-analysis interface: detector, landmarks and identity.
 
-The model pack knows 106 landmarks, the codec needs 478 and blendshapes. The bundle's own network
-gives the mesh, and insightface's points put it in its place. Blendshapes, face parsing and the
-identity vectors of losses stay with the bundle: ONNX Runtime gives no gradients. The pack is never
-downloaded from here.
+The model pack has 106 landmarks, the codec needs 478 and blendshapes. The bundle's own network
+provides the mesh, aligned to insightface's points by a similarity. Blendshapes, face parsing and
+the identity vectors of losses stay with the bundle: ONNX Runtime gives no gradients. The pack is
+never downloaded from here.
 """
 
 from __future__ import annotations
@@ -128,9 +128,9 @@ class InsightFaceAnalysis:
     ) -> FaceLandmarks:
         """Return the base networks' landmarks of the face in a box, moved onto insightface's.
 
-        The mesh is turned, scaled and shifted as a whole, so that pupils, nose and mouth corners
-        lie where insightface sees them in the least-squares sense. Without the pack's landmark
-        network the base networks' landmarks stay as they are.
+        The mesh is rotated, scaled and shifted as a whole, by least squares from its pupils, nose
+        and mouth corners to insightface's. Without the pack's landmark network the base networks'
+        landmarks stay as they are.
         """
         found = self.base.landmarks(picture, box, previous=previous)
         if self._points is None:

@@ -21,7 +21,7 @@ _REDUCTION: Final = 16  # squeeze ratio
 
 
 class SqueezeExcitation(nn.Module):
-    """Scale channels by what the whole picture holds."""
+    """Scale channels by a gate computed from their global averages."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

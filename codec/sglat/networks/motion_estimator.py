@@ -1,7 +1,7 @@
 """From face landmarks to the 32 controls: the start value of every frame's solution.
 
-Each group of controls sees only the points and blendshapes of its own region and the head pose, so
-that in training its StyleSpace directions can learn nothing but that region's movement.
+Each group of controls is estimated from the points and blendshapes of its own region and the head
+pose alone, so that training fits its StyleSpace directions to that region's movement only.
 """
 
 from __future__ import annotations

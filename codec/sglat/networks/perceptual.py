@@ -1,4 +1,4 @@
-"""Perceptual distance: one interface, kept by LPIPS and by the embedded bundle's own network.
+"""Perceptual distance: one interface for LPIPS and the embedded bundle's own network.
 
 Source of the scheme: Zhang et al. 2018, https://arxiv.org/abs/1801.03924, section 3.
 """
@@ -17,7 +17,7 @@ from sglat.errors import BundleError, MissingExtraError
 
 
 class PerceptualDistance(Protocol):
-    """How different two pictures look. Pictures are float32 NCHW in [-1, 1]; differentiable."""
+    """Perceptual distance of pictures, float32 NCHW in [-1, 1]; differentiable."""
 
     def __call__(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return one distance per pair, `[N]`; 0 for equal pictures.
@@ -98,7 +98,7 @@ class Lpips(nn.Module):
 
         Raises:
             MissingExtraError: `lpips` or torchvision is not installed, or does not fit torch.
-            BundleError: the backbone's weights are not at hand.
+            BundleError: the backbone's weights are absent.
         """
         super().__init__()
         try:

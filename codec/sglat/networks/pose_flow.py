@@ -71,7 +71,7 @@ class PoseFlow(nn.Module):
 
     def _integrate(self, x: Tensor, conditions: Tensor, *, backward: bool) -> Tensor:
         """Flow rows `[N, R, D]` from time 0 to 1, or backward, under `[N, 2]`."""
-        moments = 2 * self.config.steps + 1  # each step looks at its begin, middle and end
+        moments = 2 * self.config.steps + 1  # each step evaluates its start, middle and end
         times = torch.linspace(0, 1, moments, dtype=x.dtype, device=x.device)
         if backward:
             times = times.flip(0)

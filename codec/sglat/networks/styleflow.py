@@ -20,7 +20,7 @@ FACE_CONDITIONS: Final = (
     *(f"light_{index}" for index in range(9)),
     *("gender", "glasses", "yaw", "pitch", "baldness", "beard", "age", "expression"),
 )
-# Means of the 1000 samples published with the method: what to assume of an unlabelled picture.
+# Means of the 1000 samples published with the method: the default for an unlabelled picture.
 FACE_NEUTRAL: Final = (
     *(0.854, -0.151, 0.281, -0.042, -0.022, -0.014, -0.163, -0.005, 0.121),
     *(0.43, 0.17, 0.0, -2.9, 0.07, 0.08, 30.5, 0.74),
@@ -50,7 +50,7 @@ class StyleFlowConfig:
     conditions: tuple[str, ...] = FACE_CONDITIONS
     """Names of the conditions, in order."""
     neutral: tuple[float, ...] = FACE_NEUTRAL
-    """Values of conditions nobody gives; yaw and pitch in degrees, age in years."""
+    """Values of unspecified conditions; yaw and pitch in degrees, age in years."""
     pose_rows: tuple[int, int] = EDITED_ROWS["yaw"]
     """Rows that yaw and pitch change, first and one after the last."""
     solver: Literal["dopri5", "rk4"] = "dopri5"
@@ -184,7 +184,7 @@ class StyleFlow(nn.Module):
             start, end = end, start
         if self.config.solver == "rk4":
             return self._runge_kutta(x, conditions, start, end)
-        # The package makes its coefficients when imported; as inference tensors they would spoil
+        # The package makes its coefficients when imported; as inference tensors they would break
         # every later gradient.
         with_gradient = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.set_grad_enabled(with_gradient):
