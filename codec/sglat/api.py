@@ -16,17 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
+
+from sglat.files import StrPath, atomic_file, open_input
 
 if TYPE_CHECKING:
     from sglat.bitstream.reader import Reader
     from sglat.bundles.bundle import Bundle
     from sglat.decoder.decode import DecodeConfig, DecodedFrame
     from sglat.encoder.encode import EncodeConfig, EncodeResult
-
-StrPath: TypeAlias = str | PathLike[str]
 
 
 def encode(
@@ -48,6 +47,7 @@ def open(path: StrPath) -> Iterator[Reader]:
 
     Raises:
         FormatError: the bytes break the specification.
+        UsageError: no such file.
     """
     from sglat.bitstream.reader import open_reader
 
@@ -69,14 +69,13 @@ def swap(*, motion: StrPath, identity: StrPath, out: StrPath, force: bool = Fals
 
     Raises:
         BundleMismatchError: the two were made for different decoders.
-        UsageError: `out` exists and `force` is not set.
+        UsageError: an input is missing, or `out` exists and `force` is not set.
     """
     from sglat.bitstream.edits import swap as run
-    from sglat.bitstream.muxer import atomic_file
 
     with (
-        Path(motion).open("rb") as driver,
-        Path(identity).open("rb") as puppet,
-        atomic_file(out, is_forced=force) as file,
+        open_input(motion) as driver,
+        open_input(identity) as puppet,
+        atomic_file(out, force=force) as file,
     ):
         run(driver, puppet, file)

@@ -8,7 +8,8 @@ SglatError                      one line, a code, nothing lost
 ├── MediaError                  a video or audio stream cannot be read or written
 ├── FaceError                   no usable face where one is needed
 ├── WorkFileError               a work file cannot be resumed
-├── UsageError                  arguments that contradict each other or the input
+├── UsageError                  arguments that contradict each other or the input; a missing input,
+│                               an output that exists
 └── MissingExtraError           an optional dependency is not installed
 """
 
@@ -75,7 +76,7 @@ class WorkFileError(SglatError):
 
 
 class UsageError(SglatError):
-    """Arguments contradict each other or the input."""
+    """Arguments contradict each other or the input, or name a file that cannot be used."""
 
 
 class MissingExtraError(SglatError):

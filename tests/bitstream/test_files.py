@@ -174,7 +174,7 @@ def test_groups_arrive_through_a_pipe_before_the_writer_is_done() -> None:
 def test_an_existing_file_is_not_replaced_by_itself(tmp_path: Path) -> None:
     path = tmp_path / "a.sglat"
     path.write_bytes(b"mine")
-    with pytest.raises(UsageError, match="file-exists"), open_writer(path, sample_header()):
+    with pytest.raises(UsageError, match="output-exists"), open_writer(path, sample_header()):
         pass
     assert path.read_bytes() == b"mine"
 

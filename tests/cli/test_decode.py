@@ -73,7 +73,7 @@ def fails_in_one_line(done: subprocess.CompletedProcess[bytes], code: str, statu
 
 def test_a_missing_file_is_one_line(tmp_path: Path, bundle: Bundle) -> None:
     done = run(bundle, tmp_path / "none.sglat", tmp_path / "out.mp4")
-    fails_in_one_line(done, "media-unreadable", 1)
+    fails_in_one_line(done, "input-missing", 2)
 
 
 def test_a_damaged_file_is_one_line(tmp_path: Path, bundle: Bundle, source: Path) -> None:
@@ -89,7 +89,7 @@ def test_an_existing_output_is_kept_in_one_line(
     tmp_path: Path, bundle: Bundle, source: Path
 ) -> None:
     (tmp_path / "out.mp4").write_bytes(b"precious")
-    fails_in_one_line(run(bundle, source, tmp_path / "out.mp4"), "output-exists", 1)
+    fails_in_one_line(run(bundle, source, tmp_path / "out.mp4"), "output-exists", 2)
     assert (tmp_path / "out.mp4").read_bytes() == b"precious"
 
 

@@ -66,12 +66,12 @@ def no_face(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "code"),
     [
-        (missing, "media-not-found"),
+        (missing, "input-missing"),
         (zero_length, "media-empty"),
         (noise, "media-unreadable"),
         (cut_short, "media-unreadable"),
         (sound_only, "no-video"),
-        (a_folder, "media-unreadable"),
+        (a_folder, "input-unreadable"),
         (no_face, "no-face"),
     ],
 )

@@ -126,7 +126,7 @@ def test_an_export_needs_a_known_ending(clip: Path, tmp_path: Path) -> None:
 def test_an_existing_export_is_kept(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "motion.csv"
     out.write_text("mine")
-    with pytest.raises(UsageError, match="file-exists"):
+    with pytest.raises(UsageError, match="output-exists"):
         run(clip, "--export", out)
     assert out.read_text() == "mine"
 

@@ -170,6 +170,6 @@ def test_a_video_without_a_face_is_refused(bundle: Bundle, tmp_path: Path) -> No
 
 def test_an_existing_file_is_kept(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
     (tmp_path / "out.sglat").write_bytes(b"precious")
-    with pytest.raises(UsageError, match="file-exists"):
+    with pytest.raises(UsageError, match="output-exists"):
         encode(clip, tmp_path / "out.sglat", CONFIG)
     assert (tmp_path / "out.sglat").read_bytes() == b"precious"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sglat.errors import MediaError
+from sglat.errors import SglatError
 from sglat.media.reader import VideoReader, display_orientation, make_upright
 from tests.support.tolerances import LOSSY_VIDEO_MEAN_LEVELS
 from tests.support.video import moving_square, set_display_matrix, write_audio_only, write_video
@@ -20,7 +20,7 @@ def pictures() -> list[np.ndarray]:
 
 
 def error_code(path: Path) -> str:
-    with pytest.raises(MediaError) as caught, VideoReader(path) as reader:
+    with pytest.raises(SglatError) as caught, VideoReader(path) as reader:
         list(reader)
     assert "\n" not in str(caught.value)
     return caught.value.code
@@ -110,7 +110,7 @@ def test_an_mp4_without_its_index_is_one_clear_line(
 
 
 def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
-    assert error_code(tmp_path / "none.mp4") == "media-not-found"
+    assert error_code(tmp_path / "none.mp4") == "input-missing"
 
 
 def test_zero_bytes_are_one_clear_line(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_noise_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_one_clear_line(tmp_path: Path) -> None:
-    assert error_code(tmp_path) == "media-unreadable"
+    assert error_code(tmp_path) == "input-unreadable"
 
 
 def test_sound_alone_is_one_clear_line(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sglat.errors import MediaError
+from sglat.errors import MediaError, UsageError
 from sglat.media.marks import DIGITAL_SOURCE_TYPE, generated_marks
 from sglat.media.pictures import PngWriter, RawWriter, decode_picture, encode_png, read_still
 from sglat.media.reader import VideoReader
@@ -101,7 +101,7 @@ def test_the_container_says_that_the_video_is_generated(tmp_path: Path) -> None:
 
 def test_an_existing_file_is_kept(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"precious")
-    with pytest.raises(MediaError, match="output-exists"):
+    with pytest.raises(UsageError, match="output-exists"):
         write(tmp_path / "a.mp4", [0], Fraction(1, 25))
     assert (tmp_path / "a.mp4").read_bytes() == b"precious"
 

@@ -14,7 +14,6 @@ import numpy as np
 from sglat.bitstream.edits import LOOK_CHUNKS, open_source
 from sglat.bitstream.fit import fit_model, quantize
 from sglat.bitstream.groups import join_motion
-from sglat.bitstream.muxer import atomic_file
 from sglat.bitstream.reader import Reader
 from sglat.bitstream.records import (
     MOTION_CHANNELS,
@@ -28,6 +27,7 @@ from sglat.bitstream.records import (
 )
 from sglat.bitstream.writer import Writer
 from sglat.errors import FormatError, MissingExtraError, UsageError
+from sglat.files import atomic_file, check_input
 
 CONTROL_NAMES: Final = tuple(f"control_{n:02d}" for n in range(MOTION_CHANNELS - 2))
 MOTION_NAMES: Final = ("yaw_degrees", "pitch_degrees", *CONTROL_NAMES)
@@ -64,7 +64,7 @@ class MotionTable:
         return self.start_ticks + frames * (self.frame_ticks or 0)
 
 
-def save_table(table: MotionTable, path: Path, *, is_forced: bool = False) -> None:
+def save_table(table: MotionTable, path: Path, *, force: bool = False) -> None:
     """Write `.csv` or `.h5`, by the name's ending.
 
     Raises:
@@ -80,7 +80,7 @@ def save_table(table: MotionTable, path: Path, *, is_forced: bool = False) -> No
         data = _pack_hdf5(table)
     else:
         raise UsageError("bad-suffix", f"expected a name ending in .csv or .h5, found {path.name}")
-    with atomic_file(path, is_forced=is_forced) as file:
+    with atomic_file(path, force=force) as file:
         file.write(data)
 
 
@@ -88,9 +88,10 @@ def load_table(path: Path) -> MotionTable:
     """Read what `save_table` wrote; edited values are quantized again.
 
     Raises:
-        UsageError: another ending.
+        UsageError: another ending, or no such file.
         FormatError: `bad-field`, `bad-step`, `bad-value`.
     """
+    check_input(path)
     suffix = path.suffix.lower()
     if suffix == ".csv":
         with path.open(newline="") as file:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from os import PathLike
-from pathlib import Path
 from typing import BinaryIO
 
 from sglat.bitstream.chunks import Chunk, Order, pack_chunk
@@ -15,7 +10,7 @@ from sglat.bitstream.extras import End, Index, first_dts, pack_end, pack_index
 from sglat.bitstream.groups import GroupHead
 from sglat.bitstream.header import pack_header, unpack_header
 from sglat.bitstream.records import Header, IndexEntry
-from sglat.errors import FormatError, UsageError
+from sglat.errors import FormatError
 
 
 class Muxer:
@@ -97,25 +92,3 @@ class Muxer:
         )
         self.put("ENDS", pack_end(end))
         self._file.flush()
-
-
-@contextmanager
-def atomic_file(path: str | PathLike[str], *, is_forced: bool = False) -> Iterator[BinaryIO]:
-    """Yield a new file that gets its name only when all went well.
-
-    Raises:
-        UsageError: the path exists and `is_forced` is not set.
-    """
-    target = Path(path)
-    if target.exists() and not is_forced:
-        raise UsageError("file-exists", f"{target} exists; use --force to replace it")
-    if not target.parent.is_dir():
-        raise UsageError("no-folder", f"expected a folder {target.parent}, found none")
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

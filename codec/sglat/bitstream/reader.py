@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import BinaryIO, Final
 
 from sglat.bitstream import extras
@@ -48,6 +46,7 @@ from sglat.bitstream.records import (
 )
 from sglat.bitstream.seek import SeekableFile
 from sglat.errors import FormatError
+from sglat.files import StrPath, open_input
 
 BATCH_GROUPS: Final = 128  # decoded side by side by `Reader.read_all`
 
@@ -284,14 +283,19 @@ class Reader:
 
 @contextmanager
 def open_reader(
-    path: str | PathLike[str], *, max_layers: int | None = None, is_salvage: bool = False
+    path: StrPath, *, max_layers: int | None = None, is_salvage: bool = False
 ) -> Iterator[Reader]:
-    """Yield a reader of a file on disk."""
-    with Path(path).open("rb") as file:
+    """Yield a reader of a file on disk.
+
+    Raises:
+        FormatError: the preamble breaks the specification.
+        UsageError: no such file.
+    """
+    with open_input(path) as file:
         yield Reader(file, max_layers=max_layers, is_salvage=is_salvage)
 
 
-def load_identity(path: str | PathLike[str], *, max_layers: int | None = None) -> Identity:
+def load_identity(path: StrPath, *, max_layers: int | None = None) -> Identity:
     """Return the identity of a file, a detached one or a complete one.
 
     Raises:

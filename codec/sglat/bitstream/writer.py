@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from os import PathLike
 from typing import BinaryIO, Final
 
 import numpy as np
@@ -16,7 +15,7 @@ from sglat.bitstream.chunks import Chunk
 from sglat.bitstream.constants import MAX_GROUP_FRAMES, MAX_PACKETS
 from sglat.bitstream.groups import join_motion, pack_motion, pack_placement, unpack_group_head
 from sglat.bitstream.identity import needed_version, pack_identity, pack_neutral, pack_reference
-from sglat.bitstream.muxer import Muxer, atomic_file
+from sglat.bitstream.muxer import Muxer
 from sglat.bitstream.records import (
     AudioFormat,
     AudioPacket,
@@ -30,6 +29,7 @@ from sglat.bitstream.records import (
     Provenance,
 )
 from sglat.errors import FormatError
+from sglat.files import StrPath, atomic_file
 
 GROUP_FRAMES: Final = 256  # ten seconds: a group's own cost is then about one bit a frame
 
@@ -186,18 +186,18 @@ def _cut(motion: Motion, span: slice) -> Motion:
 
 @contextmanager
 def open_writer(
-    path: str | PathLike[str],
+    path: StrPath,
     header: Header,
     *,
     group_frames: int = GROUP_FRAMES,
-    is_forced: bool = False,
+    force: bool = False,
 ) -> Iterator[Writer]:
     """Yield a writer whose file appears only when it is complete.
 
     Raises:
-        UsageError: the path exists and `is_forced` is not set.
+        UsageError: the path exists and `force` is not set.
     """
-    with atomic_file(path, is_forced=is_forced) as file:
+    with atomic_file(path, force=force) as file:
         writer = Writer(file, header, group_frames=group_frames)
         yield writer
         writer.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,11 +19,11 @@ from sglat.bundles.manifest import (
     MANIFEST_NAME,
     PartRecord,
     enter_part,
-    hash_file,
     read_manifest,
     write_part,
 )
 from sglat.errors import BundleError
+from sglat.files import AtomicOutput, hash_file
 from sglat.networks.face_layouts import read_arcface, read_bisenet, read_e4e, read_styleflow
 from sglat.networks.layouts import find_generator, read_generator
 from sglat.networks.styleflow import StyleFlowConfig
@@ -148,19 +149,17 @@ def unpack(
         BundleError: not a zip archive, or a member missing or other than expected.
     """
     targets = {member.name: folder / f"{member.folder}{member.name}" for member in file.members}
-    partials = {name: target.with_name(f"{name}.partial") for name, target in targets.items()}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive, ExitStack() as stack:
             for member in file.members:
-                partials[member.name].parent.mkdir(parents=True, exist_ok=True)
-                _extract(archive, member, partials[member.name], path.name)
+                target = targets[member.name]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                partial = stack.enter_context(AtomicOutput(target, force=True))
+                _extract(archive, member, partial, path.name)
     except (zipfile.BadZipFile, OSError) as error:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)
         raise BundleError("damaged-pack", f"{path.name}: {error}") from error
     records = []
     for member in file.members:
-        partials[member.name].replace(targets[member.name])
         records.append(
             PartRecord(
                 role=member.role,
@@ -182,9 +181,8 @@ def keep_file(
 ) -> PartRecord:
     """Copy a checked file that is no checkpoint (TorchScript) into a bundle as it is."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{file.name}.partial"
-    shutil.copyfile(path, partial)
-    partial.replace(folder / file.name)
+    with AtomicOutput(folder / file.name, force=True) as partial:
+        shutil.copyfile(path, partial)
     record = PartRecord(
         role=Path(file.name).stem.replace("-", "_"),
         kind=file.content,

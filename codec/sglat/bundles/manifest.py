@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sglat.errors import BundleError
+from sglat.files import AtomicOutput, hash_file, write_atomically
 
 MANIFEST_NAME: Final = "manifest.json"
 MANIFEST_VERSION: Final = 1
 MAX_MANIFEST_BYTES: Final = 1 << 20  # a thousand times what the embedded bundle needs
 # The parts that decide what a file's numbers look like, in the order of the decoder id.
 DECODER_ROLES: Final = ("generator", "pose_flow", "controls")
-_CHUNK_BYTES: Final = 1 << 20
 # plain names without a leading dot, at most in subfolders: no path leaves the bundle's folder
 _FILE_NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127}/){0,2}[A-Za-z0-9][\w.-]{0,127}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -108,15 +108,6 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def hash_file(path: Path) -> str:
-    """Return a file's sha256, reading it piece by piece."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def write_part(
     folder: Path,
     *,
@@ -148,9 +139,8 @@ def write_part(
     folder.mkdir(parents=True, exist_ok=True)
     stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     path = folder / f"{role}.safetensors"
-    partial = path.with_suffix(".safetensors.partial")
-    save_file(stored, partial)
-    partial.replace(path)
+    with AtomicOutput(path, force=True) as partial:
+        save_file(stored, partial)
     record = PartRecord(
         role=role,
         kind=kind,
@@ -185,9 +175,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "decoder_id": _hex(manifest.decoder_id),
         "parts": [_part_to_json(part) for part in manifest.parts.values()],
     }
-    partial = folder / f"{MANIFEST_NAME}.partial"
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / MANIFEST_NAME)
+    write_atomically(folder / MANIFEST_NAME, json.dumps(record, indent=1) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -40,6 +40,7 @@ from sglat.bundles.download import (
 )
 from sglat.bundles.manifest import MANIFEST_NAME, Manifest, read_manifest
 from sglat.errors import BundleError, DownloadError, UsageError
+from sglat.files import check_input, write_atomically
 from sglat.networks.stylespace import GeneratorConfig
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -117,9 +118,7 @@ def accept_licences(names: list[str]) -> None:
     """Remember that licences were accepted."""
     path = _licence_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(sorted(_accepted_licences() | set(names))) + "\n")
-    partial.replace(path)
+    write_atomically(path, json.dumps(sorted(_accepted_licences() | set(names))) + "\n")
 
 
 def fetch_bundle(
@@ -174,8 +173,7 @@ def import_published(path: Path, *, licence_accepted: bool = False) -> BundleSta
 
 def identify_file(path: Path) -> tuple[CatalogueBundle, CatalogueFile]:
     """Find a file in the catalogue by its hash; raises BundleError, DownloadError."""
-    if not path.is_file():
-        raise BundleError("unreadable", f"{path}: no such file")
+    check_input(path)
     sha256, blob = hash_download(path)
     found = find_file(sha256, blob)
     if found is not None:
@@ -203,8 +201,7 @@ def import_own(path: Path, name: str, *, has_paper_controls: bool = False) -> Bu
         BundleError: unreadable, unknown or unfitting file.
         UsageError: a name that belongs to a published bundle.
     """
-    if not path.is_file():
-        raise BundleError("unreadable", f"{path}: no such file")
+    check_input(path)
     if not _NAME.fullmatch(name):
         raise UsageError("bad-name", f"expected a name like my-bundle, got {name!r:.80}")
     if name == EMBEDDED or name in BUNDLES:

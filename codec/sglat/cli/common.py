@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import BinaryIO
 
 from sglat.errors import SglatError, UsageError
+from sglat.files import open_input
 
 _BAR_WIDTH = 30
 _SECONDS_BETWEEN = 0.1  # between two drawings
@@ -28,6 +32,15 @@ def run(app: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def open_source(path: Path) -> AbstractContextManager[BinaryIO]:
+    """Open an input file, or standard input for `-`, which stays open.
+
+    Raises:
+        UsageError: no such file.
+    """
+    return nullcontext(sys.stdin.buffer) if str(path) == "-" else open_input(path)
 
 
 def say(line: str) -> None:

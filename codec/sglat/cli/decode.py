@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import typer
 
-from sglat.cli.common import run, say
+from sglat.cli.common import open_source, run, say
 from sglat.cli.progress import StageBar
-from sglat.errors import MediaError, UsageError
+from sglat.errors import UsageError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -96,7 +95,7 @@ def decode_command(
     )
     bar = StageBar(is_quiet=quiet)
     with ExitStack() as stack:
-        file = open_source(source, stack)
+        file = stack.enter_context(open_source(source))
         weights = load_bundle(bundle, choose_device(device)) if bundle else None
         decoder = Decoder(file, bundle=weights, config=config, identity_file=identity_file)
         result = write_decoded(
@@ -107,16 +106,6 @@ def decode_command(
         say(f"{result.held_frames} of {result.frames} frames had no face and are held")
     if as_json:
         print(json.dumps(describe(result, target)))
-
-
-def open_source(path: Path, stack: ExitStack) -> BinaryIO:
-    """Open the input, or standard input for `-`; raises MediaError."""
-    if str(path) == "-":
-        return sys.stdin.buffer
-    try:
-        return stack.enter_context(path.open("rb"))
-    except OSError as error:
-        raise MediaError("media-unreadable", f"cannot read {path}: {error.strerror}") from error
 
 
 def parse_time(text: str) -> float | None:

@@ -130,7 +130,7 @@ def demo(
         result = api.encode(
             folder / f"{name}.mp4",
             folder / f"{name}.sglat",
-            EncodeConfig(tune_steps=steps, is_forced=True),
+            EncodeConfig(tune_steps=steps, force=True),
             progress=bar,
         )
         bar.close()

@@ -12,6 +12,7 @@ import typer
 from sglat.cli.common import run, say
 from sglat.cli.progress import StageBar
 from sglat.errors import MediaError
+from sglat.files import refuse_existing
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -110,7 +111,7 @@ def encode_command(
     """Encode a video; stopped at any moment, the same command goes on where it was."""
     from sglat.encoder.encode import EncodeConfig, encode
 
-    check_output(target, is_forced=force)
+    check_output(target, force=force)
     check_input(source)
     work = workfile or default_workfile(target)
     if not resume:
@@ -134,7 +135,7 @@ def encode_command(
         self_check=self_check,
         threads=threads or None,
         similarity_plot=similarity_plot,
-        is_forced=force,
+        force=force,
     )
     bar = StageBar(is_quiet=quiet)
     try:
@@ -179,13 +180,11 @@ def check_input(source: Path) -> None:
     VideoReader(source).close()
 
 
-def check_output(target: Path, *, is_forced: bool) -> None:
+def check_output(target: Path, *, force: bool) -> None:
     """Refuse an output that would overwrite a file, before hours of work."""
-    from sglat.media.writer import refuse_existing
-
     if target.suffix == "":
         raise MediaError("output-name", f"expected a file name such as out.sglat, got {target}")
-    refuse_existing(target, force=is_forced)
+    refuse_existing(target, force=force)
 
 
 def main() -> None:

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from sglat.cli.common import run, say
+from sglat.cli.common import open_source, run, say
+from sglat.files import atomic_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class InfoOptions:
     is_verified: bool = False
     salvage: Path | None = None
     export: Path | None = None
-    is_forced: bool = False
+    force: bool = False
 
 
 def parse(arguments: Sequence[str] | None = None) -> InfoOptions:
@@ -43,17 +44,17 @@ def parse(arguments: Sequence[str] | None = None) -> InfoOptions:
     )
     add("--salvage", type=Path, metavar="OUT", help="write what stands before the damage")
     add("--export", type=Path, metavar="OUT", help="write the motion as .csv or .h5")
-    add("--force", action="store_true", dest="is_forced", help="replace existing files")
+    add("--force", action="store_true", help="replace existing files")
     return InfoOptions(**vars(parser.parse_args(arguments)))
 
 
 def info(options: InfoOptions) -> int:
     """Do what was asked; return the exit status."""
     if options.salvage is not None:
-        _salvage(options.file, options.salvage, is_forced=options.is_forced)
+        _salvage(options.file, options.salvage, force=options.force)
         return 0
     if options.export is not None:
-        _export(options.file, options.export, is_forced=options.is_forced)
+        _export(options.file, options.export, force=options.force)
         return 0
     return _show(options)
 
@@ -61,7 +62,7 @@ def info(options: InfoOptions) -> int:
 def _show(options: InfoOptions) -> int:
     from sglat.bitstream.info import describe, verify
 
-    with _opened(options.file) as stream:
+    with open_source(options.file) as stream:
         record: dict[str, Any]
         if options.is_verified:
             digest = verify(stream)
@@ -83,32 +84,20 @@ def _show(options: InfoOptions) -> int:
     return 1
 
 
-def _opened(file: Path) -> BinaryIO:
-    from sglat.errors import UsageError
-
-    if str(file) == "-":
-        return sys.stdin.buffer
-    try:
-        return file.open("rb")
-    except OSError as error:
-        raise UsageError("no-file", f"{file}: {error.strerror}") from error
-
-
-def _salvage(file: Path, target: Path, *, is_forced: bool) -> None:
+def _salvage(file: Path, target: Path, *, force: bool) -> None:
     from sglat.bitstream.edits import salvage
-    from sglat.bitstream.muxer import atomic_file
 
-    with _opened(file) as stream, atomic_file(target, is_forced=is_forced) as out:
+    with open_source(file) as stream, atomic_file(target, force=force) as out:
         damage = salvage(stream, out)
     say("the file was whole" if damage is None else f"kept everything before: {damage}")
 
 
-def _export(file: Path, target: Path, *, is_forced: bool) -> None:
+def _export(file: Path, target: Path, *, force: bool) -> None:
     from sglat.bitstream.motion_table import read_table, save_table
 
-    with _opened(file) as stream:
+    with open_source(file) as stream:
         motion_table = read_table(stream)
-    save_table(motion_table, target, is_forced=is_forced)
+    save_table(motion_table, target, force=force)
     say(f"{len(motion_table.motion.values)} frames")
 
 

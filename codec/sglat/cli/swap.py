@@ -12,6 +12,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from sglat.cli.common import run, say
+from sglat.files import atomic_file, open_input
 
 app = typer.Typer(
     help="Recombine .sglat files without decoding a picture.",
@@ -45,14 +46,13 @@ def swap(
     is_attached: Annotated[
         bool, typer.Option("--attach", help="Put the identity in that the file refers to.")
     ] = False,
-    is_forced: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
     """Write a file with the motion of one and the look of another.
 
     Steps run in the order join, trim, swap or attach, layers, strip, identity file.
     """
     from sglat.bitstream import edits, timeline
-    from sglat.bitstream.muxer import atomic_file
     from sglat.errors import UsageError
 
     if is_attached and identity is None:
@@ -64,16 +64,16 @@ def swap(
             first, last = _span(span)
             stages.append(lambda a, b: timeline.trim(a, b, start_seconds=first, end_seconds=last))
         if identity is not None:
-            look = stack.enter_context(_opened(identity))
+            look = stack.enter_context(open_input(identity))
             put = edits.attach if is_attached else edits.swap
             stages.append(lambda a, b: put(a, look, b))
         if layers is not None:
             stages.append(lambda a, b: edits.drop_layers(a, b, keep=layers))
         if is_stripped:
             stages.append(edits.strip)
-        target = stack.enter_context(atomic_file(out, is_forced=is_forced))
+        target = stack.enter_context(atomic_file(out, force=force))
         if identity_file is not None:
-            alone = stack.enter_context(atomic_file(identity_file, is_forced=is_forced))
+            alone = stack.enter_context(atomic_file(identity_file, force=force))
             hint = identity_file.name
             stages.append(lambda a, b: edits.detach(a, b, alone, hint=hint))
         if len(files) > 1:
@@ -90,25 +90,14 @@ def _motion_file(path: Path, identity: Path | None, stack: ExitStack) -> BinaryI
     from sglat.errors import UsageError
 
     if path.suffix.lower() not in (".csv", ".h5", ".hdf5"):
-        return stack.enter_context(_opened(path))
+        return stack.enter_context(open_input(path))
     if identity is None:
         raise UsageError("no-identity-file", f"{path.name} has no look of its own: add --identity")
-    if not path.is_file():
-        raise UsageError("no-file", f"{path}: no such file")
     built: BinaryIO = stack.enter_context(TemporaryFile())  # noqa: SIM115
-    with _opened(identity) as look:
+    with open_input(identity) as look:
         file_of_table(load_table(path), look, built)
     built.seek(0)
     return built
-
-
-def _opened(file: Path) -> BinaryIO:
-    from sglat.errors import UsageError
-
-    try:
-        return file.open("rb")
-    except OSError as error:
-        raise UsageError("no-file", f"{file}: {error.strerror}") from error
 
 
 def _span(text: str) -> tuple[Fraction, Fraction]:

@@ -25,6 +25,7 @@ from sglat.decoder.composite import Compositor, Parse
 from sglat.decoder.render import Renderer
 from sglat.decoder.synthesizer import Synthesizer, Transfer, retarget
 from sglat.errors import BundleError, UsageError
+from sglat.files import open_input
 from sglat.networks.devices import choose_device
 from sglat.networks.pixels import resize, to_pixels
 
@@ -313,7 +314,7 @@ def decode(
     Raises:
         FormatError, BundleMismatchError, UsageError: as `Decoder`.
     """
-    with Path(path).open("rb") as file:
+    with open_input(path) as file:
         yield from Decoder(file, bundle=bundle, config=config).frames()
 
 

@@ -17,9 +17,10 @@ from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.decoder.backdrop import Backdrop, VideoBackdrop, open_backdrop, plate_backdrop
 from sglat.decoder.decode import QUEUE_BATCHES, DecodedFrame, Decoder, exact_seconds, prefetch
 from sglat.errors import UsageError
+from sglat.files import refuse_existing
 from sglat.media.marks import generated_marks
 from sglat.media.pictures import PngWriter, RawWriter
-from sglat.media.writer import VideoWriter, refuse_existing
+from sglat.media.writer import VideoWriter
 
 Progress = Callable[[int, int | None], None]
 """Called with frames written and frames expected, where known."""
@@ -73,13 +74,13 @@ def write_decoded(
     """Decode a file to its end, or to the end of the wanted range, and write what is shown.
 
     Raises:
-        MediaError: the output exists or cannot be written.
-        UsageError: no frames in the range; `onto` without placement.
+        MediaError: the output cannot be written.
+        UsageError: the output exists; no frames in the range; `onto` without placement.
         FormatError: damage in the file; nothing is written then.
     """
     started = time.monotonic()
     if config.form != "raw":
-        refuse_existing(config.path, force=config.force)
+        refuse_existing(config.path, force=config.force, is_folder=config.form == "png")
     backdrop = _choose_backdrop(decoder, config)
     frames = prefetch(decoder.frames(backdrop), QUEUE_BATCHES * decoder.config.batch)
     try:

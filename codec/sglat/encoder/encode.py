@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import InitVar, asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,9 +39,10 @@ from sglat.encoder.start_motion import (
 from sglat.encoder.track import Track, TrackConfig, track
 from sglat.encoder.tune import TuneConfig, Tuned, Tuner, tune
 from sglat.encoder.weight_deltas import DeltaConfig, delta_budget, ranks_within
-from sglat.encoder.workfile import Stage, WorkFile, fingerprint
+from sglat.encoder.workfile import Stage, WorkFile
 from sglat.encoder.write import Contents, write_file
-from sglat.errors import FaceError, MediaError, UsageError
+from sglat.errors import FaceError, MediaError
+from sglat.files import hash_file, refuse_existing
 from sglat.networks.devices import choose_device, full_precision
 from sglat.networks.face_regions import feature_weights
 
@@ -88,7 +89,13 @@ class EncodeConfig:
     similarity_plot: Path | None = None
     """Write the identity similarity over time as SVG here."""
     consent: str = ""
-    is_forced: bool = False
+    force: bool = False
+    """Replace an existing output."""
+    is_forced: InitVar[bool] = False
+    """An older name of `force`."""
+
+    def __post_init__(self, is_forced: bool) -> None:
+        object.__setattr__(self, "force", self.force or is_forced)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,11 +180,8 @@ def encode(
     """
     config = config or EncodeConfig()
     source, target = Path(source), Path(target)
-    if target.exists() and not config.is_forced:
-        raise UsageError("file-exists", f"{target} exists; use --force to replace it")
+    refuse_existing(target, force=config.force)
     device = choose_device(config.device)
-    if not target.parent.is_dir():
-        raise UsageError("no-folder", f"expected a folder {target.parent}, found none")
     work = config.workfile or target.with_name(target.name + ".work")
     run = _begin(source, work, config, device, progress)
     try:
@@ -215,7 +219,7 @@ def _begin(
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     bundle = load_bundle(config.bundle, device)
-    return _Run(source, bundle, config, WorkFile(work, source=fingerprint(source)), progress)
+    return _Run(source, bundle, config, WorkFile(work, source=hash_file(source)), progress)
 
 
 class _Run:
@@ -305,7 +309,7 @@ class _Run:
                 source_sha256=bytes.fromhex(self.work.source),
             ),
         )  # fmt: skip
-        by_stream = write_file(self.source, target, contents, is_forced=config.is_forced)
+        by_stream = write_file(self.source, target, contents, force=config.force)
         self._clock("pack")
         check = None
         if config.self_check:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.errors import MissingExtraError, WorkFileError
+from sglat.files import PARTIAL_PATTERN, AtomicOutput, write_atomically
 
 try:
     import h5py
@@ -31,19 +31,9 @@ LAYOUT: Final = 1  # of the folder; another number is refused
 SOURCE_NAME: Final = "source.json"
 DONE_NAME: Final = "done.h5"
 CHECKPOINT_NAME: Final = "checkpoint.h5"
-HASH_BLOCK: Final = 1 << 20
 OPEN_PARTS: Final = 8  # parts kept open for reading; bounds file handles
 
 Array = NDArray[Any]
-
-
-def fingerprint(path: Path) -> str:
-    """Return the sha256 of a file's bytes, hexadecimal, read block by block."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def config_hash(*configs: Any) -> str:
@@ -58,7 +48,7 @@ class WorkFile:
 
     Args:
         folder: made when missing.
-        source: fingerprint of the input video.
+        source: sha256 of the input video, hexadecimal.
 
     Raises:
         WorkFileError: the folder belongs to another input, or is no work file.
@@ -96,7 +86,7 @@ class WorkFile:
                 raise WorkFileError(
                     "not-a-work-file", f"{self.folder} exists and is not a work file"
                 )
-            write_atomically(path, json.dumps(record).encode())
+            write_atomically(path, json.dumps(record), is_synced=True)
             return
         try:
             found = json.loads(path.read_text())
@@ -119,7 +109,7 @@ class Stage:
         if not self._matches(key):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            write_atomically(folder / "key", key.encode())
+            write_atomically(folder / "key", key, is_synced=True)
         self._parts = self._find_parts()
 
     @property
@@ -199,7 +189,7 @@ class Stage:
         return path.exists() and path.read_text() == key
 
     def _find_parts(self) -> list[tuple[int, int, Path]]:
-        for leftover in self.folder.glob(".*.partial"):
+        for leftover in self.folder.glob(PARTIAL_PATTERN):
             leftover.unlink()
         parts: list[tuple[int, int, Path]] = []
         for path in sorted(self.folder.glob("rows-*.h5")):
@@ -227,25 +217,14 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a small file under a temporary name, flush it to the disk, rename it."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
 def _write_part(path: Path, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with h5py.File(partial, "w") as file:
+    with (
+        AtomicOutput(path, force=True, is_synced=True) as partial,
+        h5py.File(partial, "w") as file,
+    ):
         for name, array in arrays.items():
             file.create_dataset(name, data=np.asarray(array))
         file.attrs["facts"] = json.dumps(dict(facts))
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    partial.replace(path)
 
 
 def _read_part(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:

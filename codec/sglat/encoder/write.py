@@ -54,13 +54,11 @@ class Contents:
     settings: dict[str, str]
 
 
-def write_file(
-    source: Path, target: Path, contents: Contents, *, is_forced: bool
-) -> dict[str, int]:
+def write_file(source: Path, target: Path, contents: Contents, *, force: bool) -> dict[str, int]:
     """Write a file and return its bytes by stream.
 
     Raises:
-        UsageError: the target exists and `is_forced` is not set.
+        UsageError: the target exists and `force` is not set.
     """
     track = contents.track
     time_base, stamps = reduce_timing([int(p) for p in track.pts], track.time_base)
@@ -86,7 +84,7 @@ def write_file(
         settings=contents.settings,
     )
     audio = AudioReader(source)
-    with audio, open_writer(target, header, is_forced=is_forced) as writer:
+    with audio, open_writer(target, header, force=force) as writer:
         writer.put_identity(contents.identity)
         if contents.plate is not None:
             writer.put_plate(contents.plate)

@@ -12,7 +12,7 @@ import av
 
 from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.errors import MediaError
-from sglat.media.reader import open_input
+from sglat.media.reader import open_container
 
 MAX_EXTRADATA: Final = 1 << 16  # Vorbis set-up headers reach some kilobytes
 
@@ -28,7 +28,7 @@ class AudioReader:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._container = open_input(self.path)
+        self._container = open_container(self.path)
         streams = [s for s in self._container.streams.audio if s.codec_context is not None]
         self._stream = streams[0] if streams else None
         for stream in self._container.streams:

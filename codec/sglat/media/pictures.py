@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -15,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.errors import MediaError
+from sglat.files import AtomicOutput
 from sglat.media.marks import mark_png
 from sglat.media.reader import VideoReader
-from sglat.media.writer import partial_path, refuse_existing
 
 STILL_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -58,24 +57,22 @@ class PngWriter:
     """Write frames as `00000.png`, `00001.png`, … into a new folder, renamed at the end.
 
     Raises:
-        MediaError: the folder exists and `force` is not set.
+        UsageError: the folder exists and `force` is not set.
     """
 
     def __init__(
         self, folder: Path | str, *, marks: Mapping[str, str] | None = None, force: bool = False
     ) -> None:
-        self.folder = Path(folder)
-        refuse_existing(self.folder, force=force)
+        self._output = AtomicOutput(folder, force=force, is_folder=True)
+        self.folder = self._output.path
         self._marks = dict(marks or {})
         self._count = 0
-        self._partial = partial_path(self.folder)
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir()
+        self._output.partial.mkdir()
 
     def write(self, picture: NDArray[np.uint8], pts: int, *, duration: int = 0) -> None:
         """Append one frame; the time stamp is not kept."""
         name = f"{self._count:05d}.png"
-        (self._partial / name).write_bytes(encode_png(picture, marks=self._marks))
+        (self._output.partial / name).write_bytes(encode_png(picture, marks=self._marks))
         self._count += 1
 
     def __enter__(self) -> Self:
@@ -88,11 +85,9 @@ class PngWriter:
         trace: TracebackType | None,
     ) -> None:
         if kind is not None:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            return
-        if self.folder.is_dir():
-            shutil.rmtree(self.folder)
-        self._partial.rename(self.folder)
+            self._output.discard()
+        else:
+            self._output.commit()
 
 
 class RawWriter:

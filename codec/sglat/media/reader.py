@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.errors import MediaError
+from sglat.files import check_input
 
 FALLBACK_RATE: Final = Fraction(25)  # for raw streams that carry neither time stamps nor a rate
 # swscale flags bicubic, full chroma in and out, accurate rounding: the default conversion darkens
@@ -54,12 +55,14 @@ class Frame:
     """`[H, W, 3]` RGB, upright."""
 
 
-def open_input(path: Path) -> Any:
-    """Open a media file for reading, or raise `MediaError` in one line."""
-    if not path.exists():
-        raise MediaError("media-not-found", f"expected a video file, {path} does not exist")
-    if path.is_dir():
-        raise MediaError("media-unreadable", f"expected a video file, {path} is a folder")
+def open_container(path: Path) -> Any:
+    """Open a media file for reading.
+
+    Raises:
+        UsageError: no such file.
+        MediaError: empty, or no media file.
+    """
+    check_input(path)
     if path.is_file() and path.stat().st_size == 0:
         raise MediaError("media-empty", f"expected a video file, {path} has zero bytes")
     try:
@@ -111,7 +114,8 @@ class VideoReader:
         threads: decoder threads; 0 lets the library choose.
 
     Raises:
-        MediaError: not found, empty, unreadable, without a video stream, or without one frame.
+        UsageError: no such file.
+        MediaError: empty, unreadable, without a video stream, or without one frame.
     """
 
     def __init__(self, path: Path | str, *, threads: int = 0) -> None:
@@ -120,7 +124,7 @@ class VideoReader:
         self.frames_read = 0
         self.last_duration = 0
         """Duration of the latest frame in time-base units; 0 when unknown."""
-        self._container = open_input(self.path)
+        self._container = open_container(self.path)
         try:
             self._stream = self._choose_stream()
             self._stream.thread_type = "AUTO"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.errors import MediaError
+from sglat.files import AtomicOutput
 from sglat.media.reader import EXACT_CONVERSION
 from sglat.media.stream_template import open_template
 
@@ -33,19 +34,6 @@ HARDWARE_OPTIONS: Final = {
 BT709: Final = 1  # matrix, primaries and transfer code point of ITU-T H.273
 LIMITED_RANGE: Final = 1
 UNPLACED: Final = "this container cannot hold it; an .mkv output holds every audio codec"
-
-
-def partial_path(path: Path) -> Path:
-    """Return the temporary name beside `path` under which an output grows."""
-    return path.with_name(f".{path.stem}.partial{path.suffix}")
-
-
-def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raise `MediaError` when an output would overwrite a file without `force`."""
-    if path.exists() and not force:
-        raise MediaError("output-exists", f"{path} exists; pass --force to replace it")
-    if not path.parent.is_dir():
-        raise MediaError("output-folder", f"expected a folder {path.parent}, there is none")
 
 
 def hardware_encoder() -> str | None:
@@ -85,7 +73,8 @@ class VideoWriter:
         threads: encoder threads; 0 lets the library choose.
 
     Raises:
-        MediaError: the output exists, the container is unknown, or it cannot hold the audio codec.
+        UsageError: the output exists.
+        MediaError: the container is unknown, or it cannot hold the audio codec.
     """
 
     def __init__(
@@ -102,11 +91,10 @@ class VideoWriter:
         threads: int = 0,
     ) -> None:
         self.path = Path(path)
-        refuse_existing(self.path, force=force)
+        self._output = AtomicOutput(path, force=force)
         self.size = size
         self.time_base = time_base
         self.encoder = (hardware_encoder() or "libx264") if encoder == "auto" else encoder
-        self._partial = partial_path(self.path)
         self._container = self._open()
         self._template: Any = None
         try:
@@ -164,7 +152,7 @@ class VideoWriter:
         except (av.error.FFmpegError, ValueError) as error:
             self._discard()
             raise MediaError("output-refused", self._explain(error)) from error
-        self._partial.replace(self.path)
+        self._output.commit()
         self._close_template()
 
     def __enter__(self) -> Self:
@@ -186,7 +174,7 @@ class VideoWriter:
         if self.path.suffix.lower() in {".mp4", ".mov", ".m4v"}:
             options["movflags"] = "use_metadata_tags+faststart"
         try:
-            return av.open(str(self._partial), mode="w", container_options=options)
+            return av.open(str(self._output.partial), mode="w", container_options=options)
         except (av.error.FFmpegError, ValueError) as error:
             raise MediaError(
                 "output-container", f"expected a video file name such as out.mp4, got {self.path}"
@@ -261,4 +249,4 @@ class VideoWriter:
         with suppress(av.error.FFmpegError, ValueError):
             self._container.close()
         self._close_template()
-        self._partial.unlink(missing_ok=True)
+        self._output.discard()

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sglat.files import atomic_file, write_atomically
+
 PROTOCOL = 2
 """Raised when figures of the same name come to mean something else."""
 
@@ -39,9 +41,7 @@ class Cache:
         """Return a JSON value, made on first use."""
         file = self.folder / f"{name}.json"
         if not file.exists():
-            part = file.with_suffix(".part")
-            part.write_text(json.dumps(make()), encoding="utf-8")
-            part.replace(file)
+            write_atomically(file, json.dumps(make()))
         return json.loads(file.read_text(encoding="utf-8"))
 
     def pictures(self, name: str, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -52,9 +52,7 @@ class Cache:
         """Return any array, likewise."""
         file = self.folder / f"{name}.npy"
         if not file.exists():
-            part = file.with_suffix(".part")
-            with part.open("wb") as stream:
+            with atomic_file(file, force=True) as stream:
                 np.save(stream, make(), allow_pickle=False)
-            part.replace(file)
         found: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
         return found

@@ -75,7 +75,7 @@ def audio_lag_seconds(path: Path) -> float | None:
 def encode_config(args: argparse.Namespace, work: Path, identity_bytes: int) -> EncodeConfig:
     """Return the settings of one encoding."""
     return EncodeConfig(
-        tune_steps=args.steps, threads=args.threads, device="cpu", is_forced=True,
+        tune_steps=args.steps, threads=args.threads, device="cpu", force=True,
         keep_workfile=True, workfile=work, identity_bytes=identity_bytes,
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from sglat.bitstream.fit import fit_model
 from sglat.errors import UsageError
+from sglat.files import AtomicOutput, write_atomically
 from sglat_lab.bench import file_variants
 from sglat_lab.bench.cache import digest
 from sglat_lab.bench.processes import Failure, apart
@@ -83,7 +84,7 @@ def run_job(job: EncodeJob, tell: Callable[[str], None] | None = None) -> dict[s
     if job.shares is not None:
         share_stages(job.shares, job.work)
     config = EncodeConfig(
-        bundle=job.bundle, is_forced=True, tune_steps=job.tune_steps, threads=job.threads,
+        bundle=job.bundle, force=True, tune_steps=job.tune_steps, threads=job.threads,
         device="cpu", workfile=job.work, keep_workfile=True,
     )  # fmt: skip
     if job.identity_bytes is not None:
@@ -97,9 +98,7 @@ def run_job(job: EncodeJob, tell: Callable[[str], None] | None = None) -> dict[s
         "wall_seconds": time.perf_counter() - began,
         "threads": job.threads,
     }
-    part = job.record.with_suffix(".part")
-    part.write_text(json.dumps(record), encoding="utf-8")
-    part.replace(job.record)
+    write_atomically(job.record, json.dumps(record))
     return record
 
 
@@ -130,13 +129,12 @@ def share_stages(source: Path, target: Path) -> None:
     """Begin a work file with the stages of another that no setting of a sweep changes."""
     if target.exists():
         return  # begun already: it goes on
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for stage in SHARED_STAGES:
-        shutil.copytree(source / stage, part / stage)
-    shutil.copy2(source / "source.json", part / "source.json")
-    part.rename(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with AtomicOutput(target, is_folder=True) as partial:
+        partial.mkdir()
+        for stage in SHARED_STAGES:
+            shutil.copytree(source / stage, partial / stage)
+        shutil.copy2(source / "source.json", partial / "source.json")
 
 
 def solved_motion(work: Path, stage: str = "expression") -> NDArray[np.float32]:

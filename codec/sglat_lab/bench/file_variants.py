@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from sglat.bitstream import edits
 from sglat.bitstream.chunks import ByteSource, read_chunks
 from sglat.bitstream.groups import join_motion
-from sglat.bitstream.muxer import atomic_file
 from sglat.bitstream.reader import Reader, open_reader
 from sglat.bitstream.records import Header, Motion, Placement
 from sglat.bitstream.writer import GROUP_FRAMES, open_writer
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import DecodeConfig, Decoder, exact_seconds
 from sglat.errors import MediaError, UsageError
+from sglat.files import AtomicOutput, atomic_file
 from sglat.media.reader import VideoReader
 
 Pictures = NDArray[np.uint8]
@@ -108,7 +108,7 @@ def decoded_rows(path: Path, bundle: Bundle, rows: NDArray[np.int64], scratch: P
 
 def with_layers(path: Path, out: Path, keep: int) -> Path:
     """Write a file with the first identity layers only."""
-    with path.open("rb") as file, atomic_file(out, is_forced=True) as target:
+    with path.open("rb") as file, atomic_file(out, force=True) as target:
         edits.drop_layers(file, target, keep=keep)
     return out
 
@@ -161,7 +161,7 @@ def with_motion(
     )
     if places is not None:
         places = replace(places, values=places.values[kept])
-    with open_writer(out, header, group_frames=group_frames, is_forced=True) as writer:
+    with open_writer(out, header, group_frames=group_frames, force=True) as writer:
         if identity is not None:
             writer.put_identity(identity)
         elif reference is not None:
@@ -183,7 +183,7 @@ def repeated(path: Path, out: Path, rows: NDArray[np.int64]) -> Path:
         identity = Reader(file).identity
     if identity is None:
         raise UsageError("no-identity", f"expected {path.name} to hold its identity")
-    with open_writer(out, header, is_forced=True) as writer:
+    with open_writer(out, header, force=True) as writer:
         writer.put_identity(identity)
         writer.put_motion(Motion(values=parsed.motion.values[rows], steps=parsed.motion.steps))
     return out
@@ -218,7 +218,7 @@ def swapped(driver: Path, puppet: Path, out: Path) -> Path:
     """Write the driver's motion with the puppet's identity."""
     with ExitStack() as stack:
         motion, look = (stack.enter_context(p.open("rb")) for p in (driver, puppet))
-        edits.swap(motion, look, stack.enter_context(atomic_file(out, is_forced=True)))
+        edits.swap(motion, look, stack.enter_context(atomic_file(out, force=True)))
     return out
 
 
@@ -233,11 +233,14 @@ def shortened(video: Path, out: Path, seconds: float) -> Path:
     """
     import av
 
-    part = out.with_name(f".part-{out.name}")
     limit = exact_seconds(seconds)
     ended: set[int] = set()
     try:
-        with av.open(str(video)) as source, av.open(str(part), "w") as target:
+        with (
+            AtomicOutput(out, force=True) as partial,
+            av.open(str(video)) as source,
+            av.open(str(partial), "w") as target,
+        ):
             kept = {
                 stream.index: target.add_stream_from_template(stream)
                 for stream in [*source.streams.video[:1], *source.streams.audio[:1]]
@@ -251,9 +254,7 @@ def shortened(video: Path, out: Path, seconds: float) -> Path:
                     packet.stream = kept[packet.stream.index]
                     target.mux(packet)
     except (av.error.FFmpegError, ValueError) as error:
-        part.unlink(missing_ok=True)
         raise MediaError("cannot-shorten", f"{video.name}: {error}") from error
-    part.replace(out)
     return out
 
 

@@ -22,8 +22,9 @@ import torch
 from sglat.encoder.encode import EncodeConfig, Prepared, prepare
 from sglat.encoder.gauss_newton import SolverConfig
 from sglat.encoder.solve_motion import FitConfig, fit_numbers
-from sglat.encoder.workfile import WorkFile, fingerprint
+from sglat.encoder.workfile import WorkFile
 from sglat.encoder.write import identity_size
+from sglat.files import hash_file
 from sglat.networks.pixels import to_pixels
 from sglat_lab.bench.clips import kept
 from sglat_lab.bench.encode_options import share_stages
@@ -82,7 +83,7 @@ def measure(clip: Path, args: argparse.Namespace, judges: Judges) -> dict[str, A
         "identity_bytes": identity_size(made.person.identity),
     }  # fmt: skip
     for name, rows in (("others", rows_between(made, args.frames)), ("tuned", made.chosen)):
-        fit = WorkFile(args.out / f"{clip.stem}_{name}.work", source=fingerprint(clip))
+        fit = WorkFile(args.out / f"{clip.stem}_{name}.work", source=hash_file(clip))
         shown = shown_at(made, rows, fit)
         source = np.concatenate([to_pixels(p[None]) for p in made.aligned.crops.tensor(rows)])
         found[name] = measured.compare(shown, source)

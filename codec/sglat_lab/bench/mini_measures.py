@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sglat.bitstream.muxer import atomic_file
 from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS, NUM_CONTROLS
 from sglat.bundles.discover import part_masks
@@ -24,6 +23,7 @@ from sglat.decoder.render import Renderer
 from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.encoder.refine import RefineConfig, refine_latents
 from sglat.encoder.workfile import config_hash
+from sglat.files import atomic_file
 from sglat.networks.faces import FaceAnalysis
 from sglat.networks.pixels import to_pixels
 from sglat_lab.bench.mini_people import SIDE, People, clip_pairs, training_stills

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sglat.files import write_atomically
 from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylegan2_fast import FastSynthesis
 from sglat.networks.stylegan2_reference import synthesize_reference
@@ -193,9 +194,7 @@ def main() -> None:
     )
     print(report)
     if options.out:
-        temporary = options.out.with_suffix(".tmp")
-        temporary.write_text(report, encoding="utf-8")
-        temporary.replace(options.out)
+        write_atomically(options.out, report)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sglat.files import atomic_file
+
 LEFT_EYE = (362, 385, 387, 263, 373, 380)
 RIGHT_EYE = (33, 160, 158, 133, 153, 144)
 
@@ -61,10 +63,8 @@ def label_clip(clip: Path, task: Path, folder: Path) -> dict[str, NDArray[np.gen
     path = folder / f"{clip.stem}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with atomic_file(path, force=True) as file:
             np.savez(file, **_run_teacher(clip, task))  # type: ignore[arg-type]
-        partial.replace(path)
     with np.load(path) as stored:
         return {key: stored[key] for key in stored.files}
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from sglat.files import AtomicOutput, write_atomically
 from sglat_lab.measure.picture_metrics import METRICS
 from sglat_lab.report.html import ClipPictures, page
 from sglat_lab.report.summary_text import about, caveats, headline
@@ -31,23 +32,19 @@ def write_report(record: Record, clips: Sequence[ClipPictures], out: Path) -> li
         "results.md": markdown(record),
     }
     for name, text in contents.items():
-        _write(out / name, text)
+        write_atomically(out / name, text)
     _write_csv(record, out / "results.csv")
     return [out / name for name in NAMES]
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def _write_csv(record: Record, path: Path) -> None:
     """Write one line for each version of each clip."""
     rates = [key for key in record["clips"][0]["ours"] if key.startswith("kbit")]
     keys = [metric.key for metric in METRICS]
-    part = path.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with (
+        AtomicOutput(path, force=True) as partial,
+        partial.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["clip", "use", "codec", "setting", "kind", "is_lowest", *rates, *keys])
         for clip in record["clips"]:
@@ -60,7 +57,6 @@ def _write_csv(record: Record, path: Path) -> None:
                     + [v[key] for key in rates]
                     + figures
                 )
-    part.replace(path)
 
 
 def markdown(record: Record) -> str:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sglat.files import atomic_file
 
 PACKS = ("faces128", "faces256", "faces256b")
 FINE_FROM = 128  # pixels of the first pack; above it only the others have all the detail
@@ -54,23 +53,14 @@ def prepare(packs_folder: Path, cache_folder: Path, size: int) -> Faces:
     labels_path = cache_folder / f"faces_{size}_labels.npz"
     if not (images_path.exists() and labels_path.exists()):
         images, labels = _decode_packs(packs_folder, size)
-        with _renamed(images_path) as file:
+        with atomic_file(images_path, force=True) as file:
             np.save(file, images)
-        with _renamed(labels_path) as file:
+        with atomic_file(labels_path, force=True) as file:
             np.savez_compressed(file, allow_pickle=False, **labels)
     with np.load(labels_path) as stored:
         labels = {key: stored[key] for key in stored.files}
     images = np.load(images_path, mmap_mode="c")  # torch warns of read-only arrays
     return Faces(images=images, labels=labels)
-
-
-@contextmanager
-def _renamed(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file that gets its name only when all is written."""
-    temporary = path.with_suffix(".partial")
-    with temporary.open("wb") as file:
-        yield file
-    temporary.replace(path)
 
 
 def _decode_picture(encoded: bytes) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sglat.files import AtomicOutput, atomic_file
 from sglat.networks.devices import feature_type
 from sglat.networks.embedded_blocks import folded_state
 from sglat_lab.train.faces_muon import Muon
@@ -119,10 +120,9 @@ def _optimizer(network: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
 def export(network: nn.Module, path: Path) -> None:
     """Write the folded weights in half precision, under a temporary name first."""
     state = {key: value.half().cpu().contiguous() for key, value in folded_state(network).items()}
-    temporary = path.with_suffix(".partial")
-    save_file(state, temporary)
-    temporary.chmod(0o644)
-    temporary.replace(path)
+    with AtomicOutput(path, force=True) as partial:
+        save_file(state, partial)
+        partial.chmod(0o644)
 
 
 def _on(device: torch.device, batch: Batch) -> Batch:
@@ -153,15 +153,14 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
 def _save(
     path: Path, step: int, network: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    temporary = path.with_suffix(".partial")
     state = {
         "step": step,
         "network": network.state_dict(),
         "averaged": averaged.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    torch.save(state, temporary)
-    temporary.replace(path)
+    with atomic_file(path, force=True) as file:
+        torch.save(state, file)
 
 
 def _resume(

@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_map
 
 from sglat.bundles.bundle import load_bundle
 from sglat.errors import BundleError
+from sglat.files import atomic_file
 from sglat.networks.devices import feature_type
 from sglat.networks.face_regions import feature_weights
 from sglat_lab.measure.teachers import MobileFaceIdentity, SqueezePerceptual, load_lpips_heads
@@ -116,7 +117,6 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint; a cut during writing leaves the previous one."""
-        temporary = self.checkpoint_path.with_suffix(".partial")
         stored = {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
@@ -126,8 +126,8 @@ class Trainer:
             "state": self.state,
             "config": asdict(self.config),
         }
-        torch.save(tree_map(_on_processor, stored), temporary)
-        temporary.replace(self.checkpoint_path)
+        with atomic_file(self.checkpoint_path, force=True) as file:
+            torch.save(tree_map(_on_processor, stored), file)
 
     def _resume(self, bundle: Path | None) -> None:
         if not self.checkpoint_path.exists():

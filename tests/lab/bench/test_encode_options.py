@@ -22,7 +22,7 @@ from sglat_lab.measure.rates import file_cost
 from tests.bundles.tiny import make_tiny_bundle
 from tests.encoder.test_encode import Eyes, Pixels, draw_clip
 
-CONFIG = EncodeConfig(tune_steps=6, identity_bytes=6_000, keep_workfile=True, is_forced=True)
+CONFIG = EncodeConfig(tune_steps=6, identity_bytes=6_000, keep_workfile=True, force=True)
 
 
 @pytest.fixture(scope="module")
