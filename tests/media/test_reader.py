@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sglat.errors import SglatError
-from sglat.media.reader import VideoReader, display_orientation, make_upright
+from sglat.media.reader import VideoReader
+from sglat.media.upright import display_orientation, make_upright
 from tests.support.tolerances import LOSSY_VIDEO_MEAN_LEVELS
 from tests.support.video import moving_square, set_display_matrix, write_audio_only, write_video
 
@@ -83,7 +84,8 @@ def test_a_rotated_phone_video_stands_upright(
 def test_a_mirror_in_the_display_matrix_is_applied() -> None:
     picture = moving_square(0)
     matrix = np.array([-65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30], dtype=np.int32)
-    assert np.array_equal(make_upright(picture, display_orientation(matrix)), picture[:, ::-1])
+    turned = make_upright(picture, display_orientation(matrix.tobytes()))
+    assert np.array_equal(turned, picture[:, ::-1])
 
 
 def test_a_single_frame_is_a_video(tmp_path: Path, pictures: list[np.ndarray]) -> None:

@@ -31,6 +31,7 @@ def write_video(
     audio_codec: str | None = None,
     sample_rate: int = 48000,
     options: dict[str, str] | None = None,
+    audio_start_seconds: int = 0,
 ) -> Path:
     """Write pictures as a video, with a sweep as sound when `audio_codec` is given."""
     height, width = pictures[0].shape[:2]
@@ -49,7 +50,10 @@ def write_video(
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None:
-            _write_sweep(container, audio, sample_rate, float((stamps[-1] + 1) * time_base))
+            end = float((stamps[-1] + 1) * time_base)
+            _write_sweep(
+                container, audio, sample_rate, end - audio_start_seconds, audio_start_seconds
+            )
     return path
 
 
@@ -70,12 +74,15 @@ def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
     path.write_bytes(data)
 
 
-def _write_sweep(container: object, stream: object, sample_rate: int, seconds: float) -> None:
+def _write_sweep(
+    container: object, stream: object, sample_rate: int, seconds: float, start_seconds: int = 0
+) -> None:
     count = max(2048, int(sample_rate * seconds))
     time = np.arange(count) / sample_rate
     wave = (0.3 * np.sin(2 * np.pi * (300 + 400 * time) * time)).astype(np.float32)
     frame = av.AudioFrame.from_ndarray(np.stack([wave, wave / 2]), format="fltp", layout="stereo")
     frame.sample_rate, frame.pts, frame.time_base = sample_rate, 0, Fraction(1, sample_rate)
+    frame.pts = start_seconds * sample_rate
     resampler = av.AudioResampler(
         format=stream.format.name,
         layout="stereo",
@@ -85,3 +92,52 @@ def _write_sweep(container: object, stream: object, sample_rate: int, seconds: f
     for part in [*resampler.resample(frame), *resampler.resample(None)]:
         container.mux(stream.encode(part))
     container.mux(stream.encode(None))
+
+
+def write_flagged(
+    path: Path,
+    planes: tuple[int, ...],
+    pixel_format: str,
+    *,
+    matrix: int,
+    transfer: int,
+    primaries: int,
+    span: int = 1,
+    codec: str = "ffv1",
+    size: tuple[int, int] = (64, 48),
+    time_base: Fraction = Fraction(1, 25),
+) -> Path:
+    """Write two frames of one colour, given as codes of each plane, with colour flags of H.273.
+
+    Args:
+        path: whose container keeps the flags.
+        planes: one code a plane.
+        pixel_format: 8 bits a sample, or little-endian words.
+        matrix: code point of the matrix.
+        transfer: code point of the transfer curve.
+        primaries: code point of the primaries.
+        span: 1 limited, 2 full, 0 unspecified range.
+        codec: lossless, or the codes change.
+        size: width and height.
+        time_base: one frame a unit.
+    """
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height = size
+        stream.pix_fmt = pixel_format
+        stream.time_base = stream.codec_context.time_base = time_base
+        context = stream.codec_context
+        context.colorspace, context.color_trc = matrix, transfer
+        context.color_primaries, context.color_range = primaries, span
+        for stamp in range(2):
+            frame = av.VideoFrame(*size, pixel_format)
+            for plane, code in zip(frame.planes, planes, strict=True):
+                word = "<u2" if pixel_format.endswith("le") else "u1"
+                count = plane.buffer_size // np.dtype(word).itemsize
+                plane.update(np.full(count, code, word).tobytes())
+            frame.colorspace, frame.color_range = matrix, span
+            frame.color_trc, frame.color_primaries = transfer, primaries
+            frame.pts, frame.time_base = stamp, time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path

@@ -22,12 +22,26 @@ class AudioReader:
 
     `format` is None when the file has no sound. Packets come in file order, one at a time.
 
+    Args:
+        path: the file.
+        zero_seconds: time 0 by the container's clock, as `VideoReader` found it.
+        end_seconds: packets from here on are left out, by the same clock; None: none.
+        is_cut: packets that end before time 0 are left out; without a range they prime the decoder.
+
     Raises:
         MediaError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        zero_seconds: Fraction = Fraction(0),
+        end_seconds: Fraction | None = None,
+        is_cut: bool = False,
+    ) -> None:
         self.path = Path(path)
+        self._zero_seconds, self._end_seconds, self._is_cut = zero_seconds, end_seconds, is_cut
         self._container = open_container(self.path)
         streams = [s for s in self._container.streams.audio if s.codec_context is not None]
         self._stream = streams[0] if streams else None
@@ -56,6 +70,8 @@ class AudioReader:
         if self._stream is None:
             return
         clock = 0
+        base = Fraction(self._stream.time_base)
+        zero = round(self._zero_seconds / base)
         for packet in _until_damaged(self._container.demux(self._stream)):
             if packet.size == 0:  # the end marker of the demuxer
                 continue
@@ -63,10 +79,15 @@ class AudioReader:
             dts = packet.dts if packet.dts is not None else packet.pts
             dts = clock if dts is None else int(dts)
             clock = dts + duration
+            pts = dts if packet.pts is None else int(packet.pts)
+            if self._is_cut and pts + duration <= zero:
+                continue
+            if self._end_seconds is not None and pts * base >= self._end_seconds:
+                return
             yield AudioPacket(
                 data=bytes(packet),
-                pts=dts if packet.pts is None else int(packet.pts),
-                dts=dts,
+                pts=pts - zero,
+                dts=dts - zero,
                 duration=duration,
                 is_key_frame=bool(packet.is_keyframe),
             )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sglat.errors import MediaError
 from sglat.files import AtomicOutput
 from sglat.media.marks import mark_png
+from sglat.media.pixels import PictureConverter
 from sglat.media.reader import VideoReader
 
 STILL_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -42,7 +43,7 @@ def decode_picture(data: bytes, *, what: str = "picture") -> NDArray[np.uint8]:
     try:
         with av.open(io.BytesIO(data), mode="r") as container:
             frame = next(container.decode(video=0))
-            return np.asarray(frame.to_ndarray(format="rgb24"))
+            return PictureConverter(container.streams.video[0].codec_context.name).picture(frame)
     except (av.error.FFmpegError, StopIteration, IndexError, ValueError) as error:
         raise MediaError("picture-unreadable", f"expected a picture as {what}: {error}") from error
 

@@ -1,4 +1,8 @@
-"""Video in: upright uint8 RGB pictures with exact time stamps, one at a time."""
+"""Video in: upright uint8 RGB pictures with exact time stamps, one at a time.
+
+Time 0 is the earlier of first frame and first sound, whatever the container's own clock shows, or
+with a range the first frame in it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
+from math import floor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -14,15 +19,39 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.errors import MediaError
+from sglat.errors import MediaError, UsageError
 from sglat.files import check_input
+from sglat.media.pixels import Deinterlacer, PictureConverter
 
 FALLBACK_RATE: Final = Fraction(25)  # for raw streams that carry neither time stamps nor a rate
-# swscale flags bicubic, full chroma in and out, accurate rounding: the default conversion darkens
-# every channel by a level, each way.
-EXACT_CONVERSION: Final = 0x4 | 0x2000 | 0x4000 | 0x40000
-MAX_SIDE: Final = 1 << 14  # 16384 pixels: 8K video with room; bounds the memory of one frame
 MAX_DAMAGED_PACKETS: Final = 1000  # streams with more are refused
+SEEK_MARGIN_SECONDS: Final = (
+    1  # before a range, so that a wrong index does not cost its first frame
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A video file, or a range of it."""
+
+    path: Path
+    start_seconds: Fraction = Fraction(0)
+    """From time 0 of the whole video; the first frame at or after it is kept."""
+    end_seconds: Fraction | None = None
+    """The last frame before it is kept; None: to the end."""
+
+    def __post_init__(self) -> None:
+        if self.end_seconds is not None and self.end_seconds <= self.start_seconds:
+            raise UsageError(
+                "empty-range",
+                f"expected an end after {float(self.start_seconds)} s, "
+                f"got {float(self.end_seconds)} s",
+            )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is cut off."""
+        return self.start_seconds == 0 and self.end_seconds is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,67 +101,35 @@ def open_container(path: Path) -> Any:
         raise MediaError("media-unreadable", f"cannot read {path} as video: {reason}") from error
 
 
-def display_orientation(matrix: NDArray[np.int32] | None) -> tuple[bool, bool, bool]:
-    """Return (transpose, flip rows, flip columns) that make a stored picture upright.
-
-    Args:
-        matrix: the nine 16.16 numbers of a display matrix, or None.
-
-    Only quarter turns and mirrors are honoured; other angles are left alone, as players do.
-    Source: ISO/IEC 14496-12, track header matrix; the matrix maps (x, y) to (ax + cy, bx + dy).
-    """
-    if matrix is None:
-        return False, False, False
-    a, b, c, d = (int(np.sign(matrix[i])) for i in (0, 1, 3, 4))
-    if abs(int(matrix[0])) > abs(int(matrix[1])):
-        return False, d < 0, a < 0
-    return True, b < 0, c < 0
-
-
-def make_upright(
-    picture: NDArray[np.uint8], orientation: tuple[bool, bool, bool]
-) -> NDArray[np.uint8]:
-    """Apply a display orientation to `[H, W, 3]`."""
-    transpose, flip_rows, flip_columns = orientation
-    if transpose:
-        picture = picture.transpose(1, 0, 2)
-    if flip_rows:
-        picture = picture[::-1]
-    if flip_columns:
-        picture = picture[:, ::-1]
-    return np.ascontiguousarray(picture)
-
-
 class VideoReader:
     """Decode the first real video stream of a file, frame by frame.
 
     Memory is bounded: one frame at a time leaves the decoder. Damaged packets are skipped and
-    counted; a file that ends early gives the frames it has.
+    counted; a file that ends early gives the frames it has. Fields become whole frames, and colours
+    bt709 SDR.
 
     Args:
-        path: any container and codec the FFmpeg libraries know.
+        source: any container and codec the FFmpeg libraries know, or a range of it.
         threads: decoder threads; 0 lets the library choose.
 
     Raises:
-        UsageError: no such file.
+        UsageError: no such file, or no frame in the range.
         MediaError: empty, unreadable, without a video stream, or without one frame.
     """
 
-    def __init__(self, path: Path | str, *, threads: int = 0) -> None:
-        self.path = Path(path)
+    def __init__(self, source: Path | str | Clip, *, threads: int = 0) -> None:
+        self.clip = source if isinstance(source, Clip) else Clip(path=Path(source))
+        self.path = self.clip.path
         self.damaged_packets = 0
         self.frames_read = 0
+        self._has_stamps = True
         self.last_duration = 0
         """Duration of the latest frame in time-base units; 0 when unknown."""
-        self._container = open_container(self.path)
+        self._threads = threads
+        self._deinterlacer = Deinterlacer()
+        self._open()
         try:
-            self._stream = self._choose_stream()
-            self._stream.thread_type = "AUTO"
-            if threads:
-                self._stream.codec_context.thread_count = threads
-            self.time_base = Fraction(self._stream.time_base or Fraction(1, 1000))
-            self._frames = self._decode()
-            self._first = self._decode_first()
+            self._first = self._find_first()
             self.info = self._describe()
         except BaseException:
             self._container.close()
@@ -153,28 +150,110 @@ class VideoReader:
         """Release the file."""
         self._container.close()
 
+    @property
+    def zero_seconds(self) -> Fraction:
+        """Time 0 by the container's own clock."""
+        return self._zero * self.time_base
+
+    @property
+    def end_seconds(self) -> Fraction | None:
+        """End of the range by the container's own clock."""
+        end = self.clip.end_seconds
+        return None if end is None else self._origin * self.time_base + end
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done to the pictures read so far, one line each."""
+        return self._converter.notes + self._deinterlacer.notes
+
     def __iter__(self) -> Iterator[Frame]:
         """Yield every frame once, in display order.
 
         Raises:
             MediaError: the stream is damaged beyond use.
         """
-        step = max(1, round(1 / (self.info.frame_rate * self.time_base)))
-        previous: int | None = None
-        for decoded in chain([self._first], self._frames):
-            pts = decoded.pts
-            if pts is None or (previous is not None and pts <= previous):
-                pts = 0 if previous is None else previous + step
-            previous = pts
+        end = self.end_seconds
+        for pts, decoded in chain([self._first], self._stamped):
+            if end is not None and pts * self.time_base >= end:
+                return
             self.last_duration = int(decoded.duration or 0)
-            yield Frame(index=self.frames_read, pts=pts, picture=self._to_picture(decoded))
+            picture = self._converter.picture(decoded)
+            yield Frame(index=self.frames_read, pts=pts - self._zero, picture=picture)
             self.frames_read += 1
 
-    def _decode_first(self) -> Any:
-        first = next(self._frames, None)
+    def _open(self) -> None:
+        self._container = open_container(self.path)
+        try:
+            self._stream = self._choose_stream()
+            self._stream.thread_type = "AUTO"
+            if self._threads:
+                self._stream.codec_context.thread_count = self._threads
+            self.time_base = Fraction(self._stream.time_base or Fraction(1, 1000))
+            self._rate = Fraction(
+                self._stream.average_rate or self._stream.guessed_rate or self._stream.base_rate
+                or FALLBACK_RATE
+            )  # fmt: skip
+            self._converter = PictureConverter(
+                self._stream.codec_context.name, self._stream.sample_aspect_ratio
+            )
+            self._stamped = self._stamp(self._deinterlacer.frames(self._decode()))
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _find_first(self) -> tuple[int, Any]:
+        """Return the first frame wanted, and set time 0."""
+        first = next(self._stamped, None)
         if first is None:
             raise MediaError("no-frames", f"expected video frames, {self.path} decodes to none")
+        begins = first[0] * self.time_base
+        sound = first_sound_seconds(self._container)
+        if sound is not None:
+            begins = min(begins, sound)
+        self._origin = self._zero = floor(begins / self.time_base)
+        if self.clip.start_seconds == 0:
+            return first
+        wanted = self._origin * self.time_base + self.clip.start_seconds
+        if first[0] * self.time_base < wanted:
+            first = self._skip_to(wanted)
+        self._zero = first[0]
+        end = self.end_seconds
+        if end is not None and first[0] * self.time_base >= end:
+            raise self._empty_range()
         return first
+
+    def _skip_to(self, seconds: Fraction) -> tuple[int, Any]:
+        """Return the first frame at or after a time by the container's clock."""
+        first = self._seek(seconds - SEEK_MARGIN_SECONDS)
+        for pts, decoded in chain([] if first is None else [first], self._stamped):
+            if pts * self.time_base >= seconds:
+                return pts, decoded
+        raise self._empty_range()
+
+    def _seek(self, seconds: Fraction) -> tuple[int, Any] | None:
+        """Go to a key frame before a time and return its frame; None: to the start."""
+        if seconds <= self._origin * self.time_base or not self._has_stamps:
+            return None
+        try:
+            self._container.seek(floor(seconds / self.time_base), stream=self._stream)
+            self._stamped = self._stamp(self._deinterlacer.frames(self._decode()))
+            found = next(self._stamped, None)
+        except (av.error.FFmpegError, MediaError):
+            found = None
+        if found is not None and found[1].pts is not None:
+            is_in_time = found[0] * self.time_base <= seconds + SEEK_MARGIN_SECONDS
+            if is_in_time:
+                return found
+        self._container.close()  # an index that cannot be used: read from the front
+        self._open()
+        return None
+
+    def _empty_range(self) -> UsageError:
+        return UsageError(
+            "empty-range",
+            f"{self.path} has no frame from {float(self.clip.start_seconds)} s"
+            + ("" if self.clip.end_seconds is None else f" to {float(self.clip.end_seconds)} s"),
+        )
 
     def _choose_stream(self) -> Any:
         streams = self._container.streams.video
@@ -190,21 +269,37 @@ class VideoReader:
         return real[0]
 
     def _describe(self) -> VideoInfo:
-        stream, context = self._stream, self._stream.codec_context
-        rate = stream.average_rate or stream.guessed_rate or stream.base_rate or FALLBACK_RATE
+        stream = self._stream
         duration = float(stream.duration * self.time_base) if stream.duration else 0.0
         if duration == 0.0 and self._container.duration:
             duration = self._container.duration / av.time_base
-        height, width = self._to_picture(self._first).shape[:2]
+        count = int(stream.frames or 0)
+        if not self.clip.is_whole:
+            count = 0
+            end = self.clip.end_seconds
+            last = duration if end is None else min(duration or float(end), float(end))
+            duration = max(0.0, last - float(self.clip.start_seconds))
+        height, width = self._converter.picture(self._first[1]).shape[:2]
         return VideoInfo(
             width=width,
             height=height,
             time_base=self.time_base,
-            frame_rate=Fraction(rate),
-            frame_count=int(stream.frames or 0),
+            frame_rate=self._rate,
+            frame_count=count,
             duration_seconds=duration,
-            codec=context.name,
+            codec=stream.codec_context.name,
         )
+
+    def _stamp(self, frames: Iterator[Any]) -> Iterator[tuple[int, Any]]:
+        """Yield frames with strictly rising time stamps by the container's clock."""
+        step = max(1, round(1 / (self._rate * self.time_base)))
+        previous: int | None = None
+        for decoded in frames:
+            pts = decoded.pts
+            if pts is None or (previous is not None and pts <= previous):
+                pts = 0 if previous is None else previous + step
+            previous = pts
+            yield pts, decoded
 
     def _decode(self) -> Iterator[Any]:
         for packet in self._packets():
@@ -230,6 +325,8 @@ class VideoReader:
                 self.damaged_packets += 1  # the file ends in the middle: keep what came before
                 yield from self._flush()
                 return
+            if packet.size and packet.pts is None:
+                self._has_stamps = False  # times are counted, so it is no use to seek
             yield packet
 
     def _flush(self) -> Iterator[Any]:
@@ -237,24 +334,14 @@ class VideoReader:
         packet.stream = self._stream
         yield packet
 
-    def _to_picture(self, decoded: Any) -> NDArray[np.uint8]:
-        if max(decoded.width, decoded.height) > MAX_SIDE:
-            raise MediaError(
-                "picture-too-large",
-                f"at most {MAX_SIDE} pixels a side, found {decoded.width}x{decoded.height}",
-            )
-        aspect = self._stream.sample_aspect_ratio
-        width = decoded.width
-        if aspect and aspect > 0 and aspect != 1:
-            width = min(MAX_SIDE, max(1, round(width * aspect)))
-        picture = decoded.to_ndarray(
-            format="rgb24", width=width, height=decoded.height, interpolation=EXACT_CONVERSION
-        )
-        return make_upright(picture, display_orientation(_display_matrix(decoded)))
 
+def first_sound_seconds(container: Any) -> Fraction | None:
+    """Return when the first audio stream becomes audible, by the container's clock.
 
-def _display_matrix(decoded: Any) -> NDArray[np.int32] | None:
-    for side in decoded.side_data:
-        if side.type.name == "DISPLAYMATRIX":
-            return np.frombuffer(bytes(side), dtype="<i4")
+    Samples that only prime the decoder do not count. None without sound, or if it is not known.
+    """
+    for stream in container.streams.audio:
+        if stream.codec_context is not None:
+            known = stream.start_time is not None and stream.time_base is not None
+            return stream.start_time * Fraction(stream.time_base) if known else None
     return None

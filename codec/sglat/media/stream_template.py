@@ -32,6 +32,7 @@ PCM_BITS: Final = {
 }  # fmt: skip
 ALAC_ATOM_HEADER: Final = 12  # size, type and version of the QuickTime atom; Matroska drops them
 FLAC_STREAMINFO: Final = 34  # bytes; Matroska wants the marker and block header in front
+NO_PACKET: Final = bytes(8)  # a file without any packet would not open
 UNKNOWN_SIZE: Final = b"\x01\xff\xff\xff\xff\xff\xff\xff"
 
 
@@ -74,9 +75,8 @@ def _matroska(audio: AudioFormat, first: AudioPacket | None) -> bytes:
         entry += _element(0x63A2, private)
     tracks = _element(0x1654AE6B, _element(0xAE, entry))
     start = ebml + _identifier(0x18538067) + UNKNOWN_SIZE + info + tracks
-    if first is None:
-        return start
-    block = _element(0xA3, b"\x81" + struct.pack(">hB", 0, 0x80) + first.data)
+    data = NO_PACKET if first is None else first.data
+    block = _element(0xA3, b"\x81" + struct.pack(">hB", 0, 0x80) + data)
     return start + _element(0x1F43B675, _unsigned(0xE7, 0) + block)
 
 

@@ -1,0 +1,201 @@
+"""Decoded frames to upright 8-bit bt709 RGB, by the flags of frame and stream."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Any, Final
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from sglat.errors import MediaError
+from sglat.media.colour import BT2020_NCL, UNSPECIFIED, Conversion, find_conversion
+from sglat.media.upright import SideData, display_orientation, make_upright
+
+# swscale flags bicubic, full chroma in and out, accurate rounding: the default conversion darkens
+# every channel by a level, each way.
+EXACT_CONVERSION: Final = 0x4 | 0x2000 | 0x4000 | 0x40000
+MAX_SIDE: Final = 1 << 14  # 16384 pixels: 8K video with room; bounds the memory of one frame
+# Matrix coefficients of H.273 that swscale applies.
+KNOWN_MATRICES: Final = frozenset({1, UNSPECIFIED, 4, 5, 6, 7, BT2020_NCL})
+RGB_MATRIX: Final = 0
+BT709_MATRIX: Final = 1
+BT2020_CL: Final = 10  # taken as non-constant luminance: the difference is small on skin
+HD_SIDES: Final = (1280, 720)  # width or height from which unflagged video is bt709, as in players
+FULL_SCALE_YUV: Final = 255 << 8  # swscale widens YUV to 16 bits by 8 zero bits
+FULL_SCALE_RGB: Final = (1 << 16) - 1
+LIMITED_RANGE: Final = 1
+FULL_RANGE: Final = 2
+# Whose luma has limited range unless flagged otherwise; gray of other codecs has full range.
+LIMITED_BY_DEFAULT: Final = frozenset({"h264", "hevc", "libdav1d", "av1", "libaom-av1", "vp9"})
+_LIGHT_LEVEL: Final = struct.Struct("<II")  # AVContentLightMetadata: MaxCLL, MaxFALL
+_MASTERING_PEAK: Final = struct.Struct("<72xiiii")  # numerator, denominator, two flags
+MAX_PEAK_NITS: Final = 4000.0  # brighter statements are not of graded material
+
+
+class PictureConverter:
+    """Converts the frames of one stream.
+
+    Args:
+        codec: FFmpeg's name of the decoder.
+        sample_aspect: width of a pixel by its height; None if square.
+    """
+
+    def __init__(self, codec: str, sample_aspect: Fraction | None = None) -> None:
+        self.notes: list[str] = []
+        """What was done to colours, one line each."""
+        self._codec = codec
+        self._aspect = sample_aspect if sample_aspect and sample_aspect > 0 else Fraction(1)
+        self._side_data = SideData()
+        self._conversions: dict[tuple[int, int], Conversion | None] = {}
+
+    def picture(self, decoded: Any) -> NDArray[np.uint8]:
+        """Return a PyAV frame as `[H, W, 3]` with square pixels.
+
+        Raises:
+            MediaError: too large, or colours that cannot be converted.
+        """
+        if max(decoded.width, decoded.height) > MAX_SIDE:
+            raise MediaError(
+                "picture-too-large",
+                f"at most {MAX_SIDE} pixels a side, found {decoded.width}x{decoded.height}",
+            )
+        width = decoded.width
+        if self._aspect != 1:
+            width = min(MAX_SIDE, max(1, round(width * self._aspect)))
+        size = {"width": width, "height": decoded.height, "interpolation": EXACT_CONVERSION}
+        conversion = self._conversion(decoded)
+        self._choose_matrix(decoded, conversion)
+        try:
+            if conversion is None:
+                picture = decoded.to_ndarray(format="rgb24", **size)
+            else:
+                samples = decoded.to_ndarray(format="rgb48le", **size)
+                scale = FULL_SCALE_RGB if decoded.format.is_rgb else FULL_SCALE_YUV
+                picture = conversion.apply(samples, full_scale=scale)
+        except av.error.FFmpegError as error:
+            raise MediaError(
+                "colour-unknown",
+                f"cannot convert {decoded.format.name} with matrix {decoded.colorspace} to RGB",
+            ) from error
+        if self._is_limited_gray(decoded):
+            picture = _WIDER_RANGE[picture]
+        matrix = self._side_data.find(decoded, "DISPLAYMATRIX").get("DISPLAYMATRIX")
+        return make_upright(picture, display_orientation(matrix))
+
+    def _conversion(self, decoded: Any) -> Conversion | None:
+        key = (int(decoded.color_trc), int(decoded.color_primaries))
+        if key not in self._conversions:
+            peak = _stated_peak(
+                self._side_data.find(decoded, "CONTENT_LIGHT_LEVEL", "MASTERING_DISPLAY_METADATA")
+            )
+            found = find_conversion(*key, peak_nits=peak)
+            self._conversions[key] = found
+            if found is not None:
+                self.notes.append(found.note)
+        return self._conversions[key]
+
+    def _choose_matrix(self, decoded: Any, conversion: Conversion | None) -> None:
+        if decoded.format.is_rgb:
+            decoded.colorspace = RGB_MATRIX
+            return
+        matrix = int(decoded.colorspace)
+        if matrix == BT2020_CL or (matrix == UNSPECIFIED and conversion is not None):
+            decoded.colorspace = BT2020_NCL
+        elif matrix == UNSPECIFIED:
+            if decoded.width >= HD_SIDES[0] or decoded.height >= HD_SIDES[1]:
+                decoded.colorspace = BT709_MATRIX
+        elif matrix not in KNOWN_MATRICES:
+            decoded.colorspace = UNSPECIFIED
+            note = f"matrix {matrix} of H.273 is not supported: colours may be wrong"
+            if note not in self.notes:
+                self.notes.append(note)
+
+    def _is_limited_gray(self, decoded: Any) -> bool:
+        """Whether gray needs the expansion that swscale leaves out."""
+        if not decoded.format.name.startswith(("gray", "ya")):
+            return False
+        if decoded.color_range == FULL_RANGE:
+            return False
+        return decoded.color_range == LIMITED_RANGE or self._codec in LIMITED_BY_DEFAULT
+
+
+_WIDER_RANGE: Final = np.clip(
+    np.round((np.arange(256) - 16) * (255 / 219)), 0, 255
+).astype(np.uint8)  # fmt: skip
+
+
+def _stated_peak(side_data: dict[str, bytes]) -> float | None:
+    """Return the peak in cd/m2 by the content's light level, else by the mastering display."""
+    level = side_data.get("CONTENT_LIGHT_LEVEL", b"")
+    if len(level) >= _LIGHT_LEVEL.size and (most := _LIGHT_LEVEL.unpack_from(level)[0]):
+        return min(float(most), MAX_PEAK_NITS)
+    display = side_data.get("MASTERING_DISPLAY_METADATA", b"")
+    if len(display) >= _MASTERING_PEAK.size:
+        numerator, denominator, _, has_luminance = _MASTERING_PEAK.unpack_from(display)
+        if has_luminance and numerator > 0 and denominator > 0:
+            return float(min(numerator / denominator, MAX_PEAK_NITS))
+    return None
+
+
+class Deinterlacer:
+    """Makes whole frames of fields, one a frame, from the first frame that is flagged on.
+
+    Frames come out by one later than they go in; progressive ones among them are left as they are.
+    The filter is FFmpeg's bwdif, which predicts missing lines from space and time.
+    """
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        """What was done, one line."""
+        self._graph: Any = None
+        self._shape: tuple[int, int, str] | None = None
+        self._time_base = Fraction(1)
+
+    def frames(self, decoded: Iterable[Any]) -> Iterator[Any]:
+        """Yield as many frames as go in, with their time stamps."""
+        for frame in decoded:
+            shape = (frame.width, frame.height, frame.format.name)
+            if self._graph is not None and shape != self._shape:
+                yield from self._finish()
+            if self._graph is None:
+                if not frame.interlaced_frame:
+                    yield frame
+                    continue
+                self._open(frame, shape)
+            self._graph.vpush(frame)
+            yield from self._pull()
+        yield from self._finish()
+
+    def _open(self, frame: Any, shape: tuple[int, int, str]) -> None:
+        self.notes = ["interlaced video made progressive (bwdif)"]
+        self._shape, self._time_base = shape, Fraction(frame.time_base or Fraction(1, 1000))
+        graph = av.filter.Graph()
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=self._time_base
+        )
+        bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+        source.link_to(bwdif)
+        bwdif.link_to(graph.add("buffersink"))
+        graph.configure()
+        self._graph = graph
+
+    def _finish(self) -> Iterator[Any]:
+        if self._graph is not None:
+            self._graph.vpush(None)
+            yield from self._pull()
+            self._graph = None
+
+    def _pull(self) -> Iterator[Any]:
+        while True:
+            try:
+                frame = self._graph.vpull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            if frame.pts is not None:  # the filter counts in half units
+                frame.pts = round(frame.pts * Fraction(frame.time_base) / self._time_base)
+            frame.time_base = self._time_base
+            yield frame

@@ -1,0 +1,184 @@
+"""HDR and wide primaries to bt709 SDR, against closed formulas written down a second time."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sglat.media.colour import (
+    HLG,
+    PQ,
+    WHITE_NITS,
+    find_conversion,
+    hlg_to_scene,
+    nits_to_pq,
+    pq_to_nits,
+    primaries_matrix,
+    tone_curve,
+)
+from sglat.media.reader import VideoReader
+from tests.support.tolerances import HDR_LEVELS
+from tests.support.video import write_flagged
+
+SKIN = (171, 116, 107)
+GRAYS = [(16, 16, 16), (90, 90, 90), (150, 150, 150)]
+FLAGS = {"hlg": (HLG, 9), "pq": (PQ, 9)}
+
+
+def hdr_of(rgb: tuple[int, int, int], transfer: int) -> NDArray[np.float64]:
+    """Return the HLG or PQ signal in [0, 1] whose display light is that of an SDR colour."""
+    nits = primaries_matrix("bt709", "bt2020") @ (np.array(rgb) / 255) ** 2.4 * WHITE_NITS
+    if transfer == PQ:
+        power = (nits / 10000) ** (2610 / 16384)
+        return np.asarray(
+            ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+        )
+    light = nits / 1000
+    scene = light * (light @ [0.2627, 0.6780, 0.0593]) ** (-0.2 / 1.2)
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    high = a * np.log(np.maximum(12 * scene - b, 1e-9)) + c
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), high)
+
+
+def yuv_2020(signal: NDArray[np.float64]) -> tuple[int, int, int]:
+    """Return 10-bit limited-range YCbCr of a bt2020 R'G'B' signal."""
+    luma = float(signal @ [0.2627, 0.6780, 0.0593])
+    blue, red = (signal[2] - luma) / 1.8814, (signal[0] - luma) / 1.4746
+    return round(876 * luma + 64), round(896 * blue + 512), round(896 * red + 512)
+
+
+@pytest.mark.parametrize("kind", ["hlg", "pq"])
+@pytest.mark.parametrize("colour", [SKIN, *GRAYS, (60, 110, 70), (40, 60, 140)])
+def test_hdr_video_shows_the_colours_of_its_sdr_original(
+    tmp_path: Path, kind: str, colour: tuple[int, int, int]
+) -> None:
+    transfer, primaries = FLAGS[kind]
+    planes = yuv_2020(hdr_of(colour, transfer))
+    path = write_flagged(
+        tmp_path / "a.mkv", planes, "yuv420p10le", matrix=9, transfer=transfer, primaries=primaries
+    )
+    with VideoReader(path) as reader:
+        found = next(iter(reader)).picture[20, 20].astype(int)
+        assert any("HDR" in note for note in reader.notes)
+    assert np.abs(found - colour).max() <= HDR_LEVELS
+
+
+def test_sdr_video_is_left_alone_and_nothing_is_said(tmp_path: Path) -> None:
+    path = write_flagged(
+        tmp_path / "a.mkv", (126, 128, 128), "yuv420p", matrix=1, transfer=1, primaries=1
+    )
+    with VideoReader(path) as reader:
+        assert next(iter(reader)).picture[20, 20].tolist() == [128, 128, 128]
+        assert reader.notes == []
+
+
+@pytest.mark.parametrize("primaries", [9, 12])
+def test_wide_primaries_of_sdr_video_become_bt709(tmp_path: Path, primaries: int) -> None:
+    """The same code in wider primaries is a more saturated colour."""
+    path = write_flagged(
+        tmp_path / "a.mkv", (500, 470, 590), "yuv420p10le", matrix=9, transfer=1,
+        primaries=primaries,
+    )  # fmt: skip
+    plain = write_flagged(
+        tmp_path / "b.mkv", (500, 470, 590), "yuv420p10le", matrix=9, transfer=1, primaries=1
+    )
+    colours = []
+    for each in (path, plain):
+        with VideoReader(each) as reader:
+            colours.append(next(iter(reader)).picture[20, 20].astype(int))
+    assert np.ptp(colours[0]) > np.ptp(colours[1]) + 3
+
+
+def test_the_curve_keeps_mid_tones_and_takes_the_peak_to_white() -> None:
+    nits = np.array([1.0, 40.0, 85.0, 1000.0, 3000.0])
+    found = tone_curve(nits, peak_nits=1000.0)
+    assert np.allclose(found[:3], nits[:3])
+    assert np.allclose(found[3:], WHITE_NITS, rtol=1e-6)
+
+
+def test_the_curve_never_falls() -> None:
+    nits = pq_to_nits(np.linspace(0, 1, 4000))
+    for peak in (406.0, 1000.0, 4000.0):
+        assert (np.diff(tone_curve(nits, peak_nits=peak)) >= -1e-9).all()
+
+
+def test_pq_and_its_inverse_agree() -> None:
+    signal = np.linspace(0.01, 1, 100)
+    assert np.allclose(nits_to_pq(pq_to_nits(signal)), signal)
+
+
+def test_the_two_halves_of_hlg_meet() -> None:
+    below, above = hlg_to_scene(np.array([0.5, 0.5 + 1e-9]))
+    assert abs(below - above) < 1e-7
+    assert abs(float(hlg_to_scene(np.array(1.0))) - 1) < 1e-6
+
+
+def test_white_stays_white_between_primaries() -> None:
+    for name in ("bt2020", "P3"):
+        assert np.allclose(primaries_matrix(name) @ np.ones(3), 1)
+    # BT.2087-0, section 2
+    assert np.allclose(primaries_matrix("bt709", "bt2020")[0], [0.6274, 0.3293, 0.0433], atol=1e-4)
+
+
+@pytest.mark.parametrize(("transfer", "primaries"), [(1, 1), (2, 2), (6, 6), (13, 1), (1, 5)])
+def test_ordinary_flags_need_no_conversion(transfer: int, primaries: int) -> None:
+    assert find_conversion(transfer, primaries) is None
+
+
+@pytest.mark.parametrize(
+    ("matrix", "span", "planes", "expected"),
+    [
+        (1, 1, (150, 100, 160), (213, 145, 97)),
+        (6, 1, (150, 100, 160), (207, 141, 100)),
+        (5, 2, (150, 100, 160), (195, 137, 100)),
+        (1, 2, (150, 100, 160), (200, 140, 98)),
+        (2, 0, (150, 100, 160), (207, 141, 100)),
+    ],
+)
+def test_matrix_and_range_follow_the_flags(
+    tmp_path: Path,
+    matrix: int,
+    span: int,
+    planes: tuple[int, int, int],
+    expected: tuple[int, int, int],
+) -> None:
+    path = write_flagged(
+        tmp_path / "a.mkv", planes, "yuv420p", matrix=matrix, transfer=2, primaries=2, span=span
+    )
+    with VideoReader(path) as reader:
+        found = next(iter(reader)).picture[20, 20].astype(int)
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_unflagged_hd_video_is_bt709(tmp_path: Path) -> None:
+    path = write_flagged(
+        tmp_path / "a.mkv", (150, 100, 160), "yuv420p", matrix=2, transfer=2, primaries=2,
+        size=(1280, 720),
+    )  # fmt: skip
+    with VideoReader(path) as reader:
+        found = next(iter(reader)).picture[20, 20].astype(int)
+    assert np.abs(found - (213, 145, 97)).max() <= 1
+
+
+@pytest.mark.parametrize(("span", "expected"), [(1, 255), (2, 235), (0, 235)])
+def test_gray_follows_its_range(tmp_path: Path, span: int, expected: int) -> None:
+    path = write_flagged(
+        tmp_path / "a.mkv", (235,), "gray", matrix=2, transfer=2, primaries=2, span=span,
+        codec="ffv1",
+    )  # fmt: skip
+    with VideoReader(path) as reader:
+        assert next(iter(reader)).picture[20, 20].tolist() == [expected] * 3
+
+
+def test_a_matrix_that_cannot_be_applied_is_said(tmp_path: Path) -> None:
+    path = write_flagged(
+        tmp_path / "a.mkv", (126, 128, 128), "yuv420p", matrix=8, transfer=1, primaries=1,
+        time_base=Fraction(1, 25),
+    )  # fmt: skip
+    with VideoReader(path) as reader:
+        assert next(iter(reader)).picture.shape == (48, 64, 3)
+        assert any("matrix 8" in note for note in reader.notes)
