@@ -6,8 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sglat.encoder.align import LEFT_EYE, MOUTH, NOSE_FOOT, RIGHT_EYE
-from sglat.encoder.crops import FACE_OVAL, LEFT_EYE_AND_BROW, LIPS_AND_CHIN, RIGHT_EYE_AND_BROW
+from sglat.networks.face_points import (
+    FACE_OVAL,
+    LEFT_EYE,
+    LEFT_EYE_AND_BROW,
+    LIPS_AND_CHIN,
+    MOUTH_CORNERS,
+    NOSE_FOOT,
+    NUM_BLENDSHAPES,
+    NUM_POINTS,
+    RIGHT_EYE,
+    RIGHT_EYE_AND_BROW,
+)
 from sglat.networks.faces import FaceBox, FaceLandmarks
 
 SKIN = (220, 150, 110)
@@ -33,7 +43,7 @@ def draw_face(
 def face_points(x: float, y: float, size: float, *, shut: bool = False) -> NDArray[np.float32]:
     """Return 478 landmarks `[478, 2]` of a face drawn by `draw_face`."""
     random = np.random.default_rng(0)
-    points = random.uniform(-0.2, 0.2, (478, 2))
+    points = random.uniform(-0.2, 0.2, (NUM_POINTS, 2))
     angle = np.linspace(0, 2 * np.pi, len(FACE_OVAL), endpoint=False)
     points[list(FACE_OVAL)] = np.stack([0.36 * np.sin(angle), -0.48 * np.cos(angle)], axis=1)
     for contour, side in ((LEFT_EYE_AND_BROW, 0.15), (RIGHT_EYE_AND_BROW, -0.15)):
@@ -43,12 +53,12 @@ def face_points(x: float, y: float, size: float, *, shut: bool = False) -> NDArr
     points[list(LIPS_AND_CHIN)] = lips + np.array([0, 0.3])
     lid = 0.005 if shut else 0.03
     for eye, side in ((LEFT_EYE, 0.15), (RIGHT_EYE, -0.15)):
-        corners = [(side - 0.07, -0.1), (side + 0.07, -0.1)]
+        first, second = (side - 0.07, -0.1), (side + 0.07, -0.1)
         upper = [(side - 0.03, -0.1 - 2 * lid), (side + 0.03, -0.1 - 2 * lid)]
         lower = [(side + 0.03, -0.1 + lid), (side - 0.03, -0.1 + lid)]
-        points[list(eye)] = [*corners, *upper, *lower]
+        points[list(eye)] = [first, *upper, second, *lower]
     points[list(NOSE_FOOT)] = [(0.0, 0.1), (-0.05, 0.1), (0.05, 0.1)]
-    points[list(MOUTH)] = [(-0.11, 0.22), (0.11, 0.22)]
+    points[list(MOUTH_CORNERS)] = [(-0.11, 0.22), (0.11, 0.22)]
     return (points * size + np.array([x, y])).astype(np.float32)
 
 
@@ -93,7 +103,7 @@ class DrawnFaces:
         """Return the landmarks of the face at the box, or a low score."""
         near = self._near(picture, box)
         if near is None:
-            return _landmarks(np.zeros((478, 2), np.float32), openness=0.3, score=0.0)
+            return _landmarks(np.zeros((NUM_POINTS, 2), np.float32), openness=0.3, score=0.0)
         size = (near.bottom - near.top) / 0.96
         x, y = (near.left + near.right) / 2, (near.top + near.bottom) / 2
         eyes = picture[
@@ -127,6 +137,6 @@ def _landmarks(points: NDArray[np.float32], *, openness: float, score: float) ->
         pitch_degrees=0.0,
         roll_degrees=0.0,
         eye_openness=(openness, openness),
-        blendshapes=np.zeros(52, np.float32),
+        blendshapes=np.zeros(NUM_BLENDSHAPES, np.float32),
         score=score,
     )

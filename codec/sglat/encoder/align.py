@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
@@ -25,14 +24,9 @@ from sglat.encoder.registration import AlignConfig, register_video, scaled
 from sglat.encoder.track import CHUNK, Track
 from sglat.encoder.workfile import Stage
 from sglat.media.reader import VideoReader
+from sglat.networks.face_points import LEFT_EYE, MOUTH_CORNERS, NOSE_FOOT, RIGHT_EYE
 
 Float64 = NDArray[np.float64]
-
-# MediaPipe points: six around each eye, the person's own sides; corners first. Mouth corners.
-LEFT_EYE: Final = (362, 263, 385, 387, 373, 380)
-RIGHT_EYE: Final = (33, 133, 160, 158, 153, 144)
-MOUTH: Final = (61, 291)
-NOSE_FOOT: Final = (2, 98, 327)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +149,7 @@ def landmark_placement(
     right = _open_eye_centre(points64[:, RIGHT_EYE], blink)
     across = left - right
     middle = (left + right) / 2
-    down = points64[:, MOUTH].mean(axis=1) - middle
+    down = points64[:, MOUTH_CORNERS].mean(axis=1) - middle
     if steady_mouth:
         down = _usual(down, points64[:, NOSE_FOOT].mean(axis=1) - middle, blink)
     x_axis = across + np.stack([down[:, 1], -down[:, 0]], axis=1)
@@ -240,9 +234,9 @@ def _cut(
 
 
 def _open_eye_centre(eye: Float64, blink: NDArray[np.bool_]) -> Float64:
-    """Return eye centres `[T, 2]` from six points `[T, 6, 2]`, corners first."""
-    corners = eye[:, :2].mean(axis=1)
-    centre: Float64 = corners + _usual(eye.mean(axis=1) - corners, eye[:, 1] - eye[:, 0], blink)
+    """Return eye centres `[T, 2]` from six points `[T, 6, 2]` in the order of `LEFT_EYE`."""
+    corners = (eye[:, 0] + eye[:, 3]) / 2
+    centre: Float64 = corners + _usual(eye.mean(axis=1) - corners, eye[:, 3] - eye[:, 0], blink)
     return centre
 
 

@@ -9,17 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.decoder.placement import SIZE, crop_to_frame
+from sglat.networks.face_points import (
+    FACE_OVAL,
+    LEFT_EYE_AND_BROW,
+    LIPS_AND_CHIN,
+    RIGHT_EYE_AND_BROW,
+)
 
 MAX_OVERSAMPLING: Final = 8  # times the crop's side; a face of 8 x 1024 pixels is the largest
 
-# MediaPipe contours.
-FACE_OVAL: Final = (
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152,
-    148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
-)  # fmt: skip
-LEFT_EYE_AND_BROW: Final = (263, 249, 373, 374, 380, 362, 276, 283, 282, 295, 285, 300, 293, 336)
-RIGHT_EYE_AND_BROW: Final = (33, 7, 145, 153, 144, 133, 46, 53, 52, 65, 55, 70, 63, 107)
-LIPS_AND_CHIN: Final = (61, 39, 0, 269, 291, 152, 148, 377, 176, 400, 149, 378)
 MARGIN: Final = 0.02  # of the crop: how far the excluded regions grow
 
 

@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from sglat.encoder.workfile import Stage
 from sglat.errors import FaceError
 from sglat.media.reader import VideoInfo, VideoReader
+from sglat.networks.face_points import BLINK_SHAPES, NUM_BLENDSHAPES, NUM_POINTS
 from sglat.networks.faces import FaceAnalysis, FaceBox, FaceLandmarks
 
 Progress = Callable[[int, int], None]
 """Called with the number of frames done, and of all frames as the container says; 0 if it does
 not."""
 
-NUM_POINTS: Final = 478
-NUM_BLENDSHAPES: Final = 52
-BLINK_SHAPES: Final = (9, 10)  # eyeBlinkLeft and eyeBlinkRight in MediaPipe's order
 CHUNK: Final = 64  # frames between two commits to the work file
 THUMBNAIL: Final = 24  # pixels a side; small enough that motion inside a shot does not look cut
 

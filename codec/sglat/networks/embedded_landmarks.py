@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sglat.networks.embedded_blocks import ConvUnit, ResidualUnit, unshuffled
+from sglat.networks.face_points import NUM_BLENDSHAPES, NUM_POINTS
 
 INPUT_SIZE: Final = 128
-NUM_POINTS: Final = 478  # MediaPipe face mesh with irises
-NUM_BLENDSHAPES: Final = 52
 NUM_SHAPES: Final = 80  # principal shapes; 0.25 % of the inter-ocular distance is left over
 DEGREES: Final = 30.0  # unit of the pose outputs; keeps them near 1
 SHAPE_TENSORS: Final = ("mean_shape", "shapes")

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.networks.embedded_views import LEFT_EYE, RIGHT_EYE
+from sglat.networks.face_points import LEFT_EYE, RIGHT_EYE
 from sglat.networks.faces import FaceLandmarks
 
 # From these changes on a new value is kept unsmoothed. Points: share of the inter-ocular distance.

@@ -13,11 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from sglat.errors import FaceError
+from sglat.networks.face_points import LEFT_EYE, RIGHT_EYE
 from sglat.networks.faces import FaceBox
 
 CROP_SCALE: Final = 1.4  # crop side over the larger side of the landmark box, as in training
-LEFT_EYE: Final = (362, 385, 387, 263, 373, 380)  # the person's own left; MediaPipe order
-RIGHT_EYE: Final = (33, 160, 158, 133, 153, 144)
 
 
 @dataclass(frozen=True, kw_only=True)

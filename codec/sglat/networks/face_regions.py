@@ -7,13 +7,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
-# MediaPipe landmark numbers: iris centres and the middle of the inner lips
-_FEATURE_POINTS: Final = ((468,), (473,), (13, 14))
-_FEATURE_RADII: Final = (
-    (0.075, 0.055),
-    (0.075, 0.055),
-    (0.13, 0.10),
-)  # of the crop's side, x and y
+from sglat.networks.face_points import INNER_LIPS, IRISES
+
+_FEATURES: Final = (*((iris,) for iris in IRISES), INNER_LIPS)
+_FEATURE_RADII: Final = ((0.075, 0.055), (0.075, 0.055), (0.13, 0.10))  # of the side, x and y
 
 
 def feature_weights(points: Tensor, side: int, extra: float) -> Tensor:
@@ -27,7 +24,7 @@ def feature_weights(points: Tensor, side: int, extra: float) -> Tensor:
     Returns:
         `[N, 1, side, side]`.
     """
-    centres = torch.stack([points[:, list(group)].mean(1) for group in _FEATURE_POINTS], dim=1)
+    centres = torch.stack([points[:, list(group)].mean(1) for group in _FEATURES], dim=1)
     radii = points.new_tensor(_FEATURE_RADII)
     axis = (torch.arange(side, device=points.device) + 0.5) / side
     dx = (axis - centres[..., :1]) / radii[None, :, :1]  # [N, features, side]

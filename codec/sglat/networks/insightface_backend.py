@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat.errors import BundleError, MissingExtraError, UsageError
+from sglat.networks.face_points import IRISES, MOUTH_CORNERS, NOSE_TIP
 from sglat.networks.faces import FaceAnalysis, FaceBox, FaceLandmarks
 
 PACK: Final = "buffalo_l"
@@ -37,7 +38,7 @@ _TEMPLATE_SIZE: Final = 112
 # The same places among 106 points and in the 478-point mesh: the pupils (the picture's left first),
 # the tip of the nose, the corners of the mouth.
 _PLACES_106: Final = (38, 88, 86, 52, 61)
-_PLACES_478: Final = (468, 473, 1, 61, 291)
+_PLACES_478: Final = (*IRISES, NOSE_TIP, *MOUTH_CORNERS)
 # Eyes and mouth corners in the identity network's 112 px template, x and y (published with it)
 _TEMPLATE: Final = (
     (38.2946, 51.6963),

@@ -13,22 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# MediaPipe landmark numbers by region
-_LIPS: Final = (
-    61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185,
-    78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191,
-)  # fmt: skip
-_JAW: Final = (152, 148, 176, 149, 150, 136, 377, 400, 378, 379, 365, 199, 200, 18)
-_EYES: Final = (
-    362, 382, 381, 380, 374, 373, 390, 249, 263, 466, 388, 387, 386, 385, 384, 398,
-    33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246, 468, 473,
-)  # fmt: skip
-_BROWS: Final = (
-    276, 283, 282, 295, 285, 300, 293, 334, 296, 336, 46, 53, 52, 65, 55, 70, 63, 105, 66, 107,
-)  # fmt: skip
-_IRISES: Final = (468, 473)
-_EYE_CORNERS: Final = ((33, 133), (362, 263))  # of the right eye, of the left eye
-_BRIDGE: Final = (168, 6, 197)  # moves with the head only
+from sglat.networks.face_points import BROWS, CHIN, EYE_CORNERS, EYES, IRISES, LIPS, NOSE_BRIDGE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +27,11 @@ class GroupInputs:
 
 
 # Groups and counts of Table 1 of the paper's supplement, blendshapes in MediaPipe order.
-GROUPS: Final = (
-    GroupInputs(name="mouth", controls=17, points=_LIPS, blendshapes=tuple(range(27, 50))),
-    GroupInputs(name="chin", controls=4, points=_JAW, blendshapes=(23, 24, 25, 26, 37)),
-    GroupInputs(name="eyes", controls=6, points=_EYES, blendshapes=(9, 10, 19, 20, 21, 22, 17, 18)),
-    GroupInputs(name="brows", controls=4, points=_BROWS, blendshapes=(1, 2, 3, 4, 5)),
+GROUP_INPUTS: Final = (
+    GroupInputs(name="mouth", controls=17, points=LIPS, blendshapes=tuple(range(27, 50))),
+    GroupInputs(name="chin", controls=4, points=CHIN, blendshapes=(23, 24, 25, 26, 37)),
+    GroupInputs(name="eyes", controls=6, points=EYES, blendshapes=(9, 10, 19, 20, 21, 22, 17, 18)),
+    GroupInputs(name="brows", controls=4, points=BROWS, blendshapes=(1, 2, 3, 4, 5)),
     GroupInputs(name="gaze", controls=1, points=(), blendshapes=(13, 14, 15, 16)),
 )
 
@@ -57,14 +42,14 @@ class MotionEstimator(nn.Module):
 
     def __init__(self, hidden: int = 64) -> None:
         super().__init__()
-        sizes = [self._inputs(group) for group in GROUPS]
+        sizes = [self._inputs(group) for group in GROUP_INPUTS]
         self.linear = nn.ModuleList(
             nn.Linear(size, group.controls, bias=False)
-            for size, group in zip(sizes, GROUPS, strict=True)
+            for size, group in zip(sizes, GROUP_INPUTS, strict=True)
         )
         self.hidden = nn.ModuleList(nn.Linear(size, hidden) for size in sizes)
         self.output = nn.ModuleList(
-            nn.Linear(hidden, group.controls, bias=False) for group in GROUPS
+            nn.Linear(hidden, group.controls, bias=False) for group in GROUP_INPUTS
         )
         for index, size in enumerate(sizes):
             self.register_buffer(f"mean{index}", torch.zeros(size))
@@ -87,16 +72,16 @@ class MotionEstimator(nn.Module):
         Returns:
             One array a group, `[N, inputs of the group]`.
         """
-        origin = points[:, list(_BRIDGE)].mean(1, keepdim=True)
+        origin = points[:, list(NOSE_BRIDGE)].mean(1, keepdim=True)
         rows = []
-        for group in GROUPS:
+        for group in GROUP_INPUTS:
             if group.points:
                 shape = (points[:, list(group.points)] - origin).flatten(1)
             else:
                 shape = torch.stack(
                     [
                         _iris_place(points, iris, corners)
-                        for iris, corners in zip(_IRISES, _EYE_CORNERS, strict=True)
+                        for iris, corners in zip(IRISES, EYE_CORNERS, strict=True)
                     ],
                     dim=1,
                 )

@@ -23,9 +23,10 @@ from safetensors.torch import load_file
 
 from sglat.bundles.manifest import MANIFEST_NAME, read_manifest, read_tensors
 from sglat.networks.embedded_analysis import ROLES, EmbeddedAnalysis
+from sglat.networks.face_points import FIRST_IRIS_POINT, LEFT_EYE, RIGHT_EYE
 from sglat.networks.faces import FaceBox, FaceLandmarks
 from sglat_lab.bench.faces_pictures import Clip, draw_all
-from sglat_lab.measure.faces_labels import LEFT_EYE, RIGHT_EYE, frames_of, label_clip
+from sglat_lab.measure.faces_labels import frames_of, label_clip
 from sglat_lab.train.data import Faces, prepare, read_parsing
 from sglat_lab.train.faces_augment import scenery
 from sglat_lab.train.faces_identity import align_for_teacher, pair_auc
@@ -151,7 +152,7 @@ def landmark_figures(clips: list[Clip]) -> Figures:
         )  # fmt: skip
         row = {
             "points": distance[use].mean(1),
-            "iris": distance[use][:, 468:].mean(1),
+            "iris": distance[use][:, FIRST_IRIS_POINT:].mean(1),
             "pose": np.abs(pose - labels)[use].mean(1),
             "blendshapes": np.abs(blendshapes - clip.labels["blendshapes52"])[use].mean(1),
             "eyes": np.abs(eyes - true_eyes)[use].mean(1),
@@ -189,7 +190,7 @@ def landmark_validation(eyes: EmbeddedAnalysis, faces: Faces) -> Figures:
         unit = interocular(points[None])[0]
         distance = 100 * np.linalg.norm(out.points - points, axis=1) / unit
         values["points"].append(float(distance.mean()))
-        values["iris"].append(float(distance[468:].mean()))
+        values["iris"].append(float(distance[FIRST_IRIS_POINT:].mean()))
         pose = np.array((out.yaw_degrees, out.pitch_degrees, out.roll_degrees))
         truth = np.array([faces.labels[key][row] for key in ("yaw", "pitch", "roll")])
         values["pose"].append(float(np.abs(pose - truth).mean()))

@@ -31,37 +31,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sglat.bundles.controls import GROUP_SIZES, NUM_CONTROLS
+from sglat.networks.face_points import (
+    BROWS,
+    EYE_CORNERS,
+    EYES,
+    IRISES,
+    JAW,
+    LIPS,
+    RIGID_WITH_FOREHEAD,
+)
+
 STEP_PX = 0.3  # px at 128 px, RMS, of one step: rounding then moves a region by 0.15 px at most
 CROP_PX = 128.0
-GROUPS = {"mouth": 17, "chin": 4, "eyes": 6, "brows": 4, "gaze": 1}
-CHANNELS = 2 + sum(GROUPS.values())
-STEADY = (
-    1, 4, 5, 6, 8, 9, 10, 67, 109, 151, 168, 195, 197, 297, 338, 127, 356, 234, 454, 33, 133,
-    263, 362,
-)  # fmt: skip
-"""Points that move with the head and hardly with expression: nose, forehead, temples, eyes."""
-POINTS = {
-    "mouth": (
-        61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269,
-        270, 409, 78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13,
-        312, 311, 310, 415,
-    ),
-    "chin": (
-        58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 199, 200,
-        175, 18, 83, 313,
-    ),
-    "eyes": (
-        33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7, 263,
-        466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249,
-    ),
-    "brows": (
-        46, 53, 52, 65, 55, 70, 63, 105, 66, 107, 276, 283, 282, 295, 285, 300, 293, 334,
-        296, 336,
-    ),
-    "gaze": (
-        468, 473,
-    ),
-}  # fmt: skip
+CHANNELS = 2 + NUM_CONTROLS
+POINTS = {"mouth": LIPS, "chin": JAW, "eyes": EYES[: -len(IRISES)], "brows": BROWS, "gaze": IRISES}
 BLENDSHAPES = (
     "mouthClose", "mouthFunnel", "mouthPucker",
     "mouthLeft", "mouthRight", "mouthSmileLeft", "mouthSmileRight", "mouthFrownLeft",
@@ -168,16 +152,16 @@ def frontal_points(points: NDArray[np.float32]) -> NDArray[np.float64]:
     Scale: the eye centres lie 0.244 of the crop apart, as in the aligned training packs.
     """
     cloud = points.astype(np.float64)
-    steady = np.array(STEADY)
+    steady = np.array(RIGID_WITH_FOREHEAD)
     cloud -= cloud[:, steady].mean(axis=1, keepdims=True)
-    template = cloud[np.argmin(np.abs(cloud[:, 4, 0]))]  # most frontal: nose tip nearest the middle
+    template = cloud[np.argmin(np.abs(cloud[:, 4, 0]))]  # most frontal: the nose nearest the middle
     for _ in range(3):
         aligned = np.empty_like(cloud)
         for number, frame in enumerate(cloud):
             scale, rotation = fit_similarity(frame[steady], template[steady])
             aligned[number] = scale * frame @ rotation
         template = np.median(aligned, axis=0)
-    eyes = template[[33, 133]].mean(axis=0), template[[263, 362]].mean(axis=0)
+    eyes = template[np.array(EYE_CORNERS)].mean(axis=1)
     distance = float(np.linalg.norm(eyes[1][:2] - eyes[0][:2]))
     return aligned[:, :, :2] * (0.244 * CROP_PX / distance)
 
@@ -196,7 +180,7 @@ def group_targets(frontal: NDArray[np.float64]) -> dict[str, NDArray[np.float64]
     for name, indices in POINTS.items():
         part = frontal[:, np.array(indices)]
         if name == "gaze":  # irises relative to their own eye, sideways
-            corners = frontal[:, [[33, 133], [263, 362]]].mean(axis=2)
+            corners = frontal[:, np.array(EYE_CORNERS)].mean(axis=2)
             part = (part - corners)[:, :, :1]
         if name == "mouth":  # the jaw carries the lower lip; both groups see it, as in StyleSpace
             part = part.copy()
@@ -223,7 +207,7 @@ def landmark_tracks(clips: dict[str, Tracked], step_px: float = STEP_PX) -> dict
     frontal = {name: frontal_points(clip.points) for name, clip in clips.items()}
     targets = {name: group_targets(points) for name, points in frontal.items()}
     columns: dict[str, list[NDArray[np.float64]]] = {name: [] for name in clips}
-    for seed, (group, count) in enumerate(GROUPS.items()):
+    for seed, (group, count) in enumerate(GROUP_SIZES.items()):
         effects = control_effects([targets[name][group] for name in clips], count, seed)
         points = effects.shape[1] / (1 if count == 1 else 2)
         ridge = 1e-3 * points  # px squared per unit squared: keeps unneeded controls near zero

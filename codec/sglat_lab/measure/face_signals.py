@@ -14,23 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.errors import MissingExtraError, UsageError
+from sglat.networks.face_points import (
+    EYE_CORNERS,
+    FACE_OVAL,
+    GAZE_SHAPES,
+    IRISES,
+    NEUTRAL_SHAPE,
+    NUM_BLENDSHAPES,
+    NUM_POINTS,
+    RIGID,
+)
 
 Float32 = NDArray[np.float32]
 
-# MediaPipe points: outer and inner corner and iris centre of the person's right and left eye.
-EYES: Final = ((33, 133, 468), (263, 362, 473))
-RIGID: Final = (168, 6, 197, 195, 5, 4, 45, 275, 33, 133, 263, 362, 234, 454)
-"""Nose, eye corners, temples: points that expressions hardly move."""
-GAZE_SHAPES: Final = range(11, 19)  # eyeLook*: gaze has its own figure
-NEUTRAL_SHAPE: Final = 0  # `_neutral` is constant
 QUIET_SHAPE: Final = 0.01  # standard deviation below which a blendshape carries no signal
 QUIET_GAZE: Final = 0.005  # of the eye's width
 QUIET_POSE_DEGREES: Final = 1.0
 LARGER: Final = 2  # crops are enlarged before they are looked at
-FACE_OVAL: Final = (
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152,
-    148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,9 @@ class Signals:
     def unpacked(cls, values: Float32) -> Signals:
         """Return what `packed` was made of."""
         return cls(
-            points=np.array(values[:, :956]).reshape(-1, 478, 2),
-            blendshapes=np.array(values[:, 956:1008]),
-            pose=np.array(values[:, 1008:]),
+            points=np.array(values[:, : 2 * NUM_POINTS]).reshape(-1, NUM_POINTS, 2),
+            blendshapes=np.array(values[:, 2 * NUM_POINTS : -2]),
+            pose=np.array(values[:, -2:]),
         )
 
     def cut(self, rows: NDArray[np.int64] | slice) -> Signals:
@@ -101,8 +101,8 @@ class Landmarker:
     def watch(self, pictures: NDArray[np.uint8]) -> Signals:
         """Return the signals of crops `[T, H, W, 3]`."""
         count = len(pictures)
-        points = np.full((count, 478, 2), np.nan, np.float32)
-        shapes = np.full((count, 52), np.nan, np.float32)
+        points = np.full((count, NUM_POINTS, 2), np.nan, np.float32)
+        shapes = np.full((count, NUM_BLENDSHAPES), np.nan, np.float32)
         pose = np.full((count, 2), np.nan, np.float32)
         for at, picture in enumerate(pictures):
             large = np.ascontiguousarray(picture.repeat(LARGER, 0).repeat(LARGER, 1))
@@ -134,10 +134,8 @@ def gaze(points: Float32) -> NDArray[np.float64]:
         points: `[T, 478, 2]`.
     """
     both = []
-    for first, second, iris in EYES:
+    for (first, second), iris in zip(EYE_CORNERS, IRISES, strict=True):
         a, b = (points[:, first].astype(np.float64), points[:, second].astype(np.float64))
-        if first == EYES[1][0]:  # the left eye, seen from its inner corner: same direction
-            a, b = b, a
         along = b - a
         across = np.stack([-along[:, 1], along[:, 0]], axis=1)
         offset = points[:, iris] - (a + b) / 2
@@ -203,7 +201,7 @@ def compare(shown: Signals, wanted: Signals, *, side: int) -> dict[str, float | 
         )
     both = np.flatnonzero(shown.is_found & wanted.is_found)
     a, b = shown.cut(both), wanted.cut(both)
-    shapes = [i for i in range(52) if i != NEUTRAL_SHAPE and i not in GAZE_SHAPES]
+    shapes = [i for i in range(NUM_BLENDSHAPES) if i != NEUTRAL_SHAPE and i not in GAZE_SHAPES]
     return {
         "rho_au_proxy": correlation(
             a.blendshapes[:, shapes], b.blendshapes[:, shapes], QUIET_SHAPE

@@ -15,9 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.files import atomic_file
-
-LEFT_EYE = (362, 385, 387, 263, 373, 380)
-RIGHT_EYE = (33, 160, 158, 133, 153, 144)
+from sglat.networks.face_points import LEFT_EYE, MOUTH_CORNERS, RIGHT_EYE
 
 
 def frames_of(clip: Path) -> list[NDArray[np.uint8]]:
@@ -41,7 +39,7 @@ def aligned_crop(
 def ffhq_quad(points: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the crop's corners `[4, 2]`: top left, bottom left, bottom right, top right."""
     right, left = points[list(RIGHT_EYE)].mean(0), points[list(LEFT_EYE)].mean(0)
-    middle, mouth = (left + right) / 2, (points[61] + points[291]) / 2
+    middle, mouth = (left + right) / 2, points[list(MOUTH_CORNERS)].mean(0)
     between, down = left - right, mouth - middle
     across = between - np.array((-down[1], down[0]))
     across = across / np.hypot(*across)

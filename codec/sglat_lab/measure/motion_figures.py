@@ -17,6 +17,16 @@ from numpy.typing import NDArray
 
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import Decoder
+from sglat.networks.face_points import (
+    BLINK_SHAPES,
+    EYE_CORNERS,
+    INNER_LIPS,
+    JAW_OPEN_SHAPE,
+    LID_MIDDLES,
+    NUM_BLENDSHAPES,
+    NUM_POINTS,
+    OUTER_EYE_CORNERS,
+)
 from sglat.networks.faces import FaceBox, FaceLandmarks
 from sglat.networks.pixels import to_pixels
 from sglat_lab.measure.face_signals import (
@@ -36,11 +46,6 @@ PICTURE_ROWS: Final = 96  # frames, evenly spread, of the picture measures
 MOVING_DEGREES: Final = 5.0  # between the 2nd and 98th percentile: the source turns its head
 MOVING_MOUTH: Final = 0.06  # likewise, inner lips over the distance of the eyes: it speaks
 MOVING_EYES: Final = 0.12  # likewise, aspect ratio: it blinks
-INNER_LIPS: Final = (13, 14)
-OUTER_CORNERS: Final = (33, 263)
-LIDS: Final = ((159, 145, 33, 133), (386, 374, 362, 263))  # upper, lower, two corners
-BLINK_SHAPES: Final = (9, 10)
-JAW_OPEN: Final = 25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +72,8 @@ def make_watcher(judges: Judges, bundle: Bundle) -> Watcher:
 
 def _watch_embedded(bundle: Bundle, pictures: Pictures) -> Signals:
     count, side = len(pictures), pictures.shape[1]
-    points = np.full((count, 478, 2), np.nan, np.float32)
-    shapes = np.full((count, 52), np.nan, np.float32)
+    points = np.full((count, NUM_POINTS, 2), np.nan, np.float32)
+    shapes = np.full((count, NUM_BLENDSHAPES), np.nan, np.float32)
     pose = np.full((count, 2), np.nan, np.float32)
     share = (0.2, 0.25, 0.8, 0.9)  # where the FFHQ crop has its face
     box = FaceBox(**dict(zip(("left", "top", "right", "bottom"), (side * s for s in share),
@@ -85,7 +90,7 @@ def _watch_embedded(bundle: Bundle, pictures: Pictures) -> Signals:
 def mouth_opening(points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the gap of the inner lips over the distance of the outer eye corners, `[T]`."""
     upper, lower = (points[:, i].astype(np.float64) for i in INNER_LIPS)
-    left, right = (points[:, i].astype(np.float64) for i in OUTER_CORNERS)
+    left, right = (points[:, i].astype(np.float64) for i in OUTER_EYE_CORNERS)
     width = np.linalg.norm(left - right, axis=1)
     return np.asarray(np.linalg.norm(upper - lower, axis=1) / width)
 
@@ -93,7 +98,7 @@ def mouth_opening(points: NDArray[np.floating]) -> NDArray[np.float64]:
 def eye_opening(points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the gap of the lids over the width of the eye, mean of both eyes, `[T]`."""
     both = []
-    for upper, lower, first, second in LIDS:
+    for (upper, lower), (first, second) in zip(LID_MIDDLES, EYE_CORNERS, strict=True):
         gap = np.linalg.norm(points[:, upper].astype(np.float64) - points[:, lower], axis=1)
         width = np.linalg.norm(points[:, first].astype(np.float64) - points[:, second], axis=1)
         both.append(gap / width)
@@ -106,7 +111,7 @@ def signal_tracks(signals: Signals) -> dict[str, NDArray[np.float64]]:
         "yaw": signals.pose[:, 0].astype(np.float64),
         "pitch": signals.pose[:, 1].astype(np.float64),
         "mouth": mouth_opening(signals.points),
-        "jaw_shape": signals.blendshapes[:, JAW_OPEN].astype(np.float64),
+        "jaw_shape": signals.blendshapes[:, JAW_OPEN_SHAPE].astype(np.float64),
         "eyes": eye_opening(signals.points),
         "blink_shape": signals.blendshapes[:, BLINK_SHAPES].mean(1).astype(np.float64),
         "gaze_along": gaze(signals.points)[:, 0],

@@ -11,12 +11,11 @@ import math
 import torch
 from torch import Tensor
 
+from sglat.bundles.controls import GROUPS
 from sglat.bundles.discover import part_masks
 from sglat.networks.faces import FaceAnalysis
-from sglat.networks.motion_estimator import GROUPS
 from sglat_lab.train.mini_model import MiniModel
 
-GROUP_OF: tuple[str, ...] = tuple(g.name for g in GROUPS for _ in range(g.controls))
 PUSH = 2.0  # standard deviations by which a control is moved
 WANTED = 4.0  # inside over outside, from which on a control costs nothing
 
@@ -29,7 +28,7 @@ class Locality:
         self.faces = faces
         self.sigma = sigma
         self.random = torch.Generator().manual_seed(seed)
-        self.ratios = torch.full((len(GROUP_OF),), math.nan)
+        self.ratios = torch.full((len(GROUPS),), math.nan)
 
     def __call__(
         self,
@@ -48,16 +47,16 @@ class Locality:
             dtype: of the generator's features.
         """
         count = len(pictures)
-        drawn = torch.randint(0, len(GROUP_OF), (count,), generator=self.random)
+        drawn = torch.randint(0, len(GROUPS), (count,), generator=self.random)
         signs = torch.randint(0, 2, (count,), generator=self.random) * 2.0 - 1
-        values = torch.zeros(count, len(GROUP_OF), device=pictures.device)
+        values = torch.zeros(count, len(GROUPS), device=pictures.device)
         push = PUSH * signs * self.sigma.to(signs.device)[drawn]
         values[torch.arange(count), drawn] = push.to(values.device)
         moved = model.generator.synthesize(model.moved(styles, values), dtype=dtype)
         difference = (moved - pictures).abs().mean(1, keepdim=True)
         with torch.no_grad():
             parts = part_masks(self.faces.parse(pictures.detach().float().clamp(-1, 1)))
-        mask = torch.cat([parts[GROUP_OF[c]][i : i + 1] for i, c in enumerate(drawn.tolist())])
+        mask = torch.cat([parts[GROUPS[c]][i : i + 1] for i, c in enumerate(drawn.tolist())])
         inside = (difference * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1)
         rest = 1 - mask
         outside = (difference * rest).sum((1, 2, 3)) / rest.sum((1, 2, 3)).clamp_min(1)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sglat.bundles.controls import Controls
 from sglat.bundles.manifest import write_part
-from sglat.networks.motion_estimator import GROUPS
+from sglat.networks.motion_estimator import GROUP_INPUTS
 from sglat_lab.train.mini_model import MiniModel
 
 LICENCE: Final = "research only: trained on pictures for research and non-commercial use"
@@ -76,7 +76,7 @@ def rescale_controls(model: MiniModel, sigma: Tensor) -> None:
     model.directions.mul_(sigma[:, None])
     start = 0
     for group, linear, output in zip(
-        GROUPS, model.estimator.linear, model.estimator.output, strict=True
+        GROUP_INPUTS, model.estimator.linear, model.estimator.output, strict=True
     ):
         for layer in (linear, output):
             assert isinstance(layer, nn.Linear)
@@ -93,9 +93,9 @@ def turn_controls(model: MiniModel, first: int, second: int, degrees: float) -> 
     Raises:
         ValueError: the controls belong to two groups.
     """
-    ends = list(itertools.accumulate(group.controls for group in GROUPS))
+    ends = list(itertools.accumulate(group.controls for group in GROUP_INPUTS))
     group = next(index for index, end in enumerate(ends) if first < end)
-    start = ends[group] - GROUPS[group].controls
+    start = ends[group] - GROUP_INPUTS[group].controls
     if first == second or not start <= second < ends[group]:
         raise ValueError(f"expected two controls of one group, found {first} and {second}")
     angle = math.radians(degrees)

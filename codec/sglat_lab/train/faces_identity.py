@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sglat.networks.embedded_identity import DIMENSIONS, IdentityNetwork
-from sglat.networks.embedded_views import LEFT_EYE, RIGHT_EYE
+from sglat.networks.face_points import LEFT_EYE, MOUTH_CORNERS, NOSE_TIP, RIGHT_EYE
 from sglat_lab.measure.teachers import MobileFaceIdentity
 from sglat_lab.train.adversarial_examples import TunedGenerator, fooled
 from sglat_lab.train.data import Faces, prepare
@@ -202,7 +202,7 @@ def pair_auc(vectors: NDArray[np.float32], persons: NDArray[np.generic]) -> floa
 def five_points(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return eyes, nose tip and mouth corners `[5, 2]`, left to right as seen, of `[478, 2]`."""
     eyes = (points[list(RIGHT_EYE)].mean(0), points[list(LEFT_EYE)].mean(0))
-    return np.stack((*eyes, points[1], points[61], points[291]))
+    return np.stack((*eyes, points[NOSE_TIP], *points[list(MOUTH_CORNERS)]))
 
 
 def align_for_teacher(picture: Picture, points: NDArray[np.float32]) -> NDArray[np.float32]:

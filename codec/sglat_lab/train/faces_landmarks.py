@@ -20,15 +20,20 @@ from sglat.networks.embedded_landmarks import (
     LandmarkNetwork,
     LandmarkOutput,
 )
+from sglat.networks.embedded_views import CROP_SCALE
+from sglat.networks.face_points import (
+    FIRST_IRIS_POINT,
+    JAW_OPEN_SHAPE,
+    LEFT_EYE,
+    NUM_POINTS,
+    RIGHT_EYE,
+)
 from sglat_lab.train.data import Faces, prepare
 from sglat_lab.train.faces_augment import cover, cut, degrade, scenery, shuffled
 from sglat_lab.train.faces_loop import Batch, LoopConfig, fit
 from sglat_lab.train.faces_warps import pulled
 
 PULLED_SHARE = 0.4  # of the faces; their blendshapes are not known any more
-CROP_SCALE = 1.4  # crop side over the larger side of the landmark box
-LEFT_EYE = (362, 385, 387, 263, 373, 380)
-RIGHT_EYE = (33, 160, 158, 133, 153, 144)
 
 
 class LandmarkTask:
@@ -53,9 +58,9 @@ class LandmarkTask:
         ]
         self.mirror_blendshapes = np.array([blendshape_names.index(n) for n in swapped])
         self.weights = self._row_weights()
-        emphasis = np.ones(478, np.float32)
+        emphasis = np.ones(NUM_POINTS, np.float32)
         emphasis[_eye_points(self.mean_shape)] = 2.5
-        emphasis[468:] = 3
+        emphasis[FIRST_IRIS_POINT:] = 3
         self.emphasis = torch.from_numpy(emphasis / emphasis.mean())
 
     def _row_weights(self) -> NDArray[np.float64]:
@@ -63,7 +68,7 @@ class LandmarkTask:
         rows = self.train_rows
         shut = self.eyes[rows].min(1) < 0.12
         turned = (np.abs(self.pose[rows, 0]) > 18) | (np.abs(self.pose[rows, 1]) > 14)
-        open_mouth = self.blendshapes[rows, 25] > 0.25
+        open_mouth = self.blendshapes[rows, JAW_OPEN_SHAPE] > 0.25
         glance = self.blendshapes[rows, 13:17].max(1) > 0.45  # eyeLookIn, eyeLookOut
         shapes = self.blendshapes[rows]
         one_sided = np.abs(shapes - shapes[:, self.mirror_blendshapes]).sum(1) > 2.0
@@ -108,7 +113,7 @@ class LandmarkTask:
         else:
             matrix, turn = view
             crop = cut(picture, matrix, INPUT_SIZE, generator)
-            scaled = np.concatenate([points * picture.shape[0], np.ones((478, 1))], 1)
+            scaled = np.concatenate([points * picture.shape[0], np.ones((NUM_POINTS, 1))], 1)
             points = scaled @ matrix.T / INPUT_SIZE
             pose = pose + np.array((0, 0, turn))
         crop = degrade(crop, generator)
@@ -129,7 +134,7 @@ class LandmarkTask:
         distance = torch.linalg.vector_norm(out.points - batch["points"], dim=-1) / unit
         emphasis = self.emphasis.to(distance.device)
         point = ((distance * emphasis).mean(1) * face).sum() / count
-        gaze = (distance[:, 468:].mean(1) * face).sum() / count
+        gaze = (distance[:, FIRST_IRIS_POINT:].mean(1) * face).sum() / count
         gap_out, gap = _gaps(out.points) / unit, _gaps(batch["points"]) / unit
         lids = ((gap_out - gap).abs().mean(1) * face).sum() / count
         eyes = ((out.eye_openness - batch["eyes"]).abs().mean(1) * face).sum() / count
@@ -161,7 +166,7 @@ class LandmarkTask:
                 generator = np.random.default_rng(int(row))
                 points = self.points[row]
                 matrix, turn = random_view(points, generator, wide)
-                scaled = np.concatenate([points * 128, np.ones((478, 1))], 1)
+                scaled = np.concatenate([points * 128, np.ones((NUM_POINTS, 1))], 1)
                 samples.append(
                     {
                         "crop": cut(np.asarray(self.faces.images[row]), matrix, 128, generator),
@@ -175,7 +180,7 @@ class LandmarkTask:
             unit = interocular(batch["points"])[:, None]
             distance = torch.linalg.vector_norm(out.points - batch["points"], dim=-1) / unit
             figures[f"{kind}_points"] = float(100 * distance.mean())
-            figures[f"{kind}_iris"] = float(100 * distance[:, 468:].mean())
+            figures[f"{kind}_iris"] = float(100 * distance[:, FIRST_IRIS_POINT:].mean())
             figures[f"{kind}_pose"] = float((out.pose - batch["pose"]).abs().mean())
             figures[f"{kind}_eyes"] = float((out.eye_openness - batch["eyes"]).abs().mean())
         return figures
@@ -252,15 +257,15 @@ def principal_shapes(
     eyes = (points[:, LEFT_EYE].mean(1) + points[:, RIGHT_EYE].mean(1)) / 2
     centred = (points - eyes[:, None]) / unit - (0, 0.35)  # the middle lies below the eyes
     mean = centred.mean(0)
-    emphasis = np.ones((478, 1))
+    emphasis = np.ones((NUM_POINTS, 1))
     emphasis[_eye_points(mean)] = 2
-    emphasis[468:] = 3
+    emphasis[FIRST_IRIS_POINT:] = 3
     flat = ((centred - mean) * emphasis).reshape(len(points), -1)
     covariance = flat.T @ flat / len(flat)
     values, vectors = np.linalg.eigh(covariance)
     strongest = np.argsort(values)[::-1][:NUM_SHAPES]
     shapes = vectors[:, strongest].T * np.sqrt(values[strongest])[:, None]
-    shapes = shapes.reshape(NUM_SHAPES, 478, 2) / emphasis
+    shapes = shapes.reshape(NUM_SHAPES, NUM_POINTS, 2) / emphasis
     return mean.astype(np.float32), shapes.astype(np.float32)
 
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sglat.networks.face_points import IRISES, MOUTH_CORNERS, NOSE_TIP, OUTER_LIPS
 from sglat_lab.train.faces_augment import Picture
 
 Points = NDArray[np.float32]
@@ -22,8 +23,7 @@ PLACES: tuple[tuple[int, float, float, float], ...] = (
     (205, 0.3, 0.04, 0.05),  # right cheek
     (425, 0.3, 0.04, 0.05),  # left cheek
 )
-MOUTH = (61, 291, 0, 17)
-IRISES = (468, 473)
+MOUTH = (*MOUTH_CORNERS, *OUTER_LIPS)
 IRIS_WIDTH, IRIS_REACH = 0.1, 0.06  # the same measures for a shift of an iris between the lids
 
 
@@ -69,7 +69,7 @@ def _bumps(points: Points, unit: float, generator: np.random.Generator) -> NDArr
         for index, iris in enumerate(IRISES):
             sign = -1 if crossed and index else 1
             bumps.append((*points[iris], unit * IRIS_WIDTH, sign * length[0], length[1]))
-    bumps.append((*points[1], unit, 0.0, 0.0))  # never none
+    bumps.append((*points[NOSE_TIP], unit, 0.0, 0.0))  # never none
     array = np.asarray(bumps, np.float32)
     reach = np.linalg.norm(array[:, 3:], axis=1, keepdims=True)
     array[:, 3:] *= np.minimum(1, 0.9 * array[:, 2:3] / np.maximum(reach, 1e-6))  # no folds

@@ -10,13 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sglat.bundles.controls import NUM_CONTROLS
 from sglat.networks.inverter import Inverter, InverterConfig
-from sglat.networks.motion_estimator import GROUPS, MotionEstimator
+from sglat.networks.motion_estimator import MotionEstimator
 from sglat.networks.pose_flow import PoseFlow, PoseFlowConfig
 from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylespace import GeneratorConfig
-
-NUM_CONTROLS = sum(group.controls for group in GROUPS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,8 +62,7 @@ def test_smooth_movement_is_hardly_jitter() -> None:
 
 def test_gaze_follows_the_irises_to_the_same_side() -> None:
     points = np.zeros((2, 478, 2), np.float32)
-    for outer, inner, iris in face_signals.EYES:
-        left, right = sorted((outer, inner), key=lambda p: p in (133, 263))
+    for left, right, iris in ((33, 133, 468), (362, 263, 473)):
         points[:, left] = (0.1, 0.5)
         points[:, right] = (0.3, 0.5)
         points[0, iris], points[1, iris] = (0.2, 0.5), (0.25, 0.5)

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sglat.bundles.controls import GROUPS
 from sglat.networks.faces import PARSING_CLASSES
-from sglat_lab.train.control_losses import GROUP_OF, Locality
+from sglat_lab.train.control_losses import Locality
 
 SIDE = 32
 
@@ -43,8 +44,8 @@ def painter(strength_inside: float, strength_outside: Tensor) -> Any:
 
 
 def cost_of(outside: Tensor, *, count: int = 200) -> tuple[Tensor, Locality]:
-    locality = Locality(Parser(), torch.ones(len(GROUP_OF)), seed=1)  # type: ignore[arg-type]
-    styles = [torch.zeros(count, len(GROUP_OF))]
+    locality = Locality(Parser(), torch.ones(len(GROUPS)), seed=1)  # type: ignore[arg-type]
+    styles = [torch.zeros(count, len(GROUPS))]
     pictures = torch.zeros(count, 3, SIDE, SIDE)
     cost = locality(painter(1.0, outside), styles, pictures, dtype=torch.float32)
     return cost, locality
