@@ -18,7 +18,7 @@ from sglat.bitstream.header import pack_header, unpack_header
 from sglat.bitstream.reader import Reader
 from sglat.bitstream.records import AudioPacket, DeltaLayer
 from sglat.bitstream.seek import SeekableFile
-from sglat.bitstream.writer import Writer
+from sglat.bitstream.writer import Muxer, Writer
 from sglat.errors import BundleMismatchError, FormatError, UsageError
 from tests.bitstream import samples
 from tests.bitstream.samples import (
@@ -91,13 +91,11 @@ def test_swap_without_a_stored_neutral_takes_it_from_the_identity(one: bytes, ot
 
 def without(data: bytes, type_: str) -> bytes:
     """Return the file without chunks of a type, its end made right again."""
-    source = edits.open_source(io.BytesIO(data))
+    source = edits.Source(io.BytesIO(data))
     source.preamble = [chunk for chunk in source.preamble if chunk.type != type_]
     out = io.BytesIO()
-    from sglat.bitstream.muxer import Muxer
-
     muxer = Muxer(out, source.header)
-    edits._put(muxer, source.preamble)
+    muxer.copy(source.preamble)
     edits._copy_body(source, muxer)
     return out.getvalue()
 

@@ -9,7 +9,10 @@ from typing import BinaryIO
 import pytest
 
 from sglat.bitstream import edits
-from tests.format_spec.support import READABLE, data_of, reference, reference_facts
+from sglat.bitstream.info import describe
+from sglat.bitstream.reader import Reader
+from sglat.errors import FormatError
+from tests.format_spec.support import READABLE, REFUSED, data_of, reference, reference_facts
 
 Edit = Callable[[BinaryIO, BinaryIO], None]
 EDITS: dict[str, Edit] = {
@@ -66,3 +69,29 @@ def test_unknown_header_keys_stay() -> None:
     edits.rewrite(io.BytesIO(data), out)
     before, after = (reference.decode(d).head.fields for d in (data, out.getvalue()))
     assert after == before
+
+
+def _rewrite(file: BinaryIO) -> None:
+    edits.rewrite(file, io.BytesIO())
+
+
+def _refusal(read: Callable[[BinaryIO], object], data: bytes) -> tuple[str, int | None] | None:
+    try:
+        record = read(io.BytesIO(data))
+    except FormatError as error:
+        return error.code, error.offset
+    if isinstance(record, dict) and record["error"]:  # of `describe`
+        return record["error"]["code"], record["error"]["offset"]
+    return None
+
+
+@pytest.mark.parametrize("read", [_rewrite, describe], ids=["edit", "info"])
+def test_a_fault_lies_where_the_reader_finds_it(read: Callable[[BinaryIO], object]) -> None:
+    """Edits and info decode less than the reader: they may find another fault, or none."""
+    places = {
+        name: (_refusal(lambda file: Reader(file).read_all(), data), _refusal(read, data))
+        for name, data in ((name, data_of(name)) for name in REFUSED)
+    }
+    same_fault = {name: p for name, p in places.items() if p[0] and p[1] and p[0][0] == p[1][0]}
+    assert len(same_fault) > 50
+    assert {name: p for name, p in same_fault.items() if p[0] != p[1]} == {}

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
 from sglat.bitstream import extras
-from sglat.bitstream.chunks import BODY_CHUNKS, ByteSource, Chunk, read_chunks
-from sglat.bitstream.constants import BOUND, FIRST_VERSION
-from sglat.bitstream.demux import Tracker
-from sglat.bitstream.groups import GroupHead, unpack_motion, unpack_placement
-from sglat.bitstream.header import unpack_header
+from sglat.bitstream.chunks import BODY_CHUNKS, Chunk
+from sglat.bitstream.constants import FIRST_VERSION
+from sglat.bitstream.demux import Demuxer, End, Event, Group, Index, Placement
+from sglat.bitstream.groups import unpack_motion
 from sglat.bitstream.identity import (
+    HASH_BYTES,
     NEUTRAL_BYTES,
     identity_hash,
     layer_version,
     pack_reference,
 )
-from sglat.bitstream.muxer import Muxer
 from sglat.bitstream.records import AudioFormat, AudioPacket, Header, IdentityReference, Provenance
+from sglat.bitstream.writer import Muxer
 from sglat.errors import BundleMismatchError, FormatError, SglatError, UsageError
 
 IDENTITY_CHUNKS = ("IDEN", "LAYR", "IREF")
@@ -28,17 +28,26 @@ LOOK_CHUNKS = (*IDENTITY_CHUNKS, "PLAT", "THMB", "PROV")
 """What `swap` takes from the identity file."""
 
 
-@dataclass
 class Source:
-    """A file opened for an edit: its preamble in memory, its body chunk by chunk."""
+    """A file opened for an edit: its preamble in memory, its body event by event.
 
-    header: Header
-    preamble: list[Chunk]
-    """Chunks between HEAD and the first MOTN, PLAC or APKT; unknown bound ones left out."""
-    tracker: Tracker
-    end: extras.End | None = None
-    _chunks: Iterator[Chunk] = field(default_factory=lambda: iter(()))
-    _ahead: Chunk | None = None
+    Args:
+        file: open for reading in binary mode.
+
+    Raises:
+        FormatError: any code of SPEC.md section 14, of header and preamble.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._demuxer = Demuxer(file)
+        self.header: Header = self._demuxer.header
+        self.preamble: list[Chunk] = []
+        """Chunks between HEAD and the first MOTN, PLAC or APKT; unknown bound ones left out."""
+        self.end: extras.End | None = None
+        while self._demuxer.peek() not in (*BODY_CHUNKS, "INDX", "ENDS", ""):
+            event = next(self._demuxer)
+            if event.is_copied:
+                self.preamble.append(event.chunk)
 
     def payload(self, type_: str) -> bytes | None:
         """Return the payload of the first chunk of a type."""
@@ -52,74 +61,36 @@ class Source:
         """Return the identity hash, stored or referenced."""
         reference = self.payload("IREF")
         if reference is not None:
-            return reference[:32]
+            return reference[:HASH_BYTES]
         payloads = self.identity_payloads()
         return identity_hash(payloads) if payloads else None
 
     def audio(self) -> AudioFormat | None:
+        """Return the audio format of the preamble."""
         payload = self.payload("AHDR")
         return None if payload is None else extras.unpack_audio_format(payload)
 
-    def body(self) -> Iterator[tuple[Chunk, GroupHead | None]]:
-        """Yield the rest of the chunks, checked, without INDX; sets `end` at ENDS."""
-        while self._ahead is not None:
-            chunk = self._ahead
-            head = None
-            if chunk.type == "MOTN":
-                head = self.tracker.group(chunk)
-            elif chunk.type == "PLAC":
-                placement = unpack_placement(chunk.payload, self.header, offset=chunk.offset)
-                self.tracker.placement(placement, chunk)
-            elif chunk.type == "APKT":
-                packets = extras.unpack_audio_packets(chunk.payload, offset=chunk.offset)
-                self.tracker.audio.append((chunk.offset, packets[0].dts))
-            elif chunk.type == "INDX":
-                self.tracker.index(chunk)
-            elif chunk.type == "ENDS":
-                self.end = self.tracker.end(chunk)
-            if chunk.type not in ("INDX", "ENDS") and is_copied(chunk):
-                yield chunk, head
-            self._ahead = next(self._chunks, None)
+    def body(self) -> Iterator[Event]:
+        """Yield what follows the preamble and is copied, without INDX; sets `end` at ENDS.
 
-
-def is_copied(chunk: Chunk) -> bool:
-    """Return whether an edit copies this chunk."""
-    return chunk.is_known or not chunk.flags & BOUND
-
-
-def open_source(file: BinaryIO) -> Source:
-    """Read header and preamble.
-
-    Raises:
-        FormatError: any code of SPEC.md section 14.
-    """
-    chunks = read_chunks(ByteSource(file))
-    first = next(chunks)
-    header = unpack_header(first.payload, offset=first.payload_offset)
-    preamble: list[Chunk] = []
-    ahead = next(chunks, None)
-    while ahead is not None and ahead.type not in (*BODY_CHUNKS, "INDX", "ENDS"):
-        if is_copied(ahead):
-            preamble.append(ahead)
-        ahead = next(chunks, None)
-    source = Source(header=header, preamble=preamble, tracker=Tracker(header))
-    source._chunks, source._ahead = chunks, ahead
-    return source
-
-
-def _put(muxer: Muxer, chunks: Iterable[Chunk]) -> None:
-    for chunk in chunks:
-        muxer.put(chunk.type, chunk.payload, flags=chunk.flags)
+        Raises:
+            FormatError: any code of SPEC.md section 14.
+        """
+        for event in self._demuxer:
+            if isinstance(event, End):
+                self.end = event.end
+            elif event.is_copied and not isinstance(event, Index):
+                yield event
 
 
 def _copy_body(source: Source, muxer: Muxer) -> None:
     """Copy everything after the preamble verbatim and end the file with the source's hash."""
-    for chunk, head in source.body():
-        if head is not None:
-            muxer.put_group(chunk.payload, head)
+    for event in source.body():
+        if isinstance(event, Group):
+            muxer.put_group(event.chunk.payload, event.head)
         else:
-            _put(muxer, [chunk])
-    assert source.end is not None  # read_chunks ends with ENDS or raises
+            muxer.copy([event.chunk])
+    assert source.end is not None  # a demuxer ends with ENDS or raises
     muxer.finish(source.end.motion_sha256)
 
 
@@ -152,12 +123,12 @@ def swap(motion: BinaryIO, identity: BinaryIO, out: BinaryIO) -> None:
         BundleMismatchError: the files were made for different decoders.
         FormatError: any code of SPEC.md section 14.
     """
-    body, look = open_source(motion), open_source(identity)
+    body, look = Source(motion), Source(identity)
     check_same_decoder(body.header, look.header)
     if not any(chunk.type in IDENTITY_CHUNKS for chunk in look.preamble):
         raise FormatError("no-identity", "expected IDEN or IREF in the identity file")
     muxer = Muxer(out, _readable_like(body.header, look.header))
-    _put(muxer, [chunk for chunk in look.preamble if chunk.type in LOOK_CHUNKS])
+    muxer.copy([chunk for chunk in look.preamble if chunk.type in LOOK_CHUNKS])
     if look.payload("PROV") is None and (mark := body.payload("PROV")) is not None:
         # The mark of synthetic media stays; the other person's consent does not carry over.
         author = extras.unpack_provenance(mark).generated_by
@@ -165,15 +136,15 @@ def swap(motion: BinaryIO, identity: BinaryIO, out: BinaryIO) -> None:
     neutral = body.payload("NEUT") or (body.payload("IDEN") or b"")[:NEUTRAL_BYTES]
     if neutral:
         muxer.put("NEUT", neutral)
-    _put(muxer, [c for c in body.preamble if c.type not in (*LOOK_CHUNKS, "NEUT")])
+    muxer.copy([c for c in body.preamble if c.type not in (*LOOK_CHUNKS, "NEUT")])
     _copy_body(body, muxer)
 
 
 def rewrite(file: BinaryIO, out: BinaryIO) -> None:
     """Write the same file again, with a new index; unknown bound chunks fall away."""
-    source = open_source(file)
+    source = Source(file)
     muxer = Muxer(out, source.header)
-    _put(muxer, source.preamble)
+    muxer.copy(source.preamble)
     _copy_body(source, muxer)
 
 
@@ -186,7 +157,7 @@ def drop_layers(file: BinaryIO, out: BinaryIO, *, keep: int) -> None:
     """
     if keep < 1:
         raise UsageError("bad-layers", f"expected at least 1 layer to keep, found {keep}")
-    source = open_source(file)
+    source = Source(file)
     layers = [chunk for chunk in source.preamble if chunk.type in ("IDEN", "LAYR")]
     dropped = layers[keep:]
     header = source.header
@@ -198,7 +169,7 @@ def drop_layers(file: BinaryIO, out: BinaryIO, *, keep: int) -> None:
         )
         header = replace(header, read_version=max(versions, default=FIRST_VERSION))
     muxer = Muxer(out, header)
-    _put(muxer, [chunk for chunk in source.preamble if chunk not in dropped])
+    muxer.copy([chunk for chunk in source.preamble if chunk not in dropped])
     _copy_body(source, muxer)
 
 
@@ -208,9 +179,9 @@ def strip(file: BinaryIO, out: BinaryIO) -> None:
     Raises:
         FormatError: any code of SPEC.md section 14.
     """
-    source = open_source(file)
+    source = Source(file)
     muxer = Muxer(out, replace(source.header, settings={}))
-    _put(muxer, [chunk for chunk in source.preamble if chunk.type not in ("META", "THMB")])
+    muxer.copy([chunk for chunk in source.preamble if chunk.type not in ("META", "THMB")])
     _copy_body(source, muxer)
 
 
@@ -220,17 +191,17 @@ def detach(file: BinaryIO, out: BinaryIO, identity_out: BinaryIO, *, hint: str =
     Raises:
         FormatError: `no-identity` if it is detached already; any other code.
     """
-    source = open_source(file)
+    source = Source(file)
     payloads = source.identity_payloads()
     if not payloads:
         raise FormatError("no-identity", "expected an identity to detach, found none")
     sha256 = identity_hash(payloads)
     alone = Muxer(identity_out, replace(source.header, frame_count=None, settings={}))
-    _put(alone, [chunk for chunk in source.preamble if chunk.type in LOOK_CHUNKS])
+    alone.copy([chunk for chunk in source.preamble if chunk.type in LOOK_CHUNKS])
     alone.finish(hashlib.sha256().digest())
     muxer = Muxer(out, source.header)
     muxer.put("IREF", pack_reference(IdentityReference(sha256=sha256, hint=hint)))
-    _put(muxer, [chunk for chunk in source.preamble if chunk.type not in IDENTITY_CHUNKS])
+    muxer.copy([chunk for chunk in source.preamble if chunk.type not in IDENTITY_CHUNKS])
     _copy_body(source, muxer)
     return sha256
 
@@ -241,14 +212,14 @@ def attach(file: BinaryIO, identity: BinaryIO, out: BinaryIO) -> None:
     Raises:
         FormatError: `identity-mismatch` if it is another one; any other code.
     """
-    source, look = open_source(file), open_source(identity)
+    source, look = Source(file), Source(identity)
     check_same_decoder(source.header, look.header)
     expected, found = source.identity_sha256() or b"", look.identity_sha256() or b""
     if expected != found:
         raise FormatError("identity-mismatch", f"expected {expected.hex()}, found {found.hex()}")
     muxer = Muxer(out, _readable_like(source.header, look.header))
-    _put(muxer, [chunk for chunk in look.preamble if chunk.type in ("IDEN", "LAYR")])
-    _put(muxer, [chunk for chunk in source.preamble if chunk.type != "IREF"])
+    muxer.copy([chunk for chunk in look.preamble if chunk.type in ("IDEN", "LAYR")])
+    muxer.copy([chunk for chunk in source.preamble if chunk.type != "IREF"])
     _copy_body(source, muxer)
 
 
@@ -258,25 +229,25 @@ def salvage(file: BinaryIO, out: BinaryIO) -> SglatError | None:
     Raises:
         FormatError: the damage comes before identity and header are complete.
     """
-    source = open_source(file)
+    source = Source(file)
     muxer = Muxer(out, replace(source.header, frame_count=None))
-    _put(muxer, source.preamble)
+    muxer.copy(source.preamble)
     digest = hashlib.sha256()
     damage: SglatError | None = None
     waiting: list[Chunk] = []  # placement goes out only with its group
     try:
-        for chunk, head in source.body():
-            if head is None:
-                if chunk.type == "PLAC":
-                    waiting = [chunk]
-                else:
-                    _put(muxer, [chunk])
-                continue
-            values = unpack_motion(head, source.header).values
-            _put(muxer, waiting)
-            muxer.put_group(chunk.payload, head)
-            digest.update(values.astype("<i4").tobytes())
-            waiting = []
+        for event in source.body():
+            match event:
+                case Group(head=head):
+                    values = unpack_motion(head, source.header).values
+                    muxer.copy(waiting)
+                    muxer.put_group(event.chunk.payload, head)
+                    digest.update(values.astype("<i4").tobytes())
+                    waiting = []
+                case Placement():
+                    waiting = [event.chunk]
+                case _:
+                    muxer.copy([event.chunk])
     except FormatError as error:
         damage = error
     if damage is None and source.end is not None and source.end.motion_sha256 != digest.digest():

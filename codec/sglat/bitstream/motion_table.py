@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final, TextIO
 
 import numpy as np
 
-from sglat.bitstream.edits import LOOK_CHUNKS, open_source
+from sglat.bitstream.edits import LOOK_CHUNKS, Source
 from sglat.bitstream.fit import fit_model, quantize
 from sglat.bitstream.groups import join_motion
 from sglat.bitstream.reader import Reader
@@ -127,7 +127,7 @@ def file_of_table(table: MotionTable, template: BinaryIO, out: BinaryIO) -> None
     Raises:
         FormatError: any code of SPEC.md section 14.
     """
-    source = open_source(template)
+    source = Source(template)
     size = source.header.source_size
     placement = table.placement if size is not None else None
     header = replace(

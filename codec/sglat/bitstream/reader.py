@@ -8,26 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from sglat.bitstream import extras
-from sglat.bitstream.chunks import ByteSource, Chunk, read_chunks
+from sglat.bitstream import demux, extras
 from sglat.bitstream.constants import MAX_IDENTITY_VALUES
-from sglat.bitstream.demux import Tracker
 from sglat.bitstream.groups import (
     GroupHead,
     join_motion,
     motion_model,
     motion_of,
     unpack_motion,
-    unpack_placement,
 )
-from sglat.bitstream.header import unpack_header
-from sglat.bitstream.identity import (
-    IdentityDigest,
-    unpack_base,
-    unpack_layer,
-    unpack_neutral,
-    unpack_reference,
-)
+from sglat.bitstream.identity import IdentityDigest
 from sglat.bitstream.layers import count_integers
 from sglat.bitstream.motion_lockstep import LEAST_GROUPS, unpack_frames_lockstep
 from sglat.bitstream.records import (
@@ -96,83 +86,69 @@ class Reader:
         self._max_layers = max_layers
         self._layers: list[LatentLayer | DeltaLayer] = []
         self._identity_digest = IdentityDigest()
-        self._layer_count = 0
         self._room = MAX_IDENTITY_VALUES
         self._digest = hashlib.sha256()
         self._packets: list[AudioPacket] = []
         self._waiting_placement: Placement | None = None
         self._pending: list[tuple[GroupHead, Placement | None, tuple[AudioPacket, ...]]] = []
         self._ready: list[Group] = []
-        self._file, self._source = file, ByteSource(file)
+        self._file = file
         self._has_skipped = False
-        self._chunks = read_chunks(self._source)
-        first = next(self._chunks)
-        self.header: Header = unpack_header(first.payload, offset=first.payload_offset)
-        self._tracker = Tracker(self.header)
-        self._ahead = self._next_of_motion()
+        self._demuxer = demux.Demuxer(file)
+        self.header: Header = self._demuxer.header
+        self._has_more = self._read_to_group()
 
-    def _next_of_motion(self) -> Chunk | None:
-        """Handle chunks up to the next MOTN and return that one; None at the end."""
+    def _read_to_group(self) -> bool:
+        """Handle events up to the next group; return whether there is one."""
         try:
-            for chunk in self._chunks:
-                if chunk.type == "MOTN":
+            while type_ := self._demuxer.peek():
+                if type_ == "MOTN":
                     self._finish_identity()
-                    return chunk
-                self._take(chunk)
+                    return True
+                if type_ == "ENDS":
+                    self._decode_pending()
+                self._take(next(self._demuxer))
         except FormatError as error:
             if not self._is_salvage:
                 raise
             self.damage = error
         self._finish_identity()
         self.trailing_packets = tuple(self._packets)
-        return None
+        return False
 
-    def _take(self, chunk: Chunk) -> None:
-        payload, offset = chunk.payload, chunk.payload_offset
-        match chunk.type:
-            case "IDEN" | "LAYR":
-                self._take_identity(chunk)
-            case "IREF":
-                self.identity_reference = unpack_reference(payload, offset=offset)
-            case "NEUT":
-                self.motion_neutral = unpack_neutral(payload, offset=offset)
-            case "PLAC":
-                placement = unpack_placement(payload, self.header, offset=offset)
-                self._tracker.placement(placement, chunk)
-                self._waiting_placement = placement
-            case "AHDR":
-                self.audio_format = extras.unpack_audio_format(payload, offset=offset)
-            case "APKT":
-                packets = extras.unpack_audio_packets(payload, offset=offset)
-                self._tracker.audio.append((chunk.offset, packets[0].dts))
-                self._packets += packets
-            case "PLAT":
-                self.plate = extras.unpack_picture(payload, offset=offset)
-            case "THMB":
-                self.thumbnail = extras.unpack_picture(payload, offset=offset)
-            case "PROV":
-                self.provenance = extras.unpack_provenance(payload, offset=offset)
-            case "META":
-                self.metadata = extras.unpack_metadata(payload, offset=offset)
-            case "INDX":
-                self._tracker.index(chunk)
-            case "ENDS":
-                self._decode_pending()
-                self.end = self._tracker.end(chunk)
-                self._check_hash(chunk)
+    def _take(self, event: demux.Event) -> None:
+        match event:
+            case demux.Layer():
+                self._take_layer(event)
+            case demux.Reference():
+                self.identity_reference = event.unpack()
+            case demux.Neutral():
+                self.motion_neutral = event.unpack()
+            case demux.Placement():
+                self._waiting_placement = event.placement
+            case demux.Sound():
+                self.audio_format = event.unpack()
+            case demux.Packets():
+                self._packets += event.packets
+            case demux.Picture() if event.is_plate:
+                self.plate = event.unpack()
+            case demux.Picture():
+                self.thumbnail = event.unpack()
+            case demux.Provenance():
+                self.provenance = event.unpack()
+            case demux.Metadata():
+                self.metadata = event.unpack()
+            case demux.End():
+                self.end = event.end
+                self._check_hash(event)
 
-    def _take_identity(self, chunk: Chunk) -> None:
-        shape = (self.header.num_ws, self.header.w_dim)
-        offset, number = chunk.payload_offset, self._layer_count
-        self._layer_count += 1
-        self._identity_digest.update(chunk.payload)
-        if chunk.type == "IDEN":
-            neutral, frame, base = unpack_base(chunk.payload, shape, offset=offset)
+    def _take_layer(self, event: demux.Layer) -> None:
+        self._identity_digest.update(event.chunk.payload)
+        if event.number == 0:
+            self._neutral, self._id_frame, base = event.unpack_base()
             self._layers = [base]
-            self._neutral, self._id_frame = neutral, frame
-        elif self._max_layers is None or number < self._max_layers:
-            layer = unpack_layer(chunk.payload, number, shape, room=self._room, offset=offset)
-            self._layers.append(layer)
+        elif self._max_layers is None or event.number < self._max_layers:
+            self._layers.append(event.unpack(self._room))
         self._room = MAX_IDENTITY_VALUES - sum(map(count_integers, self._layers))
 
     def _finish_identity(self) -> None:
@@ -193,27 +169,26 @@ class Reader:
         """
         if not self._file.seekable():
             return
-        back, sound = self._source.position, self.audio_format
+        source, sound = self._demuxer.source, self.audio_format
+        back = source.position
         heard = None if sound is None else int(ticks * self.header.time_base / sound.time_base)
         place = SeekableFile(self._file).place_before(ticks, heard)
-        self._source.jump(back)
+        source.jump(back)
         if place is None:
             return
-        self._source.jump(place[0])
-        self._tracker.skip_to(place[1])
+        self._demuxer.skip_to(*place)
         self._has_skipped, self._waiting_placement, self._packets = True, None, []
-        self._ahead = self._next_of_motion()
+        self._has_more = self._read_to_group()
 
-    def _check_hash(self, chunk: Chunk) -> None:
-        assert self.end is not None
+    def _check_hash(self, event: demux.End) -> None:
         if self._has_skipped:
             return
         found = self._digest.digest()
-        if found != self.end.motion_sha256:
+        if found != event.end.motion_sha256:
             raise FormatError(
                 "motion-hash",
-                f"expected {self.end.motion_sha256.hex()}, found {found.hex()}",
-                offset=chunk.offset,
+                f"expected {event.end.motion_sha256.hex()}, found {found.hex()}",
+                offset=event.chunk.offset,
             )
 
     def _decode_pending(self) -> None:
@@ -232,9 +207,10 @@ class Reader:
             self._digest.update(motion.values.astype("<i4").tobytes())
             self._ready.append(Group(motion=motion, placement=placement, packets=packets))
 
-    def _take_group(self, chunk: Chunk, batch_groups: int) -> None:
-        head = self._tracker.group(chunk)
-        self._pending.append((head, self._waiting_placement, tuple(self._packets)))
+    def _take_group(self, batch_groups: int) -> None:
+        event = next(self._demuxer)
+        assert isinstance(event, demux.Group)  # its type was peeked at
+        self._pending.append((event.head, self._waiting_placement, tuple(self._packets)))
         self._waiting_placement, self._packets = None, []
         if len(self._pending) >= batch_groups:
             self._decode_pending()
@@ -252,16 +228,16 @@ class Reader:
             FormatError: any code of SPEC.md section 14.
         """
         batch = 1 if self._is_salvage else batch_groups
-        while self._ahead is not None:
+        while self._has_more:
             try:
-                self._take_group(self._ahead, batch)
+                self._take_group(batch)
             except FormatError as error:
                 if not self._is_salvage:
                     raise
-                self.damage, self._ahead = error, None
+                self.damage, self._has_more = error, False
                 return
             yield from self._drain()
-            self._ahead = self._next_of_motion()
+            self._has_more = self._read_to_group()
         yield from self._drain()
 
     def _drain(self) -> Iterator[Group]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import BinaryIO
 
 from sglat.bitstream import extras
-from sglat.bitstream.chunks import Chunk
-from sglat.bitstream.edits import Source, check_same_decoder, open_source, shifted
+from sglat.bitstream.demux import Group, Packets, Placement
+from sglat.bitstream.edits import Source, check_same_decoder, shifted
 from sglat.bitstream.groups import GroupHead, pack_group_head, shift_placement, unpack_motion
-from sglat.bitstream.muxer import Muxer
 from sglat.bitstream.records import AudioPacket, Header
 from sglat.bitstream.seek import SeekableFile
+from sglat.bitstream.writer import Muxer
 from sglat.errors import FormatError, UsageError
 
 
@@ -29,8 +29,40 @@ class _Joiner:
         self.last_packet: AudioPacket | None = None
         self.past: AudioPacket | None = None
 
-    def group(self, head: GroupHead, source: Header, ticks: int) -> None:
-        """Append a group, its time stamps moved by some ticks."""
+    def append(
+        self,
+        source: Source,
+        *,
+        ticks: int = 0,
+        audio_ticks: int = 0,
+        frames: range | None = None,
+        is_kept: Callable[[AudioPacket], bool],
+    ) -> None:
+        """Append the body of a file.
+
+        Args:
+            source: at the beginning of its body.
+            ticks: added to all time stamps of groups.
+            audio_ticks: added to those of packets.
+            frames: first frames of the groups to take; None takes all.
+            is_kept: chooses packets by their time in the source.
+        """
+        for event in source.body():
+            match event:
+                case Group(head=head):
+                    if frames is None or head.first_frame in frames:
+                        self._group(head, source.header, ticks)
+                case Placement(chunk=chunk, placement=placement):
+                    first = placement.first_frame
+                    if frames is None or first in frames:
+                        moved = shift_placement(chunk.payload, self.muxer.frame_count - first)
+                        self.muxer.put("PLAC", moved)
+                case Packets(packets=packets):
+                    self._packets(shifted(list(filter(is_kept, packets)), audio_ticks))
+                case _:
+                    self.muxer.copy([event.chunk])
+
+    def _group(self, head: GroupHead, source: Header, ticks: int) -> None:
         values = unpack_motion(head, source).values
         pts = None if head.pts is None else head.pts + ticks
         moved = replace(head, first_frame=self.muxer.frame_count, pts=pts)
@@ -41,11 +73,7 @@ class _Joiner:
                 self.last_step = int(pts[-1] - pts[-2])
             self.last_pts = int(pts[-1])
 
-    def placement(self, payload: bytes, first_frame: int) -> None:
-        """Append a PLAC whose first frame was `first_frame`."""
-        self.muxer.put("PLAC", shift_placement(payload, self.muxer.frame_count - first_frame))
-
-    def audio(self, packets: Sequence[AudioPacket]) -> None:
+    def _packets(self, packets: Sequence[AudioPacket]) -> None:
         """Append packets, if any are left.
 
         Where files meet, those of the later one are left out that begin before most of the earlier
@@ -58,7 +86,7 @@ class _Joiner:
             self.last_packet = kept[-1]
 
     def next_file(self) -> None:
-        """Tell that what follows is of another file."""
+        """Begin another file."""
         self.past = self.last_packet
 
     def _is_past(self, packet: AudioPacket) -> bool:
@@ -69,18 +97,8 @@ class _Joiner:
         return packet.pts < most or packet.dts <= past.dts
 
     def finish(self) -> None:
+        """Write index and end."""
         self.muxer.finish(self.digest.digest())
-
-
-def _put_preamble(muxer: Muxer, source: Source) -> None:
-    for chunk in source.preamble:
-        muxer.put(chunk.type, chunk.payload, flags=chunk.flags)
-
-
-def _first_frame(chunk: Chunk, source: Source) -> int:
-    from sglat.bitstream.groups import placement_span
-
-    return placement_span(chunk.payload)[0]
 
 
 def trim(file: BinaryIO, out: BinaryIO, *, start_seconds: Fraction, end_seconds: Fraction) -> None:
@@ -93,7 +111,7 @@ def trim(file: BinaryIO, out: BinaryIO, *, start_seconds: Fraction, end_seconds:
     seekable = SeekableFile(file)
     index, end_ticks = seekable.index, seekable.end_ticks()
     file.seek(0)
-    source = open_source(file)
+    source = Source(file)
     header = source.header
     first, last = (int(t / header.time_base) for t in (start_seconds, end_seconds))
     ends = [entry.first_pts for entry in index[1:]]
@@ -106,31 +124,18 @@ def trim(file: BinaryIO, out: BinaryIO, *, start_seconds: Fraction, end_seconds:
     shift = frames.start * (header.frame_ticks or 0)
     count = None if header.frame_count is None else len(frames)
     muxer = Muxer(out, replace(header, start_ticks=header.start_ticks + shift, frame_count=count))
-    _put_preamble(muxer, source)
+    muxer.copy(source.preamble)
     joiner = _Joiner(muxer)
     begin = kept[0].first_pts * header.time_base
     stop = None if until is None else until * header.time_base
     audio = source.audio()
-    for chunk, head in source.body():
-        if head is not None:
-            if head.first_frame in frames:
-                joiner.group(head, header, 0)
-        elif chunk.type == "PLAC":
-            if _first_frame(chunk, source) in frames:
-                joiner.placement(chunk.payload, _first_frame(chunk, source))
-        elif chunk.type == "APKT":
-            assert audio is not None  # chunk order is checked while reading
-            packets = extras.unpack_audio_packets(chunk.payload)
-            joiner.audio(
-                [
-                    p
-                    for p in packets
-                    if (p.pts + p.duration) * audio.time_base > begin
-                    and (stop is None or p.pts * audio.time_base < stop)
-                ]
-            )
-        else:
-            muxer.put(chunk.type, chunk.payload, flags=chunk.flags)
+
+    def is_kept(packet: AudioPacket) -> bool:
+        assert audio is not None  # the demuxer checks that AHDR stands before packets
+        is_begun = stop is None or packet.pts * audio.time_base < stop
+        return is_begun and (packet.pts + packet.duration) * audio.time_base > begin
+
+    joiner.append(source, frames=frames, is_kept=is_kept)
     joiner.finish()
 
 
@@ -171,13 +176,13 @@ def concat(files: Sequence[BinaryIO], out: BinaryIO) -> None:
     indices = [SeekableFile(file) for file in files]
     for file in files:
         file.seek(0)
-    sources = [open_source(file) for file in files]
+    sources = [Source(file) for file in files]
     for other in sources[1:]:
         check_joinable(sources[0], other)
     counts = [source.header.frame_count for source in sources]
     total = None if None in counts else sum(count or 0 for count in counts)
     muxer = Muxer(out, replace(sources[0].header, frame_count=total))
-    _put_preamble(muxer, sources[0])
+    muxer.copy(sources[0].preamble)
     joiner = _Joiner(muxer)
     for number, (source, seekable) in enumerate(zip(sources, indices, strict=True)):
         ticks = 0
@@ -200,20 +205,15 @@ def _next_pts(joiner: _Joiner, header: Header) -> int:
 def _append(joiner: _Joiner, source: Source, ticks: int, frames: int | None) -> None:
     """Append one file; sound past its last frame is cut unless it is the last file."""
     header, audio = source.header, source.audio()
-    shift = 0 if audio is None else round(ticks * header.time_base / audio.time_base)
-    for chunk, head in source.body():
-        if head is not None:
-            joiner.group(head, header, ticks)
-        elif chunk.type == "PLAC":
-            joiner.placement(chunk.payload, _first_frame(chunk, source))
-        elif chunk.type == "APKT":
-            assert audio is not None  # chunk order is checked while reading
-            packets = extras.unpack_audio_packets(chunk.payload)
-            if frames is not None and header.frame_ticks is not None:
-                end = (header.start_ticks + frames * header.frame_ticks) * header.time_base
-                packets = tuple(p for p in packets if p.pts * audio.time_base < end)
-            joiner.audio(shifted(packets, shift))
-        else:
-            joiner.muxer.put(chunk.type, chunk.payload, flags=chunk.flags)
+    base = Fraction(1) if audio is None else audio.time_base
+    end: Fraction | None = None
+    if frames is not None and header.frame_ticks is not None:
+        end = (header.start_ticks + frames * header.frame_ticks) * header.time_base
+    joiner.append(
+        source,
+        ticks=ticks,
+        audio_ticks=round(ticks * header.time_base / base),
+        is_kept=lambda packet: end is None or packet.pts * base < end,
+    )
     if source.end is None:
         raise FormatError("truncated", "expected ENDS, found the end")

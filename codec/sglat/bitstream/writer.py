@@ -1,9 +1,9 @@
-"""Records to bytes: a streaming writer that needs no seeking (SPEC.md sections 2 and 7)."""
+"""Records to bytes: muxer and streaming writer, which never seek (SPEC.md 2, 7 and 11)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO, Final
@@ -11,11 +11,17 @@ from typing import BinaryIO, Final
 import numpy as np
 
 from sglat.bitstream import extras
-from sglat.bitstream.chunks import Chunk
-from sglat.bitstream.constants import MAX_GROUP_FRAMES, MAX_PACKETS
-from sglat.bitstream.groups import join_motion, pack_motion, pack_placement, unpack_group_head
+from sglat.bitstream.chunks import Chunk, Order, pack_chunk
+from sglat.bitstream.constants import MAX_GROUP_FRAMES, MAX_PACKETS, SIGNATURE
+from sglat.bitstream.groups import (
+    GroupHead,
+    join_motion,
+    pack_motion,
+    pack_placement,
+    unpack_group_head,
+)
+from sglat.bitstream.header import pack_header, unpack_header
 from sglat.bitstream.identity import needed_version, pack_identity, pack_neutral, pack_reference
-from sglat.bitstream.muxer import Muxer
 from sglat.bitstream.records import (
     AudioFormat,
     AudioPacket,
@@ -23,6 +29,7 @@ from sglat.bitstream.records import (
     Header,
     Identity,
     IdentityReference,
+    IndexEntry,
     Motion,
     Picture,
     Placement,
@@ -32,6 +39,96 @@ from sglat.errors import FormatError
 from sglat.files import StrPath, atomic_file
 
 GROUP_FRAMES: Final = 256  # ten seconds: a group's own cost is then about one bit a frame
+
+
+class Muxer:
+    """Writes chunks to any file, a pipe included, and remembers where they are.
+
+    Args:
+        file: open for writing in binary mode; it is not closed.
+        header: HEAD of the file.
+    """
+
+    def __init__(self, file: BinaryIO, header: Header) -> None:
+        self.header = header
+        self.frame_count = 0
+        self._file = file
+        self._offset = 0
+        self._order = Order()
+        self._groups: list[IndexEntry] = []
+        self._audio: list[tuple[int, int]] = []
+        self._write(SIGNATURE)
+        payload = pack_header(header)
+        # What readers will see: steps rounded to f32.
+        self.header = unpack_header(payload)
+        self.put("HEAD", payload)
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._offset += len(data)
+
+    def put(self, type_: str, payload: bytes, *, flags: int | None = None) -> None:
+        """Write one chunk; groups go through `put_group`.
+
+        Raises:
+            FormatError: `bad-length`, `bad-order`, `duplicate-chunk`, `no-identity`.
+        """
+        data = pack_chunk(type_, payload, flags=flags)
+        chunk = Chunk(type=type_, flags=data[4], payload=payload, offset=self._offset)
+        self._order.check(chunk)
+        if type_ == "APKT":
+            self._audio.append((self._offset, extras.first_dts(payload)))
+        self._write(data)
+
+    def copy(self, chunks: Iterable[Chunk]) -> None:
+        """Write chunks of another file, anything but groups.
+
+        Raises:
+            FormatError: as `put`.
+        """
+        for chunk in chunks:
+            self.put(chunk.type, chunk.payload, flags=chunk.flags)
+
+    def put_group(self, payload: bytes, head: GroupHead) -> None:
+        """Write one MOTN chunk.
+
+        Raises:
+            FormatError: `bad-frames` and `bad-time` unless it follows the group before.
+        """
+        if head.first_frame != self.frame_count:
+            raise FormatError(
+                "bad-frames",
+                f"expected a group from frame {self.frame_count}, found {head.first_frame}",
+            )
+        entry = IndexEntry(
+            first_frame=head.first_frame,
+            frame_count=head.frame_count,
+            offset=self._offset,
+            first_pts=head.first_pts(self.header),
+        )
+        self.put("MOTN", payload)
+        self._groups.append(entry)
+        self.frame_count += head.frame_count
+
+    def finish(self, motion_sha256: bytes) -> None:
+        """Write INDX and ENDS.
+
+        Raises:
+            FormatError: `bad-frames` if HEAD promised another number of frames.
+        """
+        promised = self.header.frame_count
+        if promised is not None and promised != self.frame_count:
+            raise FormatError("bad-frames", f"expected {promised} frames, found {self.frame_count}")
+        index_offset = 0
+        if self._groups or self._audio:
+            index_offset = self._offset
+            index = extras.Index(groups=tuple(self._groups), audio=tuple(self._audio))
+            self.put("INDX", extras.pack_index(index, has_pts=self.header.frame_ticks is None))
+        end = extras.End(
+            index_offset=index_offset, frame_count=self.frame_count, motion_sha256=motion_sha256
+        )
+        self.put("ENDS", extras.pack_end(end))
+        self._file.flush()
 
 
 class Writer:
@@ -65,7 +162,7 @@ class Writer:
 
     def put_chunk(self, chunk: Chunk) -> None:
         """Copy a chunk of another file, anything but motion."""
-        self._muxer.put(chunk.type, chunk.payload, flags=chunk.flags)
+        self._muxer.copy([chunk])
 
     def put_identity(self, identity: Identity) -> None:
         """Write IDEN and LAYR."""

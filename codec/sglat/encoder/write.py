@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat import __version__
-from sglat.bitstream.chunks import ByteSource, read_chunks
 from sglat.bitstream.constants import CHUNK_FRAME_BYTES
 from sglat.bitstream.fit import fit_model, quantize
 from sglat.bitstream.identity import needed_version, pack_identity
+from sglat.bitstream.info import describe, stream_bytes
 from sglat.bitstream.records import (
     FRAME_CUT,
     FRAME_HELD,
@@ -95,7 +95,8 @@ def write_file(source: Path, target: Path, contents: Contents, *, force: bool) -
             writer.put_audio_format(audio.format)
             packets, audio_base = iter(audio), audio.format.time_base
         _interleave(writer, contents, stamps, time_base, step, packets, audio_base)
-    return sizes(target)
+    with target.open("rb") as file:
+        return stream_bytes(describe(file))
 
 
 def _interleave(
@@ -133,20 +134,6 @@ def _interleave(
         if placement is not None:
             where = Placement(values=placement[span], steps=PLACEMENT_STEPS)
         writer.put_motion(motion, where)
-
-
-def sizes(target: Path) -> dict[str, int]:
-    """Return the bytes of a file by stream: payloads by kind, and all framing as `container`."""
-    kinds = {"IDEN": "identity", "LAYR": "identity", "IREF": "identity", "MOTN": "motion",
-             "PLAC": "placement", "AHDR": "audio", "APKT": "audio", "PLAT": "plate"}  # fmt: skip
-    counts = dict.fromkeys((*dict.fromkeys(kinds.values()), "container"), 0)
-    total = target.stat().st_size
-    with target.open("rb") as file:
-        source = ByteSource(file)
-        for chunk in read_chunks(source):
-            counts[kinds.get(chunk.type, "container")] += len(chunk.payload)
-    counts["container"] += total - sum(counts.values())  # frames of the chunks, signature
-    return {**counts, "total": total}
 
 
 def identity_size(identity: Identity) -> int:
