@@ -27,10 +27,9 @@ from sglat.networks.face_points import FIRST_IRIS_POINT, LEFT_EYE, RIGHT_EYE
 from sglat.networks.faces import FaceBox, FaceLandmarks
 from sglat_lab.bench.faces_pictures import Clip, draw_all
 from sglat_lab.measure.faces_labels import frames_of, label_clip
-from sglat_lab.train.data import Faces, prepare, read_parsing
+from sglat_lab.train.data import Faces, prepare, read_parsing, to_input
 from sglat_lab.train.faces_augment import scenery
 from sglat_lab.train.faces_identity import align_for_teacher, pair_auc
-from sglat_lab.train.faces_landmarks import to_input
 from sglat_lab.train.faces_parsing import class_ious, confusion_of, held_back_rows, mean_iou
 
 # Photographs without a person that scikit-image carries; one shows a cat.

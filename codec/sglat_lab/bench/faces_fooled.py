@@ -21,8 +21,7 @@ from torch import Tensor
 from sglat_lab.bench.faces import load_eyes
 from sglat_lab.measure.teachers import MobileFaceIdentity, SqueezePerceptual, load_lpips_heads
 from sglat_lab.train.adversarial_examples import TunedGenerator
-from sglat_lab.train.data import prepare
-from sglat_lab.train.faces_landmarks import to_input
+from sglat_lab.train.data import prepare, to_input
 
 WEIGHT_PERCEPTUAL, WEIGHT_IDENTITY = 0.7, 0.05  # of the encoder's loss
 

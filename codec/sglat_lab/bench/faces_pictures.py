@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sglat.networks.embedded_analysis import EmbeddedAnalysis
 from sglat.networks.faces import FaceBox, FaceLandmarks
-from sglat_lab.train.faces_landmarks import to_input
+from sglat_lab.train.data import to_input
 from sglat_lab.train.faces_perceptual import DISTORTIONS
 
 Picture = NDArray[np.uint8]

@@ -10,8 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sglat_lab.train.data import FINE_FROM, Faces
-from sglat_lab.train.mini_model import FaceBatch, mirror_order, mirrored_names
+from sglat_lab.train.data import (
+    FINE_FROM,
+    Faces,
+    blendshape_names,
+    mirror_order,
+    mirrored_names,
+    to_input,
+)
+from sglat_lab.train.mini_model import FaceBatch
 
 
 class FaceSampler:
@@ -45,8 +52,7 @@ class FaceSampler:
         self.is_fine = torch.from_numpy(is_fine).to(device)
         pose = np.stack([labels["yaw"], labels["pitch"]], 1).astype(np.float32)
         self.pose = torch.from_numpy(pose).to(device)
-        with np.load(packs / "faces128" / "labels.npz") as stored:
-            names = [str(name) for name in stored["blendshape_names"]]
+        names = blendshape_names(packs)
         self.mirror_points = torch.from_numpy(mirror_order(points[:2000])).to(device)
         self.mirror_blendshapes = torch.tensor(mirrored_names(names), device=device)
         self.stills = faces.rows(split="train", stills=True)
@@ -70,7 +76,7 @@ class FaceSampler:
     def batch(self, rows: np.ndarray, *, mirrored: Tensor | None = None) -> FaceBatch:
         """Return the faces of some rows; `mirrored` `[N]` says which to flip."""
         index = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
-        images = self.images[index].permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = to_input(self.images[index])
         points, shapes, pose = self.points[index], self.blendshapes[index], self.pose[index]
         if mirrored is not None:
             flipped = points[:, self.mirror_points] * points.new_tensor([-1.0, 1.0])

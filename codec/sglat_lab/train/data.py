@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sglat.files import atomic_file
 
@@ -103,6 +104,35 @@ def _decode_packs(
             columns[key].append(labels[key][kept])
         columns["pack"].append(np.full(len(kept), pack))
     return np.stack(pictures), {key: np.concatenate(parts) for key, parts in columns.items()}
+
+
+def blendshape_names(packs_folder: Path) -> list[str]:
+    """Return the names of the 52 blendshapes."""
+    with np.load(packs_folder / PACKS[0] / "labels.npz") as stored:
+        return [str(name) for name in stored["blendshape_names"]]
+
+
+def mirror_order(points: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return each landmark's nearest mirror image on the mean shape of `[N, 478, 2]`."""
+    mean = points.mean(0)
+    mean = mean - mean.mean(0)
+    mirrored = mean * np.array([-1.0, 1.0], np.float32)
+    distance = np.square(mirrored[:, None] - mean[None]).sum(-1)
+    order: NDArray[np.int64] = distance.argmin(1)
+    return order
+
+
+def mirrored_names(names: list[str]) -> list[int]:
+    """Return for each blendshape the index of its mirror image."""
+    swapped = [
+        name.replace("Left", "#").replace("Right", "Left").replace("#", "Right") for name in names
+    ]
+    return [names.index(name) for name in swapped]
+
+
+def to_input(crops: Tensor) -> Tensor:
+    """Map uint8 `[N, H, W, 3]` to `[N, 3, H, W]` in [-1, 1]."""
+    return crops.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def read_parsing(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[str]]:

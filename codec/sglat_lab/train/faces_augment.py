@@ -1,4 +1,4 @@
-"""Random views of training faces: where a crop is cut, how it is lit, blurred and compressed."""
+"""Augmentation of training faces: crops, light, blur, compression, occlusion, local deformation."""
 
 from __future__ import annotations
 
@@ -8,14 +8,32 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sglat.networks.face_points import IRISES, MOUTH_CORNERS, NOSE_TIP, OUTER_LIPS
+
 Picture = NDArray[np.uint8]
+Points = NDArray[np.float32]
 BORDERS = (cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT)
+# Centres of deformation among the 478 points; in inter-ocular distances the standard deviation of
+# the Gaussian bump and of its displacement across and down.
+PLACES: tuple[tuple[int, float, float, float], ...] = (
+    (61, 0.22, 0.08, 0.07),  # right corner of the mouth
+    (291, 0.22, 0.08, 0.07),  # left corner
+    (0, 0.25, 0.07, 0.03),  # upper lip
+    (17, 0.25, 0.07, 0.06),  # lower lip
+    (105, 0.22, 0.03, 0.06),  # right brow
+    (334, 0.22, 0.03, 0.06),  # left brow
+    (152, 0.45, 0.08, 0.08),  # chin
+    (205, 0.3, 0.04, 0.05),  # right cheek
+    (425, 0.3, 0.04, 0.05),  # left cheek
+)
+MOUTH = (*MOUTH_CORNERS, *OUTER_LIPS)
+IRIS_WIDTH, IRIS_REACH = 0.1, 0.06  # likewise for shifts of the irises
 
 
 def cut(
     picture: Picture, matrix: NDArray[np.float64], size: int, generator: np.random.Generator
 ) -> Picture:
-    """Return the `size` px view that `matrix` (`[2, 3]`, source to view) shows of a picture."""
+    """Return a `size` px crop of a picture by `matrix` (`[2, 3]`, picture to crop)."""
     border = BORDERS[int(generator.choice(3, p=(0.4, 0.35, 0.25)))]
     colour = tuple(int(value) for value in generator.integers(0, 256, 3))
     shrink = np.hypot(matrix[0, 0], matrix[0, 1]) < 0.75
@@ -36,7 +54,7 @@ def _noise_bank() -> NDArray[np.float32]:
 
 
 def degrade(picture: Picture, generator: np.random.Generator, strength: float = 1.0) -> Picture:
-    """Return a picture under other light, out of focus, noisy, compressed, part covered."""
+    """Return a picture with random light, blur, resampling, noise and JPEG compression."""
     if generator.random() < 0.8:
         picture = _relit(picture, generator, strength)
     if generator.random() < 0.25 * strength:
@@ -62,7 +80,7 @@ def degrade(picture: Picture, generator: np.random.Generator, strength: float = 
 
 
 def _relit(picture: Picture, generator: np.random.Generator, strength: float) -> Picture:
-    """Change gamma, contrast, brightness and colour by a table a channel; sometimes drop colour."""
+    """Change gamma, contrast, brightness and colour by one table a channel; sometimes to grey."""
     levels = np.linspace(0, 1, 256)
     gamma = np.exp(generator.normal(0, 0.25 * strength))
     contrast = np.exp(
@@ -78,7 +96,7 @@ def _relit(picture: Picture, generator: np.random.Generator, strength: float) ->
 
 
 def cover(picture: Picture, generator: np.random.Generator) -> Picture:
-    """Return a picture with one coloured ellipse or bar over part of it: a hand, a microphone."""
+    """Return a picture occluded by one coloured ellipse."""
     covered = picture.copy()
     size = picture.shape[0]
     colour = tuple(int(value) for value in generator.integers(0, 256, 3))
@@ -89,7 +107,7 @@ def cover(picture: Picture, generator: np.random.Generator) -> Picture:
 
 
 def smooth_field(size: int, reach: float, generator: np.random.Generator) -> NDArray[np.float32]:
-    """Return a smooth random displacement along one axis, `[size, size]`, `reach` px rms or so."""
+    """Return a smooth random displacement along one axis, `[size, size]`, about `reach` px rms."""
     cells = int(generator.integers(3, 8))
     coarse = generator.standard_normal((cells, cells)).astype(np.float32)
     field = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
@@ -97,7 +115,7 @@ def smooth_field(size: int, reach: float, generator: np.random.Generator) -> NDA
 
 
 def shuffled(picture: Picture, generator: np.random.Generator) -> Picture:
-    """Return a picture cut into tiles in random order, each turned: texture without a face."""
+    """Return a picture as rotated tiles in random order: texture without a face."""
     size = picture.shape[0]
     tiles = int(generator.choice((3, 4, 6, 8)))
     side = size // tiles
@@ -125,7 +143,7 @@ def scenery(size: int, generator: np.random.Generator) -> Picture:
     picture = np.array(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
     for _ in range(int(generator.integers(0, 9))):
         _draw(picture, generator)
-    if generator.random() < 0.6:  # few real scenes are as gaudy
+    if generator.random() < 0.6:  # real scenes are less saturated
         grey = picture.mean(axis=2, keepdims=True)
         picture = (grey + generator.uniform(0, 0.6) * (picture - grey)).astype(np.uint8)
     if generator.random() < 0.5:
@@ -167,7 +185,7 @@ def _draw(picture: Picture, generator: np.random.Generator) -> None:
 
 
 def _draw_ball(picture: Picture, generator: np.random.Generator) -> None:
-    """Draw a shaded, grained ellipse: a coin, a fruit, a cup; the size of a face, but none."""
+    """Draw a shaded ellipse with grain, of the size of a face: a negative example."""
     size = picture.shape[0]
     axes = generator.uniform(0.03, 0.4) * size * np.exp(generator.normal(0, 0.15, 2))
     centre = generator.uniform(0, 1, 2) * size
@@ -195,3 +213,63 @@ def _draw_writing(picture: Picture, generator: np.random.Generator) -> None:
         cv2.putText(
             picture, letters, place, int(generator.integers(8)), scale, colour, 1 + (scale > 1)
         )
+
+
+def deformed(
+    picture: Picture, points: Points, unit: float, generator: np.random.Generator
+) -> tuple[Picture, Points]:
+    """Return a face with random local deformations, and its landmarks moved along.
+
+    Args:
+        picture: `[S, S, 3]`.
+        points: `[478, 2]` in pixels of the picture.
+        unit: the inter-ocular distance in pixels.
+        generator: draws the deformations, independently for the two sides of a face.
+    """
+    bumps = _bumps(points, unit, generator)
+    size = picture.shape[0]
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    grid = np.stack([x, y], -1).reshape(-1, 2)
+    source = (grid + _field(grid, bumps)).reshape(size, size, 2)
+    warped = cv2.remap(
+        picture, np.ascontiguousarray(source[..., 0]), np.ascontiguousarray(source[..., 1]),
+        cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+    moved = points
+    for _ in range(6):  # fixed point of the inverse
+        moved = points - _field(moved, bumps)
+    return np.asarray(warped, np.uint8), moved
+
+
+def _bumps(points: Points, unit: float, generator: np.random.Generator) -> NDArray[np.float32]:
+    """Return bumps `[B, 5]`: centre, deviation, displacement across and down, all in pixels."""
+    bumps = []
+    if generator.random() < 0.5:  # the whole mouth
+        middle = points[list(MOUTH)].mean(0)
+        bumps.append((*middle, 0.4 * unit, *(unit * generator.normal(0, (0.09, 0.03)))))
+    for place, width, across, down in PLACES:
+        if generator.random() < 0.4:
+            length = unit * generator.normal(0, (across, down))
+            bumps.append((*points[place], unit * width * generator.uniform(0.8, 1.3), *length))
+    if generator.random() < 0.5:
+        length = unit * generator.normal(0, (IRIS_REACH, 0.3 * IRIS_REACH))
+        crossed = generator.random() < 0.3
+        for index, iris in enumerate(IRISES):
+            sign = -1 if crossed and index else 1
+            bumps.append((*points[iris], unit * IRIS_WIDTH, sign * length[0], length[1]))
+    bumps.append((*points[NOSE_TIP], unit, 0.0, 0.0))  # never empty
+    array = np.asarray(bumps, np.float32)
+    reach = np.linalg.norm(array[:, 3:], axis=1, keepdims=True)
+    array[:, 3:] *= np.minimum(1, 0.9 * array[:, 2:3] / np.maximum(reach, 1e-6))  # no folds
+    return array
+
+
+def _field(places: Points, bumps: NDArray[np.float32]) -> Points:
+    """Return the offsets `[N, 2]` from `places` to their sources in the picture before."""
+    field = np.zeros_like(places)
+    for x, y, width, across, down in bumps:
+        squared = (places[:, 0] - x) ** 2 + (places[:, 1] - y) ** 2
+        height = np.exp(-squared / (2 * width * width))
+        field[:, 0] -= across * height
+        field[:, 1] -= down * height
+    return field

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import cv2
 import numpy as np
 import torch
-import typer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,10 +17,9 @@ from sglat.networks.embedded_detector import (
     candidates,
     overlap_of,
 )
-from sglat_lab.train.data import Faces, prepare
+from sglat_lab.train.data import Faces, to_input
 from sglat_lab.train.faces_augment import Picture, degrade, scenery, shuffled
-from sglat_lab.train.faces_landmarks import to_input
-from sglat_lab.train.faces_loop import Batch, LoopConfig, fit
+from sglat_lab.train.faces_loop import Batch
 
 INPUT_SIZE = 256
 SMALLEST = 10.0  # pixels of the input: 40 px in a frame of 1024 px
@@ -262,29 +257,3 @@ def _stack(scenes: list[tuple[Picture, NDArray[np.float32]]]) -> Batch:
         "boxes": torch.from_numpy(boxes),
         "is_face": torch.from_numpy(is_face),
     }
-
-
-def main(
-    packs: Annotated[Path, typer.Option(help="Folder of the labelled packs.")],
-    cache: Annotated[Path, typer.Option(help="Where decoded pictures are kept.")],
-    folder: Annotated[Path, typer.Option(help="Checkpoint, log and weights go here.")],
-    steps: int = 4000,
-    batch_size: int = 16,
-    learning_rate: float = 2e-3,
-    seed: int = 0,
-    device: str = "cpu",
-    threads: int = 1,
-    start: Path | None = None,
-) -> None:
-    """Train the detector and export its weights."""
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
-    config = LoopConfig(
-        folder=folder, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
-        seed=seed, device=device, start=start,
-    )  # fmt: skip
-    fit(DetectorTask(prepare(packs, cache, 128)), config)
-
-
-if __name__ == "__main__":
-    typer.run(main)

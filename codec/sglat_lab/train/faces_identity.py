@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import cv2
 import numpy as np
 import torch
-import typer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,10 +16,9 @@ from sglat.networks.embedded_identity import DIMENSIONS, IdentityNetwork
 from sglat.networks.face_points import LEFT_EYE, MOUTH_CORNERS, NOSE_TIP, RIGHT_EYE
 from sglat_lab.measure.teachers import MobileFaceIdentity
 from sglat_lab.train.adversarial_examples import TunedGenerator, fooled
-from sglat_lab.train.data import Faces, prepare
+from sglat_lab.train.data import Faces, to_input
 from sglat_lab.train.faces_augment import Picture, cover, cut, degrade
-from sglat_lab.train.faces_landmarks import to_input
-from sglat_lab.train.faces_loop import Batch, LoopConfig, fit
+from sglat_lab.train.faces_loop import Batch
 
 # Where the teacher expects eyes, nose tip and mouth corners in its 112 px input, left to right.
 TEMPLATE = np.array(((38.3, 51.7), (73.5, 51.5), (56.0, 71.7), (41.5, 92.4), (70.7, 92.2)))
@@ -252,35 +249,3 @@ def teacher_vectors(
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     np.savez(path, vectors=vectors, recipes=recipes)
     return vectors, recipes
-
-
-def main(
-    packs: Annotated[Path, typer.Option(help="Folder of the labelled packs.")],
-    teacher: Annotated[Path, typer.Option(help="The teacher, mobilefacenet_id.onnx.")],
-    cache: Annotated[Path, typer.Option(help="Where decoded pictures are kept.")],
-    folder: Annotated[Path, typer.Option(help="Checkpoint, log and weights go here.")],
-    steps: int = 4000,
-    batch_size: int = 48,
-    learning_rate: float = 2e-3,
-    num_mixes: int = 8000,
-    seed: int = 0,
-    device: str = "cpu",
-    threads: int = 1,
-    start: Path | None = None,
-) -> None:
-    """Train the identity network and export its weights."""
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
-    faces = prepare(packs, cache, 128)
-    vectors, recipes = teacher_vectors(faces, teacher, folder, num_mixes, threads)
-    config = LoopConfig(
-        folder=folder, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
-        seed=seed, device=device, start=start,
-    )  # fmt: skip
-    frozen = MobileFaceIdentity(teacher).to(device).eval()
-    tuned = TunedGenerator() if device == "cpu" else None
-    fit(IdentityTask(faces, vectors, recipes, teacher=frozen, generator=tuned), config)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import cv2
 import numpy as np
 import torch
-import typer
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
@@ -28,12 +24,11 @@ from sglat.networks.face_points import (
     NUM_POINTS,
     RIGHT_EYE,
 )
-from sglat_lab.train.data import Faces, prepare
-from sglat_lab.train.faces_augment import cover, cut, degrade, scenery, shuffled
-from sglat_lab.train.faces_loop import Batch, LoopConfig, fit
-from sglat_lab.train.faces_warps import pulled
+from sglat_lab.train.data import Faces, mirrored_names, to_input
+from sglat_lab.train.faces_augment import cover, cut, deformed, degrade, scenery, shuffled
+from sglat_lab.train.faces_loop import Batch
 
-PULLED_SHARE = 0.4  # of the faces; their blendshapes are not known any more
+DEFORMED_SHARE = 0.4  # of the faces; their blendshapes are unknown
 
 
 class LandmarkTask:
@@ -52,11 +47,7 @@ class LandmarkTask:
         self.val_rows = faces.rows(split="val")
         self.mean_shape, self.shapes = principal_shapes(self.points[self.train_rows])
         self.mirror = mirrored_points(self.mean_shape)
-        swapped = [
-            n.replace("Left", "#").replace("Right", "Left").replace("#", "Right")
-            for n in blendshape_names
-        ]
-        self.mirror_blendshapes = np.array([blendshape_names.index(n) for n in swapped])
+        self.mirror_blendshapes = np.array(mirrored_names(blendshape_names))
         self.weights = self._row_weights()
         emphasis = np.ones(NUM_POINTS, np.float32)
         emphasis[_eye_points(self.mean_shape)] = 2.5
@@ -102,9 +93,9 @@ class LandmarkTask:
             points = points[self.mirror] * (-1, 1) + (1, 0)
             pose, eyes = pose * (-1, 1, -1), eyes[::-1]
             blendshapes = blendshapes[self.mirror_blendshapes]
-        known = generator.random() > PULLED_SHARE
+        known = generator.random() > DEFORMED_SHARE
         if not known:
-            picture, points, eyes = _pulled(picture, points, eyes, generator)
+            picture, points, eyes = _deformed(picture, points, eyes, generator)
         is_face = generator.random() > 0.12
         wide = generator.random() < 0.5
         view = random_view(points, generator, wide) if is_face else None
@@ -186,17 +177,17 @@ class LandmarkTask:
         return figures
 
 
-def _pulled(
+def _deformed(
     picture: NDArray[np.uint8],
     points: NDArray[np.float32],
     eyes: NDArray[np.float32],
     generator: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-    """Return picture, points in crop units and eye aspect ratios of a face pulled about."""
+    """Return picture, points in crop units and eye aspect ratios of a deformed face."""
     size = picture.shape[0]
     pixels = (points * size).astype(np.float32)
     unit = float(interocular(torch.from_numpy(pixels[None])))
-    picture, moved = pulled(picture, pixels, unit, generator)
+    picture, moved = deformed(picture, pixels, unit, generator)
     change = [
         _aspect(moved, eye) / max(_aspect(pixels, eye), 1e-3) for eye in (LEFT_EYE, RIGHT_EYE)
     ]
@@ -283,11 +274,6 @@ def interocular(points: Tensor) -> Tensor:
     return distance
 
 
-def to_input(crops: Tensor) -> Tensor:
-    """Map uint8 `[N, H, W, 3]` to `[N, 3, H, W]` in [-1, 1]."""
-    return crops.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def _gaps(points: Tensor) -> Tensor:
     """Return the lid and lip openings `[N, 6]`."""
     above = points[:, (385, 387, 160, 158, 13, 82)]
@@ -305,32 +291,3 @@ def _eye_points(mean_shape: NDArray[np.float32]) -> NDArray[np.int64]:
 
 def _stack(samples: list[dict[str, NDArray[np.generic]]]) -> Batch:
     return {key: torch.from_numpy(np.stack([s[key] for s in samples])) for key in samples[0]}
-
-
-def main(
-    packs: Annotated[Path, typer.Option(help="Folder of the labelled packs.")],
-    cache: Annotated[Path, typer.Option(help="Where decoded pictures are kept.")],
-    folder: Annotated[Path, typer.Option(help="Checkpoint, log and weights go here.")],
-    steps: int = 6000,
-    batch_size: int = 32,
-    learning_rate: float = 2e-3,
-    seed: int = 0,
-    device: str = "cpu",
-    threads: int = 1,
-    start: Path | None = None,
-) -> None:
-    """Train the landmark network and export its weights."""
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
-    faces = prepare(packs, cache, 128)
-    with np.load(packs / "faces128" / "labels.npz") as stored:
-        names = [str(name) for name in stored["blendshape_names"]]
-    config = LoopConfig(
-        folder=folder, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
-        seed=seed, device=device, start=start,
-    )  # fmt: skip
-    fit(LandmarkTask(faces, names), config)
-
-
-if __name__ == "__main__":
-    typer.run(main)

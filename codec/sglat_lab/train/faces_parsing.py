@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
-from typing import Annotated
 
 import cv2
 import numpy as np
 import torch
-import typer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sglat.networks.embedded_parsing import INPUT_SIZE, NUM_CLASSES, ParsingNetwork
-from sglat_lab.train.data import read_parsing
+from sglat_lab.train.data import to_input
 from sglat_lab.train.faces_augment import cover, degrade, smooth_field
-from sglat_lab.train.faces_landmarks import to_input
-from sglat_lab.train.faces_loop import Batch, LoopConfig, fit
+from sglat_lab.train.faces_loop import Batch
 
 NUM_VAL = 100
 RARE = (6, 9, 15, 18)  # glasses, earring, necklace, hat
@@ -164,29 +160,3 @@ def class_ious(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 def mean_iou(confusion: NDArray[np.int64]) -> float:
     """Return the mean over the classes that occur."""
     return float(np.nanmean(class_ious(confusion)))
-
-
-def main(
-    packs: Annotated[Path, typer.Option(help="Folder of the labelled packs.")],
-    cache: Annotated[Path, typer.Option(help="Unused; the pack is small.")],
-    folder: Annotated[Path, typer.Option(help="Checkpoint, log and weights go here.")],
-    steps: int = 2000,
-    batch_size: int = 8,
-    learning_rate: float = 2e-3,
-    seed: int = 0,
-    device: str = "cpu",
-    threads: int = 1,
-    start: Path | None = None,
-) -> None:
-    """Train the parsing network and export its weights."""
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
-    config = LoopConfig(
-        folder=folder, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
-        seed=seed, device=device, start=start,
-    )  # fmt: skip
-    fit(ParsingTask(*read_parsing(packs / "parsing256")), config)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import cv2
 import numpy as np
 import torch
-import typer
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sglat.networks.embedded_perceptual import COMPARED, PerceptualNetwork, normalised
-from sglat_lab.measure.teachers import SqueezePerceptual, load_lpips_heads
+from sglat_lab.measure.teachers import SqueezePerceptual
 from sglat_lab.train.adversarial_examples import fooled
-from sglat_lab.train.data import Faces, prepare
+from sglat_lab.train.data import Faces, to_input
 from sglat_lab.train.faces_augment import Picture, cover, cut
-from sglat_lab.train.faces_imitation import channel_weights, unexplained, unexplained_change
-from sglat_lab.train.faces_landmarks import to_input
-from sglat_lab.train.faces_loop import Batch, LoopConfig, fit
+from sglat_lab.train.faces_loop import Batch
 
 VARIANTS = 4  # distorted pictures a reference
 WEAK = ("shift", "pixelate", "warp")  # shown more often: ranked worst, or nearest to those
 WINDOW = 96  # pixels of the 128 that a training step looks at; distances are means over places
 NUM_IMITATED = 4  # levels whose features are learned from the teacher's
-HARD_SHARE = 0.3  # of the steps have variants made to fool the network
+HARD_SHARE = 0.3  # of the steps have adversarial variants
+EVEN_SHARE = 0.3  # of the channels' weight, spread evenly; later layers need all channels
+CHANGE_FLOOR = 2e-3  # of the weighted change of a pair, added to its error's denominator
 Random = np.random.Generator
 Pairs = tuple[NDArray[np.int64], NDArray[np.uint8]]  # rows [M], outputs [M, 128, 128, 3] for them
 
@@ -280,6 +278,53 @@ class PerceptualTask:
         return figures
 
 
+def channel_weights(heads: Sequence[Tensor]) -> list[Tensor]:
+    """Return weights `[1, C, 1, 1]` that sum to 1, most of it as the distance weighs channels."""
+    return [
+        (1 - EVEN_SHARE) * head / head.sum() + EVEN_SHARE / head.numel()
+        for head in (h.clamp(min=0) for h in heads)
+    ]
+
+
+def unexplained(
+    found: Sequence[Tensor], wanted: Sequence[Tensor], weights: Sequence[Tensor]
+) -> Tensor:
+    """Return the share of the variance of `wanted` that `found` misses, mean over the levels.
+
+    Args:
+        found: `[N, C, h, w]`, one a level.
+        wanted: of the same shapes.
+        weights: of the channels, `[1, C, 1, 1]`.
+    """
+    shares = []
+    for one, other, weight in zip(found, wanted, weights, strict=True):
+        spread = (other - other.mean((0, 2, 3), keepdim=True)).square() * weight
+        shares.append(((one - other).square() * weight).sum() / spread.sum())
+    return torch.stack(shares).mean()
+
+
+def unexplained_change(
+    found: tuple[Sequence[Tensor], Sequence[Tensor]],
+    wanted: tuple[Sequence[Tensor], Sequence[Tensor]],
+    weights: Sequence[Tensor],
+) -> Tensor:
+    """Return the share of each pair's change of features that is missed, mean over all.
+
+    Args:
+        found: features of the first and of the second pictures, `[N, C, h, w]` a level.
+        wanted: those that are to be found.
+        weights: of the channels, `[1, C, 1, 1]`.
+    """
+    shares = []
+    for level, weight in enumerate(weights):
+        change = wanted[1][level] - wanted[0][level]
+        off = found[1][level] - found[0][level] - change
+        missed = (off.square() * weight).sum(1).mean((1, 2))
+        size = (change.square() * weight).sum(1).mean((1, 2))
+        shares.append((missed / (size + CHANGE_FLOOR * weight.max())).mean())
+    return torch.stack(shares).mean()
+
+
 def repeated(maps: list[Tensor]) -> list[Tensor]:
     """Return references' maps as often as each has variants."""
     return [m.repeat_interleave(VARIANTS, 0) for m in maps]
@@ -333,39 +378,6 @@ def _log_off(found: Tensor, wanted: Tensor, floor: float) -> Tensor:
 
 
 def read_generated(paths: list[Path]) -> list[Pairs]:
-    """Return generator outputs of files that `faces_generated` wrote."""
+    """Return generator outputs of files that `generated_pairs` wrote."""
     stored = [np.load(path) for path in paths]
     return [(np.asarray(s["rows"], np.int64), np.asarray(s["pictures"], np.uint8)) for s in stored]
-
-
-def main(
-    packs: Annotated[Path, typer.Option(help="Folder of the labelled packs.")],
-    features: Annotated[Path, typer.Option(help="squeezenet1_1_features.npz")],
-    heads: Annotated[Path, typer.Option(help="The published LPIPS v0.1 heads for SqueezeNet.")],
-    cache: Annotated[Path, typer.Option(help="Where decoded pictures are kept.")],
-    folder: Annotated[Path, typer.Option(help="Checkpoint, log and weights go here.")],
-    generated: Annotated[
-        list[Path] | None, typer.Option(help="npz: `rows` [M], their generator outputs `pictures`.")
-    ] = None,
-    steps: int = 7500,
-    batch_size: int = 5,
-    learning_rate: float = 3e-3,
-    seed: int = 0,
-    device: str = "cpu",
-    threads: int = 1,
-    start: Path | None = None,
-) -> None:
-    """Train the perceptual network and export its weights."""
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
-    teacher = SqueezePerceptual(features, load_lpips_heads(heads)).to(device)
-    pairs = read_generated(generated or [])
-    config = LoopConfig(
-        folder=folder, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
-        seed=seed, device=device, start=start, validate_every=500, optimizer="muon",
-    )  # fmt: skip
-    fit(PerceptualTask(prepare(packs, cache, 128), teacher, pairs), config)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -26,10 +26,8 @@ from torch.nn import functional
 from sglat.networks.devices import fast_type
 from sglat.networks.embedded_perceptual import PerceptualNetwork, normalised, pooled
 from sglat_lab.measure.teachers import SqueezePerceptual, load_lpips_heads
-from sglat_lab.train.data import prepare
-from sglat_lab.train.faces_landmarks import to_input
-from sglat_lab.train.faces_loop import export
-from sglat_lab.train.faces_muon import Muon
+from sglat_lab.train.data import prepare, to_input
+from sglat_lab.train.faces_loop import MuonAdam, export, set_rate
 from sglat_lab.train.faces_perceptual import (
     NUM_IMITATED,
     PerceptualTask,
@@ -131,18 +129,18 @@ def teach(
     """
     held = len(data.inputs) // 8
     generator = np.random.default_rng(seed)
-    optimizer = Muon(block.parameters(), lr=rate)
+    optimizer = MuonAdam(block.parameters(), lr=rate)
     spread = _spread(data.wanted[:held], weights)
     dtype = fast_type(torch.device("cpu"))
     for step in range(plan.steps):
         falling = 0.02 + 0.49 * (1 + math.cos(math.pi * step / plan.steps))
-        optimizer.param_groups[0]["lr"] = rate * min(1, (step + 1) / 20) * falling
+        set_rate(optimizer, rate * min(1, (step + 1) / 20) * falling)
         chosen = generator.choice(np.arange(held, len(data.inputs)), plan.batch_size, False)
         pick = torch.from_numpy(chosen)
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             missed, size = _missed(block, data, pick, weights)
         loss = missed / spread + SIZE_WEIGHT * torch.log(size / SIZE).square()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sglat.bundles.controls import NUM_CONTROLS
@@ -121,22 +119,3 @@ class MiniModel(nn.Module):
         controls = self.controls_of(motion) - self.controls_of(identity)
         styles = self.styles(ws, identity.pose_degrees, motion.pose_degrees, controls)
         return self.generator.synthesize(styles, dtype=dtype)
-
-
-def mirror_order(points: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the landmark numbers of the mirrored face, found on the mean shape of `[N, 478,
-    2]`."""
-    mean = points.mean(0)
-    mean = mean - mean.mean(0)
-    mirrored = mean * np.array([-1.0, 1.0], np.float32)
-    distance = np.square(mirrored[:, None] - mean[None]).sum(-1)
-    order: NDArray[np.int64] = distance.argmin(1)
-    return order
-
-
-def mirrored_names(names: list[str]) -> list[int]:
-    """Return for each blendshape the number of its mirror image."""
-    swapped = [
-        name.replace("Left", "#").replace("Right", "Left").replace("#", "Right") for name in names
-    ]
-    return [names.index(name) for name in swapped]

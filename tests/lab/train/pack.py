@@ -1,17 +1,20 @@
-"""Packs of invented faces and random teachers, in the form of the real ones, made by the test."""
+"""Synthetic training packs and random teacher networks in the layout of the real ones."""
 
 from __future__ import annotations
 
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 STILLS = 16  # of them 12 for validation: one row of its sheet
 FRAMES = 12  # of two clips, the second for validation
+PARSED = 108  # pictures with class maps, of which 100 are held back
 
 # SqueezeNet 1.1's fire modules: inputs, squeezed, expanded by each of two branches
 _FIRES = {
@@ -29,8 +32,22 @@ def make_packs(folder: Path) -> Path:
     return folder
 
 
+def make_parsing(folder: Path) -> Path:
+    """Write the parsing pack: noise with the rectangle of one class on skin."""
+    (folder / "parsing256").mkdir(parents=True)
+    random = np.random.default_rng(2)
+    with tarfile.open(folder / "parsing256" / "parsing.tar", "w") as tar:
+        for index in range(PARSED):
+            mask = np.ones((256, 256), np.uint8)
+            mask[64:192, 64:192] = index % 19
+            picture = random.integers(0, 255, (8, 8, 3), np.uint8)
+            _add(tar, f"{index:05d}.webp", Image.fromarray(picture).resize((256, 256)), "WEBP")
+            _add(tar, f"{index:05d}.png", Image.fromarray(mask), "PNG")
+    return folder
+
+
 def make_teachers(folder: Path) -> Path:
-    """Write a SqueezeNet and an identity network with random weights."""
+    """Write a SqueezeNet, its LPIPS heads and an identity network with random weights."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -49,25 +66,38 @@ def make_teachers(folder: Path) -> Path:
             weights[f"features.{index}.{name}.weight"] = filters(outputs, ins, side)
             weights[f"features.{index}.{name}.bias"] = np.zeros(outputs, np.float32)
     np.savez(folder / "squeezenet1_1_features.npz", **weights)  # type: ignore[arg-type]
+    channels = (64, 128, 256, 384, 384, 512, 512)
+    heads = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(channels)}
+    torch.save(heads, folder / "squeeze.pth")
     nodes = [
-        helper.make_node(
-            "Conv", ["input", "w", "b"], ["c"], kernel_shape=[16, 16], strides=[16, 16],
-            pads=[0, 0, 0, 0], group=1,
-        ),
-        helper.make_node("Relu", ["c"], ["r"]),
-        helper.make_node("Reshape", ["r", "shape"], ["output"]),
-    ]  # fmt: skip
-    constants = {"w": filters(8, 3, 16), "b": np.zeros(8, np.float32),
-                 "shape": np.array([-1, 392])}  # fmt: skip
+        _convolution("input0", "fine", side=16, stride=16),
+        helper.make_node("Relu", ["fine"], ["positive"]),
+        _convolution("positive", "coarse", side=7, stride=1),
+        helper.make_node("Reshape", ["coarse", "shape"], ["output"]),
+    ]
+    constants = {
+        "fine.w": filters(8, 3, 16), "fine.b": np.zeros(8, np.float32),
+        "coarse.w": filters(128, 8, 7), "coarse.b": np.zeros(128, np.float32),
+        "shape": np.array([-1, 128]),
+    }  # fmt: skip
     graph = helper.make_graph(
         nodes,
         "identity",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 112, 112])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 392])],
+        [helper.make_tensor_value_info("input0", TensorProto.FLOAT, [1, 3, 112, 112])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 128])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     onnx.save(helper.make_model(graph), folder / "mobilefacenet_id.onnx")
     return folder
+
+
+def _convolution(source: str, name: str, *, side: int, stride: int) -> Any:
+    from onnx import helper
+
+    return helper.make_node(
+        "Conv", [source, f"{name}.w", f"{name}.b"], [name], kernel_shape=[side, side],
+        strides=[stride, stride], pads=[0, 0, 0, 0], group=1,
+    )  # fmt: skip
 
 
 def _write(
@@ -85,12 +115,7 @@ def _write(
     with tarfile.open(folder / "images.tar", "w") as tar:
         for name in names:
             small = random.integers(0, 255, (8, 8, 3), np.uint8)
-            buffer = io.BytesIO()
-            Image.fromarray(small).resize((side, side)).save(buffer, "WEBP", quality=80)
-            info = tarfile.TarInfo(f"{name}.webp")
-            info.size = buffer.tell()
-            buffer.seek(0)
-            tar.addfile(info, buffer)
+            _add(tar, f"{name}.webp", Image.fromarray(small).resize((side, side)), "WEBP")
     zeros = np.zeros(count, np.float32)
     np.savez(
         folder / "labels.npz",
@@ -107,7 +132,7 @@ def _write(
         roll=zeros,
         ear_left=zeros,
         ear_right=zeros,
-        identity=np.full(count, -1, np.int32),
+        identity=np.arange(count, dtype=np.int32) // 2,
         clip=np.array(clip),
         frame=np.arange(count, dtype=np.int32),
         grey=np.zeros(count, bool),
@@ -115,3 +140,12 @@ def _write(
         quad=np.zeros((count, 4, 2), np.float32),
         source_size=np.full((count, 2), side, np.int32),
     )
+
+
+def _add(tar: tarfile.TarFile, name: str, picture: Image.Image, kind: str) -> None:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, quality=80)
+    info = tarfile.TarInfo(name)
+    info.size = buffer.tell()
+    buffer.seek(0)
+    tar.addfile(info, buffer)

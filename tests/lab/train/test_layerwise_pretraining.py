@@ -1,32 +1,11 @@
-"""Teaching the perceptual network level by level, and the optimizer that does it."""
+"""Layerwise pretraining of the perceptual network."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from sglat.networks.embedded_perceptual import Fire, PerceptualNetwork
-from sglat_lab.train.faces_muon import Muon
 from sglat_lab.train.layerwise_pretraining import LevelData, LevelPlan, scale_to_unit, teach
-
-
-def test_muon_solves_an_ill_conditioned_regression_that_adamw_does_not() -> None:
-    torch.manual_seed(3)
-    inputs = torch.randn(512, 20) * torch.logspace(0, -2, 20)
-    truth = torch.randn(8, 20)
-    left = {}
-    for kind in (Muon, torch.optim.AdamW):
-        layer = nn.Linear(20, 8, bias=False)
-        nn.init.zeros_(layer.weight)
-        optimizer = kind(layer.parameters(), lr=0.03)
-        for step in range(200):
-            optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / 200)
-            loss = (layer(inputs) - inputs @ truth.T).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        left[kind] = float((layer.weight.detach() - truth).square().mean())
-    assert left[Muon] < 0.5 * left[torch.optim.AdamW]
 
 
 def test_random_filters_are_scaled_to_unit_deviation() -> None:

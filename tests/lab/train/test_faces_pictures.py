@@ -1,4 +1,4 @@
-"""Faces pulled about for training, and the perceptual network's distances by place."""
+"""Local deformations of faces, and the perceptual network's features, distances and pairs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 
 from sglat.networks.embedded_perceptual import PerceptualNetwork, normalised, pooled
 from sglat_lab.train.data import Faces
-from sglat_lab.train.faces_generated import moved, tuned_pairs
-from sglat_lab.train.faces_imitation import channel_weights, unexplained, unexplained_change
-from sglat_lab.train.faces_warps import pulled
+from sglat_lab.train.faces_augment import deformed
+from sglat_lab.train.faces_perceptual import channel_weights, unexplained, unexplained_change
+from sglat_lab.train.generated_pairs import moved, tuned_pairs
 
 
 def _dotted(points: np.ndarray) -> np.ndarray:
@@ -24,7 +24,7 @@ def _dotted(points: np.ndarray) -> np.ndarray:
 
 
 def test_points_move_with_what_they_lie_on() -> None:
-    # Dots at the points that are pulled; the rest of the 478 lies in a corner.
+    # Dots at centres of deformation; the rest of the 478 lies in a corner.
     spots = {61: (44, 90), 291: (84, 90), 105: (44, 40), 334: (84, 40), 152: (64, 115)}
     points = np.full((478, 2), 64.0, np.float32)
     for index, place in spots.items():
@@ -32,14 +32,14 @@ def test_points_move_with_what_they_lie_on() -> None:
     picture = _dotted(np.array(list(spots.values())))
     farthest = 0.0
     for seed in range(12):
-        warped, found = pulled(picture, points, 32.0, np.random.default_rng(seed))
+        warped, found = deformed(picture, points, 32.0, np.random.default_rng(seed))
         bright = (warped[..., 0] > 60).astype(np.uint8)
         centres = cv2.connectedComponentsWithStats(bright)[3][1:]
         for index in spots:
             off = np.linalg.norm(centres - found[index], axis=1).min()
             assert off < 1.0, (seed, index, off)
             farthest = max(farthest, float(np.linalg.norm(found[index] - points[index])))
-    assert farthest > 4  # something was pulled
+    assert farthest > 4  # something moved
 
 
 def test_the_perceptual_distance_is_the_sum_of_its_maps_means() -> None:

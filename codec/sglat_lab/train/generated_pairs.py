@@ -1,6 +1,6 @@
 """Write down what a bundle's generator makes of faces: pairs for the perceptual network.
 
-    python -m sglat_lab.train.faces_generated --packs DIR --cache DIR --output FILE.npz
+    python -m sglat_lab.train.generated_pairs --packs DIR --cache DIR --output FILE.npz
 
 Each picture is the generator's answer to the inverter's latents of a face, to these latents with
 noise, or to a mixture with another face's. With `--against` a perceptual network's weights each is
@@ -23,8 +23,7 @@ from sglat.networks.devices import fast_type
 from sglat.networks.embedded_analysis import load_weights
 from sglat.networks.embedded_perceptual import PerceptualNetwork
 from sglat_lab.train.adversarial_examples import TunedGenerator
-from sglat_lab.train.data import Faces, prepare
-from sglat_lab.train.faces_landmarks import to_input
+from sglat_lab.train.data import Faces, prepare, to_input
 
 BATCH = 16
 TUNED_STEPS = (4, 33)  # from, to below
