@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from sglat.files import (
     atomic_file,
     check_input,
     hash_file,
+    name_beside,
     open_input,
+    output_lock,
     refuse_existing,
     write_atomically,
 )
@@ -104,3 +108,67 @@ def test_small_files_are_written_as_bytes_or_utf8(tmp_path: Path) -> None:
 def test_the_hash_is_the_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert hash_file(tmp_path / "a").startswith("ba7816bf8f01cfea")
+
+
+@pytest.mark.parametrize("link", [None, os.link, os.symlink])
+def test_an_input_is_never_replaced(
+    tmp_path: Path, link: Callable[[Path, Path], None] | None
+) -> None:
+    source, output = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    source.write_bytes(b"the only copy")
+    if link is None:
+        output = tmp_path / "." / "a.mp4"
+    else:
+        link(source, output)
+    action = lambda: refuse_existing(output, force=True, inputs=[None, source])  # noqa: E731
+    assert code_of(action) == "same-file"
+
+
+def test_a_folder_with_an_input_in_it_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "face.png").touch()
+    action = lambda: refuse_existing(  # noqa: E731
+        tmp_path / "frames", force=True, is_folder=True, inputs=[tmp_path / "frames" / "face.png"]
+    )
+    assert code_of(action) == "same-file"
+
+
+def test_another_file_may_be_replaced(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    refuse_existing(tmp_path / "a", force=True, inputs=[tmp_path / "b", tmp_path / "missing"])
+
+
+@pytest.mark.parametrize("stem", ["a" * 249, "\u00e9" * 124])
+def test_the_longest_name_can_be_written(tmp_path: Path, stem: str) -> None:
+    path = tmp_path / f"{stem}.sglat"
+    with atomic_file(path) as file:
+        file.write(b"whole")
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 300)
+    assert code_of(lambda: refuse_existing(path, force=False)) == "output-name"
+
+
+def test_names_beside_a_long_name_differ_by_the_name(tmp_path: Path) -> None:
+    long = ["a" * 250 + end for end in ("b", "c")]
+    names = {name_beside(tmp_path / name, ".work").name for name in long}
+    assert len(names) == 2
+    assert max(map(len, names)) <= 255
+    assert name_beside(tmp_path / "a.sglat", ".work").name == "a.sglat.work"
+
+
+def test_one_output_is_made_by_one_process_at_a_time(tmp_path: Path) -> None:
+    code = f"""
+from sglat.files import output_lock
+with output_lock({str(tmp_path / "out")!r}):
+    print("mine", flush=True)
+"""
+    with output_lock(tmp_path / "out"):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "output-busy" in done.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "mine\n"
+    assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
@@ -15,9 +15,15 @@ from typing import BinaryIO, Final, TypeAlias
 
 from sglat.errors import UsageError
 
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows
+    fcntl = None  # type: ignore[assignment]
+
 StrPath: TypeAlias = str | PathLike[str]
 
 HASH_BLOCK_BYTES: Final = 1 << 20
+USUAL_NAME_BYTES: Final = 255  # longest file name of most file systems
 
 
 def open_input(path: StrPath) -> BinaryIO:
@@ -41,18 +47,39 @@ def check_input(path: StrPath) -> None:
     open_input(path).close()
 
 
-def refuse_existing(path: StrPath, *, force: bool, is_folder: bool = False) -> None:
+def refuse_existing(
+    path: StrPath,
+    *,
+    force: bool,
+    is_folder: bool = False,
+    inputs: Iterable[StrPath | None] = (),
+) -> None:
     """Check that an output may be written.
 
     Args:
         path: the output.
         force: an existing output may be replaced.
         is_folder: the output is a folder; no other output replaces a folder.
+        inputs: files that are read for it, None among them ignored. None of them is replaced,
+            whatever `force` says; links are followed.
 
     Raises:
-        UsageError: `output-exists`, or `output-folder` if the folder around it is missing.
+        UsageError: `output-exists`, `same-file`, `output-name` for a name that is too long, or
+            `output-folder` if the folder around it is missing.
     """
     path = Path(path)
+    longest = _longest_name(path.parent)
+    if len(os.fsencode(path.name)) > longest:
+        raise UsageError(
+            "output-name",
+            f"expected a file name of at most {longest} bytes, got {len(os.fsencode(path.name))}: "
+            f"{path.name[:24]}...",
+        )
+    for source in inputs:
+        if source is not None and _is_replaced(Path(source), path):
+            raise UsageError(
+                "same-file", f"{path} would replace the input {source}; choose another output"
+            )
     if path.is_dir() and not is_folder:
         raise UsageError("output-exists", f"{path} is a folder")
     if path.exists() and not force:
@@ -127,7 +154,80 @@ class AtomicOutput:
 
 def partial_path(path: Path) -> Path:
     """Return this process's temporary name beside an output; matches `PARTIAL_PATTERN`."""
-    return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    return name_beside(path, f".{os.getpid()}.partial{path.suffix}", is_hidden=True)
+
+
+def name_beside(path: Path, ending: str, *, is_hidden: bool = False) -> Path:
+    """Return a path beside an output whose name is the output's with another ending.
+
+    Where that would be longer than the file system allows, a hash stands for the output's name.
+
+    Args:
+        path: the output; its whole name is kept for a visible name, its stem for a hidden one.
+        ending: what follows.
+        is_hidden: put a dot in front.
+    """
+    name = f".{path.stem}{ending}" if is_hidden else f"{path.name}{ending}"
+    if len(os.fsencode(name)) > _longest_name(path.parent):
+        short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+        name = f"{'.' if is_hidden else ''}{short}{ending}"
+    return path.with_name(name)
+
+
+def _longest_name(folder: Path) -> int:
+    """Return how many bytes a name may have in a folder."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows, or no such folder
+        return USUAL_NAME_BYTES
+
+
+def _is_replaced(source: Path, output: Path) -> bool:
+    """Whether writing an output, a file or a folder, removes an input."""
+    try:
+        if not (output.exists() and source.exists()):
+            return False
+        if output.is_dir():
+            return output.resolve() in source.resolve().parents
+        return output.samefile(source)
+    except OSError:
+        return False
+
+
+@contextmanager
+def output_lock(path: StrPath) -> Iterator[None]:
+    """Keep other processes from making the same output at the same time.
+
+    The lock ends with the process, however that ends. Systems without `fcntl` have none.
+
+    Raises:
+        UsageError: `output-busy`.
+    """
+    if fcntl is None:
+        yield
+        return
+    lock = name_beside(Path(path), ".lock", is_hidden=True)
+    while True:
+        with lock.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UsageError(
+                    "output-busy", f"another process is making {path} at this moment"
+                ) from error
+            if not _is_named(lock, file.fileno()):
+                continue  # the process before removed it between opening and locking
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _is_named(path: Path, handle: int) -> bool:
+    with suppress(OSError):
+        return path.stat().st_ino == os.fstat(handle).st_ino
+    return False
 
 
 PARTIAL_PATTERN: Final = ".*.partial*"
