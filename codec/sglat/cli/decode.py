@@ -55,8 +55,22 @@ def decode_command(
         typer.Option("--half/--no-half", help="16-bit features; default: on CUDA only."),
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="FFmpeg video encoder; auto: hardware, else libx264.")
+        str,
+        typer.Option(
+            help="FFmpeg video encoder; auto: the container's own, H.264 in hardware if possible."
+        ),
     ] = "auto",
+    crf: Annotated[
+        int | None, typer.Option(min=0, help="Quality on the encoder's own scale, 0 the best.")
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option("--quality", "-q", min=0, max=100, help="Quality with any encoder."),
+    ] = None,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Write no sound.")] = False,
+    audio: Annotated[
+        Path | None, typer.Option(help="File whose sound is taken instead of the stored one.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
@@ -72,6 +86,10 @@ def decode_command(
     is_raw = raw or target == PIPE
     if is_raw and (png or as_json):
         raise UsageError("bad-options", "raw frames leave no room for --png or --json")
+    if no_audio and audio is not None:
+        raise UsageError("bad-options", "--audio and --no-audio contradict each other")
+    if crf is not None and quality is not None:
+        raise UsageError("bad-options", "--crf and --quality contradict each other")
     if threads:
         torch.set_num_threads(threads)
     config = DecodeConfig(
@@ -90,6 +108,11 @@ def decode_command(
         onto=onto,
         crop_only=crop,
         encoder=encoder,
+        crf=crf,
+        quality=quality,
+        has_sound=not no_audio,
+        audio=audio,
+        inputs=tuple(path for path in (source, identity_file) if path is not None),
         force=force,
         threads=threads,
     )
@@ -102,6 +125,8 @@ def decode_command(
             decoder, output, progress=lambda done, total: bar("decode", done, total)
         )
     bar.close()
+    for note in result.notes:
+        say(note)
     if result.held_frames:
         say(f"{result.held_frames} of {result.frames} frames had no face and are held")
     if as_json:

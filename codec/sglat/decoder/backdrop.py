@@ -60,6 +60,11 @@ class VideoBackdrop:
             self._shown, self._next = self._next, next(self._frames, None)
         return self._shown.picture
 
+    @property
+    def notes(self) -> list[str]:
+        """What was done to its pictures, one line each."""
+        return [f"--onto: {note}" for note in self._reader.notes]
+
     def close(self) -> None:
         """Release the file."""
         self._reader.close()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
 from fractions import Fraction
+from math import floor
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -18,6 +20,8 @@ from sglat.decoder.backdrop import Backdrop, VideoBackdrop, open_backdrop, plate
 from sglat.decoder.decode import QUEUE_BATCHES, DecodedFrame, Decoder, exact_seconds, prefetch
 from sglat.errors import UsageError
 from sglat.files import refuse_existing
+from sglat.media.audio import open_sound
+from sglat.media.containers import choose_encoder, encoder_options
 from sglat.media.marks import generated_marks
 from sglat.media.pictures import PngWriter, RawWriter
 from sglat.media.writer import VideoWriter
@@ -47,6 +51,15 @@ class OutputConfig:
     crop_only: bool = False
     """Leave the file's own background plate unused."""
     encoder: str = "auto"
+    crf: int | None = None
+    """Quality on the video encoder's own scale."""
+    quality: int | None = None
+    """0 to 100, for any video encoder."""
+    has_sound: bool = True
+    audio: Path | None = None
+    """A file whose sound takes the place of the stored one; its time is the `.sglat` file's."""
+    inputs: tuple[Path, ...] = ()
+    """More files that are read, so that none of them is replaced."""
     force: bool = False
     threads: int = 0
 
@@ -61,6 +74,8 @@ class OutputResult:
     height: int
     seconds: float
     """Wall time from the first byte to the last."""
+    notes: list[str] = field(default_factory=list)
+    """What was done to sound and colours, one line each."""
 
     @property
     def frames_per_second(self) -> float:
@@ -75,12 +90,19 @@ def write_decoded(
 
     Raises:
         MediaError: the output cannot be written.
-        UsageError: the output exists; no frames in the range; `onto` without placement.
+        UsageError: the output exists or is an input; no frames in the range; `onto` without
+            placement.
         FormatError: damage in the file; nothing is written then.
     """
     started = time.monotonic()
     if config.form != "raw":
-        refuse_existing(config.path, force=config.force, is_folder=config.form == "png")
+        refuse_existing(
+            config.path, force=config.force, is_folder=config.form == "png",
+            inputs=(config.onto, config.audio, *config.inputs),
+        )  # fmt: skip
+    if config.form == "video":  # before the bundle renders anything
+        encoder = choose_encoder(config.encoder, config.path)
+        encoder_options(encoder, crf=config.crf, quality=config.quality)
     backdrop = _choose_backdrop(decoder, config)
     frames = prefetch(decoder.frames(backdrop), QUEUE_BATCHES * decoder.config.batch)
     try:
@@ -99,6 +121,7 @@ def write_decoded(
         width=width,
         height=height,
         seconds=time.monotonic() - started,
+        notes=(backdrop.notes if isinstance(backdrop, VideoBackdrop) else []) + written[2],
     )
 
 
@@ -117,12 +140,13 @@ def _write(
     first: DecodedFrame,
     rest: Iterable[DecodedFrame],
     progress: Progress | None,
-) -> tuple[int, int]:
-    base = decoder.header.time_base
-    sound = _Sound(decoder, shift=first.pts * base if decoder.config.start_seconds > 0 else None)
-    origin = first.pts if sound.shift is not None else 0
+) -> tuple[int, int, list[str]]:
     count = held = 0
-    with _open_writer(decoder, config, first, sound) as writer:
+    with (
+        closing(_Sound(decoder, config, first)) as sound,
+        _open_writer(decoder, config, first, sound) as writer,
+    ):
+        origin = sound.origin_ticks
         frame: DecodedFrame | None = first
         iterator = iter(rest)
         while frame is not None:
@@ -139,7 +163,7 @@ def _write(
             frame = following
         if isinstance(writer, VideoWriter):
             writer.add_audio(sound.take())
-    return count, held
+    return count, held, writer.notes if isinstance(writer, VideoWriter) else []
 
 
 def _open_writer(
@@ -163,49 +187,79 @@ def _open_writer(
         audio=sound.stream(),
         metadata=marks,
         encoder=config.encoder,
+        crf=config.crf,
+        quality=config.quality,
+        is_sound_cut=config.audio is not None,
         force=config.force,
         threads=config.threads,
     )
 
 
 class _Sound:
-    """The audio packets of the wanted range, moved along with the pictures.
+    """The sound of the output, moved along with the pictures.
+
+    Time 0 of the output is its first frame when a range is wanted, else the earlier of first frame
+    and first sound, so that no blank stands in front.
 
     Args:
-        decoder: reads the packets.
-        shift: seconds by which everything is moved towards the start; None keeps the time stamps.
+        decoder: reads the stored packets.
+        config: which sound is wanted.
+        first: first frame of the output.
     """
 
-    def __init__(self, decoder: Decoder, *, shift: Fraction | None) -> None:
-        self.decoder = decoder
-        self.shift = shift
-        self.format: AudioFormat | None = decoder.reader.audio_format
-        self._waiting: list[AudioPacket] = []
+    def __init__(self, decoder: Decoder, config: OutputConfig, first: DecodedFrame) -> None:
+        self._decoder = decoder
+        self._file = open_sound(config.audio) if config.audio is not None else None
+        self._is_cut = decoder.config.start_seconds > 0
+        end = decoder.config.end_seconds
+        self._end = None if end is None else exact_seconds(end)
+        self.format: AudioFormat | None = None
+        if self._file is not None:
+            self.format = self._file.format
+        elif config.has_sound and config.form == "video":
+            self.format = decoder.reader.audio_format
+        self._early = decoder.take_audio()
+        self.origin_ticks = self._find_origin(first)
+        self._shift = self.origin_ticks * decoder.header.time_base
 
-    def stream(self) -> tuple[AudioFormat, list[AudioPacket]] | None:
+    def stream(self) -> tuple[AudioFormat, Iterable[AudioPacket]] | None:
         """Return format and first packets for opening a writer."""
-        return None if self.format is None else (self.format, self.take())
+        if self.format is None:
+            return None
+        return self.format, self.take() if self._file is None else self._moved(self._file)
 
     def take(self) -> list[AudioPacket]:
         """Return the packets that have become known, in the time of the output."""
-        packets = self.decoder.take_audio()
-        if self.format is None or not packets:
-            return []
+        packets = self._early + self._decoder.take_audio()
+        self._early = []
+        return [] if self.format is None or self._file is not None else list(self._moved(packets))
+
+    def close(self) -> None:
+        """Release the file that gives the sound."""
+        if self._file is not None:
+            self._file.close()
+
+    def _find_origin(self, first: DecodedFrame) -> int:
+        """Return time 0 of the output in ticks of the file."""
+        if self._is_cut or self.format is None or self._file is not None or not self._early:
+            return first.pts if self._is_cut else max(0, first.pts)
+        base = self._decoder.header.time_base
+        sound = self._early[0].pts * self.format.time_base
+        return max(0, min(first.pts, floor(sound / base)))
+
+    def _moved(self, packets: Iterable[AudioPacket]) -> Iterator[AudioPacket]:
+        assert self.format is not None
         base = self.format.time_base
-        if self.decoder.config.end_seconds is not None:
-            end = exact_seconds(self.decoder.config.end_seconds)
-            packets = [packet for packet in packets if packet.pts * base < end]
-        if self.shift is None:
-            return packets
-        ticks = round(self.shift / base)
-        return [
-            AudioPacket(
+        ticks = round(self._shift / base)
+        for packet in packets:
+            if self._end is not None and packet.pts * base >= self._end:
+                continue
+            if self._is_cut and packet.pts + packet.duration <= ticks:
+                continue
+            yield AudioPacket(
                 data=packet.data,
                 pts=packet.pts - ticks,
                 dts=packet.dts - ticks,
                 duration=packet.duration,
                 is_key_frame=packet.is_key_frame,
             )
-            for packet in packets
-            if packet.pts + packet.duration > ticks
-        ]

@@ -12,7 +12,7 @@ import av
 
 from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.errors import MediaError
-from sglat.media.reader import open_container
+from sglat.media.reader import VideoReader, first_sound_seconds, open_container
 
 MAX_EXTRADATA: Final = 1 << 16  # Vorbis set-up headers reach some kilobytes
 
@@ -49,6 +49,7 @@ class AudioReader:
             if stream is not self._stream:
                 stream.discard = av.stream.Discard.all  # not even parsed: the pass is quick
         self.format = None if self._stream is None else _describe(self._stream)
+        self.start_seconds = first_sound_seconds(self._container)
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +92,27 @@ class AudioReader:
                 duration=duration,
                 is_key_frame=bool(packet.is_keyframe),
             )
+
+
+def open_sound(path: Path) -> AudioReader:
+    """Open the sound of a video or audio file, with time 0 where reading the file puts it.
+
+    Raises:
+        UsageError: no such file. MediaError: unreadable, or without sound.
+    """
+    zero = Fraction(0)
+    with AudioReader(path) as probe:
+        if probe.format is None:
+            raise MediaError("no-sound", f"expected sound, {path} has none")
+        if probe.start_seconds is not None:
+            zero = probe.start_seconds
+    try:
+        with VideoReader(path) as video:
+            zero = video.zero_seconds
+    except MediaError as error:
+        if error.code not in ("no-video", "no-frames", "no-decoder"):
+            raise
+    return AudioReader(path, zero_seconds=zero)
 
 
 def _until_damaged(packets: Iterator[Any]) -> Iterator[Any]:

@@ -58,6 +58,7 @@ class VideoWriter:
         encoder: FFmpeg encoder name, or "auto".
         crf: quality on the encoder's own scale.
         quality: 0 to 100 on any encoder.
+        is_sound_cut: leave out sound that goes on after the last frame.
         force: replace an existing file.
         threads: encoder threads; 0 lets the library choose.
 
@@ -78,6 +79,7 @@ class VideoWriter:
         encoder: str = "auto",
         crf: int | None = None,
         quality: int | None = None,
+        is_sound_cut: bool = False,
         force: bool = False,
         threads: int = 0,
     ) -> None:
@@ -93,6 +95,8 @@ class VideoWriter:
         self.time_base = GIF_TIME_BASE if self._is_gif else time_base
         self._given_base = time_base
         self._last_pts: int | None = None
+        self._is_sound_cut = is_sound_cut
+        self._video_end = Fraction(0)
         self._palette = _Palette() if self._is_gif else None
         self._sound: _Sound | None = None
         self._output = AtomicOutput(path, force=force)
@@ -130,6 +134,7 @@ class VideoWriter:
             if self._last_pts is not None and pts < self._last_pts + GIF_LEAST_DELAY:
                 return
             self._last_pts = pts
+        self._video_end = (pts + duration) * self.time_base
         frame = self._frame(picture)
         frame.pts, frame.time_base = pts, self.time_base
         if duration:
@@ -149,7 +154,9 @@ class VideoWriter:
         try:
             self._mux_video(self._video.encode(None))
             if self._sound is not None:
-                self._container.mux(list(self._sound.rest()))
+                end = self._video_end if self._is_sound_cut else None
+                for packet in self._sound.rest(end):
+                    self._container.mux(packet)
             self._container.close()
             mark_animation(self._output.partial, self._kind.muxer, self._marks)
         except (av.error.FFmpegError, ValueError) as error:
@@ -303,9 +310,11 @@ class _Sound:
         while self._fill() and self._ready[0].dts * self._time_base <= seconds:
             yield self._packet(self._ready.popleft())
 
-    def rest(self) -> Iterator[Any]:
-        """Yield everything that is left."""
+    def rest(self, end_seconds: Fraction | None) -> Iterator[Any]:
+        """Yield everything that is left, up to a time if there is one."""
         while self._fill():
+            if end_seconds is not None and self._ready[0].pts * self._time_base >= end_seconds:
+                return
             yield self._packet(self._ready.popleft())
         if self._transcoder is not None:
             yield from map(self._packet, self._transcoder.finish())
