@@ -41,7 +41,8 @@ CLIPS ?= ../shared/clips
 QUICK ?=
 bench: $(VENV)/.bench
 	$(BIN)/sgl-bench $(CLIPS) --out benchmarks/report $(QUICK)
-	cp benchmarks/report/results.md benchmarks/results/RESULTS.md
+	cp benchmarks/report/results.json benchmarks/results/RESULTS.json
+	PYTHONPATH=codec $(BIN)/python -m sglat_lab.report.pages benchmarks/results
 
 clean:
 	rm -rf $(VENV) demo_output benchmarks/report

@@ -45,6 +45,13 @@ def bench_command(
         int | None, typer.Option(min=1, help="Processes side by side; default: one a core.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "cpu",
+    probes: Annotated[
+        str,
+        typer.Option(
+            help="Probes beside quality, comma-separated: rates, loss, damage, swap, solvers, "
+            "speed, frechet; default: all."
+        ),
+    ] = "",
     speed: Annotated[
         bool, typer.Option("--speed/--no-speed", help="Measure decoding in fresh processes.")
     ] = True,
@@ -53,7 +60,7 @@ def bench_command(
     _quiet_libraries()
     from sglat.networks.devices import choose_device
     from sglat_lab.bench.run import BenchConfig, Benchmark
-    from sglat_lab.report.write import write_report
+    from sglat_lab.report.html import write_report
 
     for folder in (clips, encoded, teachers):
         if folder is not None and not folder.is_dir():
@@ -66,6 +73,7 @@ def bench_command(
             clips=clips, out=out, encoded=encoded, bundle=bundle, teachers=teachers,
             heads=lpips_heads, is_quick=quick, device=str(choose_device(device)),
             with_speed=speed, frames=frames, minutes=minutes, workers=workers,
+            probes=tuple(name for name in probes.split(",") if name),
         ),
         say,
     )  # fmt: skip
@@ -79,7 +87,7 @@ def bench_command(
 
 
 def _quiet_libraries() -> None:
-    """Keep what the measured codecs and networks say about themselves off the terminal."""
+    """Keep log lines of the measured codecs and networks off the terminal."""
     os.environ.setdefault("SVT_LOG", "1")  # errors only
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from sglat.bundles.bundle import Bundle
 from sglat.errors import MediaError, UsageError
-from sglat_lab.bench import anchors, file_variants, robustness
-from sglat_lab.bench.cache import Cache, digest
-from sglat_lab.bench.encode_options import QUALITIES, requantized
+from sglat_lab.bench import anchors, file_variants
+from sglat_lab.bench.encodes import QUALITIES, requantized
+from sglat_lab.bench.harness import Cache, digest
 from sglat_lab.measure.curves import refine
-from sglat_lab.measure.face_signals import Landmarker, Signals
 from sglat_lab.measure.judges import Judges
+from sglat_lab.measure.landmarks import Landmarker, Signals
 from sglat_lab.measure.picture_metrics import (
     Reference,
     make_reference,
@@ -56,7 +56,7 @@ class Effort:
     """Motion qualities beside the default, where the work file is at hand."""
     factors: tuple[int, ...] = (2, 4)
     """Coarser motion instead, where it is not."""
-    loss_shares: tuple[float, ...] = robustness.LOSS_SHARES
+    loss_shares: tuple[float, ...] = file_variants.LOSS_SHARES
     loss_seeds: int = 2
     damage_trials: int = 100
 
@@ -147,7 +147,7 @@ class ClipBench:
         landmarker = self.landmarker
         if landmarker is None:
             raise UsageError("no-landmarker", "expected a landmark network, found none")
-        packed = self.cache.array(f"signals-{name}", lambda: landmarker.watch(pictures).packed())
+        packed = self.cache.array(f"signals-{name}", lambda: landmarker.signals(pictures).packed())
         return Signals.unpacked(packed)
 
     @property
@@ -319,30 +319,27 @@ class ClipBench:
         )  # fmt: skip
         return level, version
 
-    def loss(self) -> list[dict[str, float]]:
-        """Return quality against the share of motion groups lost."""
+    def loss(self) -> dict[str, Any]:
+        """Return quality against the share of motion groups lost, and the cost of short groups."""
         found = []
         for share in self.effort.loss_shares:
             for seed in range(1 if share == 0 else self.effort.loss_seeds):
                 name = f"loss-{share:g}-{seed}"
                 found.append(self.cache.record(name, partial(self._loss, share, seed)))
-        return found
+        path = self.cache.folder / "short_groups.sglat"
+        cost = file_variants.small_group_cost(self.encoded, path, file_variants.LOST_GROUP_FRAMES)
+        return {"loss": found, "kbit_per_second_short_groups": cost}
 
     def _loss(self, share: float, seed: int) -> dict[str, float]:
         path = self.cache.folder / "lossy.sglat"
-        what = robustness.lossy_file(self.encoded, path, share, seed=seed)
+        what = file_variants.lossy_file(self.encoded, path, share, seed=seed)
         shown = file_variants.decoded_rows(path, self.bundle, self.rows, self.cache.folder)
         figures = means(measure_pictures(shown, self.reference, self.judges))
         return {"share": share, **what, **figures}
 
     def damage(self) -> dict[str, Any]:
-        """Return what a reader says of damaged files."""
-        found: dict[str, Any] = self.cache.record(
-            "damage", lambda: robustness.corruption(self.encoded, trials=self.effort.damage_trials)
-        )
-        path = self.cache.folder / "short_groups.sglat"
-        cost = robustness.small_group_cost(self.encoded, path, file_variants.LOST_GROUP_FRAMES)
-        return {**found, "cached_kbit_per_second_short_groups": cost}
+        """Return what a reader makes of damaged files."""
+        return file_variants.corruption(self.encoded, trials=self.effort.damage_trials)
 
     def pictures(
         self, record: dict[str, Any], codecs: Sequence[anchors.AnchorCodec]

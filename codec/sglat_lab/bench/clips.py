@@ -2,10 +2,10 @@
 
     python -m sglat_lab.bench.clips CLIPS OUT [--steps N] [--threads N] [CLIP ...]
 
-Finished parts are kept in OUT, so an interrupted run continues. Writes OUT/clips.md and
-OUT/clips.json with every figure beside its bar, a contact sheet for each clip (source, decoded, the
-inverter's own reconstruction) and one of all swaps. Quality is measured by networks that no part of
-the encoder uses; `--teachers` names their folder.
+Finished parts are kept in OUT, so an interrupted run continues. Writes OUT/clips.json and
+OUT/clips.md with every figure beside its target, a contact sheet for each clip (source, decoded,
+the inverter's own reconstruction) and one of all swaps. `--teachers` names the folder of the
+measuring networks.
 """
 
 from __future__ import annotations
@@ -13,46 +13,110 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import random
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import sglat
 from sglat.bitstream.info import verify
-from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.decoder.decode import Decoder
 from sglat.decoder.output import OutputConfig, write_decoded
 from sglat.encoder.encode import EncodeConfig
+from sglat.files import write_atomically
 from sglat.media.audio import AudioReader
-from sglat.media.reader import VideoReader
-from sglat_lab.bench import file_variants, long_decode, resume
-from sglat_lab.measure import motion_figures
-from sglat_lab.measure.judges import Judges, find_teachers, load_judges
-from sglat_lab.measure.picture_metrics import make_reference, means, measure_pictures
-from sglat_lab.report import clips_tables, sheets
+from sglat.networks.pixels import to_pixels
+from sglat_lab.bench import file_variants, long_decode
+from sglat_lab.bench.harness import Cache
+from sglat_lab.bench.probes import ToolConfig, Tools
+from sglat_lab.measure.face_signals import correlations, jitter_pixels
+from sglat_lab.measure.judges import to_tensor
+from sglat_lab.measure.landmarks import Signals
+from sglat_lab.measure.picture_metrics import Reference, make_reference, means, measure_pictures
+from sglat_lab.report.document import Record, provenance
+from sglat_lab.report.pages import CLIP_FIGURES, clips_page
+from sglat_lab.report.pictures import contact_sheet, telling_frames, write_sheet
 
-Record = dict[str, Any]
+Pictures = NDArray[np.uint8]
+IDENTITY_BYTES: Final = 64_000
 SMALL_IDENTITY_BYTES: Final = 8_000
 SMALL_SECONDS: Final = 4.0
-REFERENCE_FRAMES: Final = 250  # length at which the encoding time is wanted
+PICTURE_ROWS: Final = 96  # frames, evenly spread, of the picture metrics
+REFERENCE_FRAMES: Final = 250  # length at which the encoding time has its target
 FIXED_STAGES: Final = ("refine", "tune", "jacobian")
 """They take the same time however long the clip is."""
+RESUME_SECONDS: Final = 1.0
+RESUME_STEPS: Final = 15
+LEAST_SECONDS: Final = 3.0  # before a kill; earlier nothing but imports has happened
 
 
-def kept(path: Path, make: Callable[[], Record]) -> Record:
-    """Return a record from its file, or make and keep it."""
-    if path.exists():
-        return dict(json.loads(path.read_text()))
-    record = make()
-    path.write_text(json.dumps(record, indent=1))
-    return record
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One source video and where its results go."""
+
+    video: Path
+    out: Path
+    steps: int | None = None
+    """Tuning steps; None: the encoder's default."""
+    threads: int | None = None
+
+    def path(self, suffix: str) -> Path:
+        """Return the path of a result, `OUT/<clip><suffix>`."""
+        return self.out / f"{self.video.stem}{suffix}"
+
+    def config(self, suffix: str, identity_bytes: int) -> EncodeConfig:
+        """Return the settings of one encoding with its work file."""
+        return EncodeConfig(
+            tune_steps=self.steps, threads=self.threads, device="cpu", force=True,
+            keep_workfile=True, workfile=self.path(suffix), identity_bytes=identity_bytes,
+        )  # fmt: skip
+
+
+def encode_probe(clip: Clip, tools: Tools) -> Record:
+    """Encode, verify and decode a clip into a video, and return the cost."""
+    target = clip.path(".sglat")
+    load = os.getloadavg()[0]
+    record = sglat.encode(clip.video, target, clip.config(".work", IDENTITY_BYTES)).to_json()
+    stages: dict[str, float] = record["stage_seconds"]
+    fixed = sum(stages.get(name, 0.0) for name in FIXED_STAGES)
+    running = (sum(stages.values()) - fixed) / record["frames"]
+    record |= {
+        "path": target.name,
+        "load_before_encoding": round(load, 1),
+        "seconds_per_frame_250": round(fixed / REFERENCE_FRAMES + running, 3),
+        "motion_kbit_per_second": round(record["bits_per_frame"] * 25 / 1000, 3),
+        "identity_kilobytes": record["bytes"]["identity"] / 1000,
+    }
+    with target.open("rb") as file:
+        record["verified"] = len(verify(file)) == 64  # raises where the hash does not match
+    return record | decode_clip(clip.video, target, clip.path(".mp4"))
+
+
+def decode_clip(video: Path, target: Path, decoded: Path) -> Record:
+    """Decode a file with its sound, and compare the sound with the source's."""
+    load, began = os.getloadavg()[0], time.monotonic()
+    with target.open("rb") as file:
+        decoder = Decoder(file)
+        rate = float(decoder.frame_rate or 25)
+        result = write_decoded(decoder, OutputConfig(path=decoded, force=True, crop_only=True))
+    spent = time.monotonic() - began
+    source, ours = (file_variants.audio_lag_seconds(path) for path in (video, decoded))
+    is_silent = source is None or ours is None
+    return {
+        "decode_frames_per_second": round(result.frames / spent, 1),
+        "load_before_decoding": round(load, 1),
+        "audio_is_bit_exact": audio_bytes(decoded) == audio_bytes(video),
+        "av_offset_frames": None if is_silent else round(abs(ours - source) * rate, 3),  # type: ignore[operator]
+    }
 
 
 def audio_bytes(path: Path) -> bytes:
@@ -61,175 +125,179 @@ def audio_bytes(path: Path) -> bytes:
         return b"".join(packet.data for packet in audio)
 
 
-def audio_lag_seconds(path: Path) -> float | None:
-    """Return how much later the sound begins than the picture; None without sound."""
-    with AudioReader(path) as audio:
-        first = next(iter(audio), None)
-        if audio.format is None or first is None:
-            return None
-        heard = first.pts * audio.format.time_base
-    with VideoReader(path) as reader:
-        return float(heard - next(iter(reader)).pts * reader.time_base)
-
-
-def encode_config(args: argparse.Namespace, work: Path, identity_bytes: int) -> EncodeConfig:
-    """Return the settings of one encoding."""
-    return EncodeConfig(
-        tune_steps=args.steps, threads=args.threads, device="cpu", force=True,
-        keep_workfile=True, workfile=work, identity_bytes=identity_bytes,
-    )  # fmt: skip
-
-
-def encode_clip(clip: Path, args: argparse.Namespace) -> Record:
-    """Encode, verify and decode a clip into a video, and return what that cost."""
-    target = args.out / f"{clip.stem}.sglat"
-    load = os.getloadavg()[0]
-    config = encode_config(args, args.out / f"{clip.stem}.work", 64_000)
-    record = sglat.encode(clip, target, config).to_json()
-    stages: dict[str, float] = record["stage_seconds"]
-    fixed = sum(stages.get(name, 0.0) for name in FIXED_STAGES)
-    running = (sum(stages.values()) - fixed) / record["frames"]
-    record |= {
-        "path": target.name,
-        "load_before_encoding": round(load, 1),
-        "seconds_per_frame_250": round(fixed / REFERENCE_FRAMES + running, 3),
-    }
-    with target.open("rb") as file:
-        record["verified"] = len(verify(file)) == 64  # raises where the hash does not match
-    return record | decode_clip(clip, target, args.out / f"{clip.stem}.mp4")
-
-
-def decode_clip(clip: Path, target: Path, decoded: Path) -> Record:
-    """Decode a file with its sound, and compare the sound with the source's."""
-    load, began = os.getloadavg()[0], time.monotonic()
-    with target.open("rb") as file:
-        decoder = Decoder(file)
-        rate = float(decoder.frame_rate or 25)
-        result = write_decoded(decoder, OutputConfig(path=decoded, force=True, crop_only=True))
-    lags = audio_lag_seconds(clip), audio_lag_seconds(decoded)
-    offset = None
-    if lags[0] is not None and lags[1] is not None:
-        offset = round(abs(lags[1] - lags[0]) * rate, 3)
-    return {
-        "decode_frames_per_second": round(result.frames / (time.monotonic() - began), 1),
-        "load_before_decoding": round(load, 1),
-        "audio_is_bit_exact": audio_bytes(decoded) == audio_bytes(clip),
-        "av_offset_frames": offset,
-    }
-
-
-def measure_clip(clip: Path, args: argparse.Namespace, tools: Tools) -> Record:
+def figures_probe(clip: Clip, tools: Tools) -> Record:
     """Compare the decoded clip with its source, and write the contact sheet."""
-    target = args.out / f"{clip.stem}.sglat"
-    source = file_variants.source_crops(clip, file_variants.parse(target))
-    shown, is_held = motion_figures.decode_all(target, tools.bundle)
-    figures, signals = motion_figures.face_figures(
-        source, shown, is_held, bundle=tools.bundle, judges=tools.judges, watcher=tools.watcher
-    )
-    frames = sheets.telling_frames(signals)
-    rows = np.array([at for _, at in frames])
-    again = np.zeros_like(source)
-    again[rows] = motion_figures.inverted(source[rows], tools.bundle)
-    sheets.write_sheet(args.out / f"{clip.stem}.png", (source, shown, again), frames)
+    target = clip.path(".sglat")
+    source = file_variants.source_crops(clip.video, file_variants.parse(target))
+    shown, is_held = file_variants.decoded(target, tools.bundle)
+    figures, signals = face_figures(source, shown, is_held, tools)
+    frames = telling_frames(signals)
+    rows = [at for _, at in frames]
+    names = [name if name.startswith("frame") else f"{name} {at}" for name, at in frames]
+    again = inverted(source[rows], tools)
+    write_sheet(clip.path(".png"), [source[rows], shown[rows], again], names)
     return figures | {"telling_frames": dict(frames)}
 
 
-def measure_small(clip: Path, args: argparse.Namespace, tools: Tools) -> Record:
+def small_probe(clip: Clip, tools: Tools) -> Record:
     """Encode the beginning with a small identity, and measure the pictures."""
-    target = args.out / f"{clip.stem}_small.sglat"
-    piece = file_variants.shortened(clip, args.out / f"{clip.stem}_small.mp4", SMALL_SECONDS)
-    config = encode_config(args, args.out / f"{clip.stem}_small.work", SMALL_IDENTITY_BYTES)
+    target = clip.path("_small.sglat")
+    piece = file_variants.shortened(clip.video, clip.path("_small.mp4"), SMALL_SECONDS)
+    config = clip.config("_small.work", SMALL_IDENTITY_BYTES)
     sizes = sglat.encode(piece, target, config).bytes_by_stream
     source = file_variants.source_crops(piece, file_variants.parse(target))
-    shown, is_held = motion_figures.decode_all(target, tools.bundle)
-    rows = motion_figures.spread_rows(is_held)
-    reference = make_reference(source, rows, 0, tools.judges, tools.watcher.landmarker)
-    figures = means(measure_pictures(shown[rows], reference, tools.judges))
-    chosen = [(f"frame {at}", int(at)) for at in rows[:: max(1, len(rows) // 8)]]
-    sheets.write_sheet(args.out / f"{clip.stem}_small.png", (source, shown), chosen)
+    shown, is_held = file_variants.decoded(target, tools.bundle)
+    rows = spread_rows(is_held)
+    figures = picture_figures(shown[rows], reference_at(source, rows, tools), tools)
+    some = rows[:: max(1, len(rows) // 8)]
+    names = [f"frame {at}" for at in some]
+    write_sheet(clip.path("_small.png"), [source[some], shown[some]], names)
     return figures | {"identity_bytes": sizes["identity"]}
 
 
-class Tools:
-    """The bundle and the measuring networks, loaded once."""
+Probe = Callable[[Clip, Tools], Record]
+PROBES: Final[dict[str, tuple[str, Probe]]] = {
+    "encode": ("", encode_probe),
+    "figures": (".figures", figures_probe),
+    "small": (".small", small_probe),
+}
+"""Name of each probe to the suffix of its record in OUT, and the function."""
 
-    def __init__(self, teachers: Path | None, heads: Path | None) -> None:
-        self.bundle: Bundle = load_bundle()
-        self.judges: Judges = load_judges(find_teachers(teachers), heads=heads)
-        self.watcher = motion_figures.make_watcher(self.judges, self.bundle)
+
+def spread_rows(is_held: NDArray[np.bool_], count: int = PICTURE_ROWS) -> NDArray[np.int64]:
+    """Return evenly spread frames with a face."""
+    usable = np.flatnonzero(~is_held)
+    return np.asarray(usable[file_variants.spread(len(usable), count)], np.int64)
 
 
-def swap_all(records: dict[str, Record], out: Path, bundle: Bundle) -> int:
+def reference_at(source: Pictures, rows: NDArray[np.int64], tools: Tools) -> Reference:
+    """Return what pictures at some frames of a clip are compared with."""
+    return make_reference(source, rows, 0, tools.judges, tools.any_landmarker)
+
+
+def picture_figures(shown: Pictures, reference: Reference, tools: Tools) -> dict[str, float]:
+    """Return the mean picture metrics, with the identity loss as a cosine too."""
+    found = means(measure_pictures(shown, reference, tools.judges))
+    if "identity_loss" in found:
+        found["cosine"] = 1 - found["identity_loss"]
+    return found
+
+
+@torch.inference_mode()
+def inverted(pictures: Pictures, tools: Tools) -> Pictures:
+    """Return the inverter's own reconstruction of crops `[N, R, R, 3]`."""
+    bundle = tools.bundle
+    parts = [bundle.generator(bundle.inverter(part)) for part in to_tensor(pictures).split(8)]
+    return to_pixels(torch.cat(parts))
+
+
+def face_figures(
+    source: Pictures, shown: Pictures, is_held: NDArray[np.bool_], tools: Tools
+) -> tuple[Record, Signals]:
+    """Return the figures of a clip, and the source's signals.
+
+    Args:
+        source: aligned source crops, `[T, R, R, 3]`.
+        shown: decoded crops, likewise.
+        is_held: `[T]` frames without a face in the source.
+        tools: measuring networks, and the bundle for the inverter's own reconstruction.
+    """
+    rows = spread_rows(is_held)
+    reference = reference_at(source, rows, tools)
+    landmarker = tools.any_landmarker
+    ours, wanted = landmarker.signals(shown), landmarker.signals(source)
+    ours.pose[is_held] = np.nan  # is_found is read from the pose
+    for signals in (ours, wanted):
+        signals.points[is_held] = np.nan
+    jitter, expected = (jitter_pixels(s.points, source.shape[1]) for s in (ours, wanted))
+    figures = {
+        "frames_measured": len(rows),
+        "ours": picture_figures(shown[rows], reference, tools),
+        "inverter": picture_figures(inverted(source[rows], tools), reference, tools),
+        "signals": correlations(ours, wanted),
+        "signals_by": landmarker.name,
+        "jitter_pixels": jitter,
+        "jitter_pixels_source": expected,
+        "jitter_ratio": jitter / expected if jitter and expected else None,
+        "faces_lost": int((wanted.is_found & ~ours.is_found & ~is_held).sum()),
+    }
+    return figures, wanted
+
+
+def swap_all(records: dict[str, Record], out: Path, tools: Tools) -> int:
     """Swap every two clips, decode the frame where the driver's mouth is widest, make a sheet."""
-    with TemporaryDirectory() as scratch:
-        return _swap_all(records, out, bundle, Path(scratch))
-
-
-def _swap_all(records: dict[str, Record], out: Path, bundle: Bundle, scratch: Path) -> int:
-    sources, swaps = {}, {}
-    for driver, record in records.items():
-        at = np.array([record["figures"]["telling_frames"]["mouth open"]], np.int64)
-        own = out / f"{driver}.sglat"
-        sources[driver] = file_variants.decoded_rows(own, bundle, at, scratch)[0]
-        for puppet in records:
-            if driver != puppet:
+    rows = []
+    count = 0
+    with TemporaryDirectory() as folder:
+        for driver, record in records.items():
+            at = np.array([record["figures"]["telling_frames"]["mouth open"]], np.int64)
+            own = out / f"{driver}.sglat"
+            source = file_variants.decoded_rows(own, tools.bundle, at, Path(folder))[0]
+            row = [source]
+            for puppet in records:
+                if driver == puppet:
+                    row.append(source * 0)
+                    continue
                 target = out / f"{driver}_on_{puppet}.sglat"
                 sglat.swap(motion=own, identity=out / f"{puppet}.sglat", out=target, force=True)
                 with target.open("rb") as file:
                     verify(file)
-                swaps[driver, puppet] = file_variants.decoded_rows(target, bundle, at, scratch)[0]
-    sheets.write_swap_sheet(out / "swaps.png", sources, swaps)
-    return len(swaps)
+                row += list(file_variants.decoded_rows(target, tools.bundle, at, Path(folder)))
+                count += 1
+            rows.append(contact_sheet([row]))
+    write_sheet(out / "swaps.png", [[row] for row in rows])
+    return count
 
 
-def circumstances(args: argparse.Namespace, tools: Tools) -> str:
-    """Return machine, commit and measuring networks in one paragraph."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    perceptual = tools.judges.perceptual
-    return (
-        f"{os.cpu_count()} cores {platform.machine()}, torch {torch.__version__} with "
-        f"{torch.get_num_threads()} threads, commit {commit}, decoder "
-        f"{tools.bundle.decoder_id.hex()[:8]}, tuning steps {args.steps or 'default'}. "
-        f"Perceptual: {perceptual.name if perceptual else 'not measured'}; identity: "
-        f"{'MobileFaceNet' if tools.judges.identity else 'not measured'}; "
-        f"landmarks: {tools.watcher.name}."
-    )
+def check_resume(video: Path, folder: Path, *, kills: int = 5, threads: int = 1) -> Record:
+    """Encode a piece of a clip undisturbed and with kills at random moments, and compare.
 
+    Args:
+        video: its first second is used.
+        folder: where the files go.
+        kills: how many.
+        threads: of the encoder.
 
-def report(
-    records: dict[str, Record], whole: Record, args: argparse.Namespace, tools: Tools
-) -> str:
-    """Return the whole page in Markdown."""
-    missed = clips_tables.misses(records)
-    lines = [
-        circumstances(args, tools), "",
-        clips_tables.table(records), "", clips_tables.spans(records), "",
-        f"{whole['swaps']} swaps written, verified and decoded (swaps.png).", "",
-    ]  # fmt: skip
-    if "resume" in whole:
-        lines += [f"Resume: {json.dumps(whole['resume'])}", ""]
-    for found in whole.get("long", []):
-        lines += [f"Long decode: {json.dumps(found)}", ""]
-    lines += ["Missed:", "", *(f"* {line}" for line in missed or ["nothing"])]
-    loads = [f"{n} {r['load_before_encoding']}/{r['load_before_decoding']}"
-             for n, r in records.items()]  # fmt: skip
-    return "\n".join([*lines, "", f"Load before encoding/decoding: {', '.join(loads)}.", ""])
+    Returns:
+        `kills` of a running encoder, the seconds after which each came, `is_same`.
+    """
+    folder.mkdir(exist_ok=True)
+    piece = file_variants.shortened(video, folder / f"piece{video.suffix}", RESUME_SECONDS)
+    whole, cut = folder / "whole.sglat", folder / "cut.sglat"
 
+    def start(target: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "sglat.cli.encode", str(piece), str(target), "--quiet",
+                   "--tune-steps", str(RESUME_STEPS), "--threads", str(threads),
+                   "--no-self-check"]  # fmt: skip
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
-def long_clip(records: dict[str, Record], args: argparse.Namespace) -> list[Record]:
-    """Decode the longest clip looped to several lengths, each in a process of its own."""
-    longest = max(records, key=lambda name: records[name]["frames"])
-    found = []
-    for minutes in args.minutes:
-        path = args.out / "long.sglat"
-        long_decode.loop(args.out / f"{longest}.sglat", path, 60 * minutes)
-        figures = long_decode.measure(path, is_video=True, threads=args.threads or 2)
-        found.append({"clip": longest, "minutes": minutes, **{k: round(v, 1) for k, v in
-                                                              figures.items()}})  # fmt: skip
-        path.unlink()
-    return found
+    whole.unlink(missing_ok=True)
+    cut.unlink(missing_ok=True)
+    began = time.monotonic()
+    if start(whole).wait() != 0:
+        raise SystemExit(f"expected {piece} to be encoded, the encoder failed")
+    span = time.monotonic() - began
+    moments = random.Random(0)
+    waits: list[float] = []
+    for _ in range(kills):
+        wait = moments.uniform(LEAST_SECONDS, LEAST_SECONDS + span / 2)
+        process = start(cut)
+        try:
+            process.wait(timeout=wait)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            waits.append(round(wait, 1))
+        if cut.exists():
+            break
+    if not cut.exists():
+        start(cut).wait()
+    return {
+        "kills": len(waits),
+        "seconds": waits,
+        "undisturbed_seconds": round(span, 1),
+        "is_same": whole.read_bytes() == cut.read_bytes(),
+    }
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -248,46 +316,59 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def run(args: argparse.Namespace, tools: Tools) -> Record:
+    """Measure all clips; what is done already is read from OUT."""
+    kept = Cache(args.out)
+    names = [name for name in PROBES if name != "small" or not args.skip_small]
+    records: dict[str, Record] = {}
+    for video in sorted(args.clips.glob("*.mp4")):
+        if args.names and video.stem not in args.names:
+            continue
+        print(video.stem, flush=True)
+        clip = Clip(video=video, out=args.out, steps=args.steps, threads=args.threads)
+        found: dict[str, Record] = {}
+        for name in names:
+            suffix, probe = PROBES[name]
+            found[name] = kept.record(f"{video.stem}{suffix}", lambda p=probe, c=clip: p(c, tools))  # type: ignore[misc]
+        records[video.stem] = found.pop("encode") | found
+    whole: Record = {"clips": records, "swaps": swap_all(records, args.out, tools)}
+    ordered = sorted(records, key=lambda name: records[name]["frames"])
+    if not args.skip_resume:
+        shortest = args.clips / f"{ordered[0]}.mp4"
+        threads = args.threads or 1
+        whole["resume"] = kept.record(
+            "resume", lambda: check_resume(shortest, args.out / "resume", threads=threads)
+        )
+    if args.minutes:
+        path, threads = args.out / f"{ordered[-1]}.sglat", args.threads or 2
+        whole["long"] = kept.record(
+            "long", lambda: long_decode.measure(path, args.minutes, threads=threads, is_video=True)
+        )
+    return whole
+
+
 def main() -> None:
     """Run over all clips."""
     args = parse_arguments()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.threads:
         torch.set_num_threads(args.threads)
-    tools = Tools(args.teachers, args.heads)
-    records: dict[str, Record] = {}
-    for clip in sorted(args.clips.glob("*.mp4")):
-        if args.names and clip.stem not in args.names:
-            continue
-        print(clip.stem, flush=True)
-        place = args.out / clip.stem
-        record = kept(place.with_suffix(".json"), lambda c=clip: encode_clip(c, args))
-        record["figures"] = kept(
-            place.with_suffix(".figures.json"), lambda c=clip: measure_clip(c, args, tools)
-        )
-        if not args.skip_small:
-            record["small"] = kept(
-                place.with_suffix(".small.json"), lambda c=clip: measure_small(c, args, tools)
-            )
-        records[clip.stem] = record
-    whole: Record = {"swaps": swap_all(records, args.out, tools.bundle)}
-    if not args.skip_resume:
-        shortest = min(records, key=lambda name: records[name]["frames"])
-        piece = args.clips / f"{shortest}.mp4"
-        whole["resume"] = kept(
-            args.out / "resume.json",
-            lambda: resume.check_resume(piece, args.out / "resume", threads=args.threads or 1),
-        )
-    if args.minutes:
-        whole["long"] = kept(args.out / "long.json", lambda: {"runs": long_clip(records, args)})[
-            "runs"
-        ]
-    text = report(records, whole, args, tools)
-    (args.out / "clips.md").write_text(text)
-    (args.out / "clips.json").write_text(json.dumps({"clips": records, **whole}, indent=1))
+    config = ToolConfig(out=args.out, teachers=args.teachers, heads=args.heads)
+    with Tools(config) as tools:
+        facts: dict[str, Any] = {
+            "decoder_id": tools.bundle.decoder_id.hex(),
+            "steps": args.steps,
+            "perceptual": tools.judges.perceptual and tools.judges.perceptual.name,
+            "signals_by": tools.any_landmarker.name,
+        }
+        run_facts = provenance("python -m sglat_lab.bench.clips")
+        record = facts | run(args, tools)
+    record["targets"] = [asdict(figure) for figure in CLIP_FIGURES]
+    record["runs"] = [run_facts]
+    text = clips_page(record)
+    write_atomically(args.out / "clips.md", text)
+    write_atomically(args.out / "clips.json", json.dumps(record, indent=1))
     print(text)
-    if tools.watcher.landmarker is not None:
-        tools.watcher.landmarker.close()
 
 
 if __name__ == "__main__":

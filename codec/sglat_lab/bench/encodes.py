@@ -1,24 +1,197 @@
-"""All encodings of one benchmark: the timed beginning, every clip once, identity sizes."""
+"""Encodings of a benchmark: resumable, each in a process of its own, within a plan of the time.
+
+A sweep point costs only what must differ. Another identity size shares tracking, alignment and
+inversion through the work file and is tuned and solved anew. Another motion quality shares the
+solved motion too, which the encoder's own functions quantize with other steps.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sglat.bitstream.fit import fit_model
 from sglat.bundles.bundle import Bundle
+from sglat.encoder.encode import EncodeConfig, encode
 from sglat.encoder.losses import LossConfig
+from sglat.encoder.quantize import PackConfig, PictureMetric, motion_steps, quantize_motion
 from sglat.encoder.tune import TuneConfig
+from sglat.encoder.workfile import Stage
+from sglat.errors import UsageError
+from sglat.files import AtomicOutput, write_atomically
 from sglat_lab.bench import file_variants
-from sglat_lab.bench.cache import digest
-from sglat_lab.bench.encode_options import IDENTITY_BYTES, EncodeJob, job_name, run_jobs
-from sglat_lab.bench.processes import Failure
-from sglat_lab.bench.time_plan import Budget, Clock, Plan, Speeds, make_plan, speeds
-from sglat_lab.bench.workers import ClipFiles
+from sglat_lab.bench.harness import (
+    Budget,
+    Clock,
+    Failure,
+    Plan,
+    Speeds,
+    apart,
+    digest,
+    make_plan,
+    peak_memory_megabytes,
+    speeds,
+)
 
 DEFAULT_STEPS: Final = TuneConfig().steps
+SHARED_STAGES: Final = ("track", "register", "crops", "invert", "refine")
+"""Stages that no setting of a sweep changes."""
+QUALITIES: Final = (26, 38, 50, 74)
+"""Beside the default of 62; octaves apart, so that the steps are exact halves and doubles."""
+IDENTITY_BYTES: Final = (16_000, 32_000, 8_000)
+"""Beside the default of 64,000, the most telling first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFiles:
+    """The files of one clip."""
+
+    video: Path
+    encoded: Path
+    work: Path | None = None
+    """The encoding's work file."""
+    others: tuple[tuple[int, Path], ...] = ()
+    """Encoded again at other identity sizes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeJob:
+    """One encoding."""
+
+    video: Path
+    target: Path
+    """`.sglat`; beside it lie its record (`.json`) and, if kept, its work file (`.work`)."""
+    bundle: str
+    tune_steps: int | None = None
+    """None: the encoder's default."""
+    identity_bytes: int | None = None
+    """None: the encoder's default."""
+    shares: Path | None = None
+    """Work file whose early stages are taken over."""
+    threads: int = 1
+
+    @property
+    def record(self) -> Path:
+        """Where the result is noted; it exists once the encoding is done."""
+        return self.target.with_suffix(".json")
+
+    @property
+    def work(self) -> Path:
+        """The work file."""
+        return self.target.with_suffix(".work")
+
+
+def job_name(video: Path, decoder_id: bytes, *settings: object) -> str:
+    """Return a name for an encoding of a video that changes with what it depends on."""
+    return f"{video.stem}-{digest(video, decoder_id, settings)}"
+
+
+def run_job(job: EncodeJob) -> dict[str, Any]:
+    """Encode, unless it is done already, and return the record with the peak memory.
+
+    Raises:
+        SglatError: of the encoder.
+    """
+    if job.record.exists():
+        found: dict[str, Any] = json.loads(job.record.read_text(encoding="utf-8"))
+        return found
+    if job.shares is not None:
+        share_stages(job.shares, job.work)
+    config = EncodeConfig(
+        bundle=job.bundle, force=True, tune_steps=job.tune_steps, threads=job.threads,
+        device="cpu", workfile=job.work, keep_workfile=True,
+    )  # fmt: skip
+    if job.identity_bytes is not None:
+        config = replace(config, identity_bytes=job.identity_bytes)
+    began = time.perf_counter()
+    told = ""
+
+    def progress(stage: str, done: int, total: int) -> None:
+        nonlocal told
+        if stage != told:
+            told = stage
+            print(f"  {job.target.stem}: {stage}", file=sys.stderr, flush=True)
+
+    result = encode(job.video, job.target, config, progress=progress)
+    record = result.to_json() | {
+        "path": job.target.name,
+        "peak_memory_megabytes": peak_memory_megabytes(),
+        "wall_seconds": time.perf_counter() - began,
+        "threads": job.threads,
+    }
+    write_atomically(job.record, json.dumps(record))
+    return record
+
+
+def run_jobs(jobs: Sequence[EncodeJob], workers: int) -> list[dict[str, Any] | Failure]:
+    """Run encodings side by side, each in a fresh process; what failed is returned as that."""
+    if all(job.record.exists() for job in jobs):
+        return [run_job(job) for job in jobs]
+    found: list[dict[str, Any] | Failure] = apart(workers, run_job, [(job,) for job in jobs])
+    return found
+
+
+def share_stages(source: Path, target: Path) -> None:
+    """Begin a work file with the stages of another that no setting of a sweep changes."""
+    if target.exists():
+        return  # begun already: it goes on
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with AtomicOutput(target, is_folder=True) as partial:
+        partial.mkdir()
+        for stage in SHARED_STAGES:
+            shutil.copytree(source / stage, partial / stage)
+        shutil.copy2(source / "source.json", partial / "source.json")
+
+
+def solved_motion(work: Path, stage: str = "expression") -> NDArray[np.float32]:
+    """Return the real-valued motion that a finished solver stage left, `[T, 34]`.
+
+    Raises:
+        UsageError: there is no finished work file.
+    """
+    values: NDArray[np.float32] = _finished(work, stage).read("motion")
+    return values
+
+
+def _finished(work: Path, stage: str) -> Stage:
+    key = work / stage / "key"
+    if not key.exists():
+        raise UsageError("no-work-file", f"expected a finished work file {work.name}, found none")
+    return Stage(work / stage, key=key.read_text())
+
+
+def requantized(path: Path, work: Path, out: Path, *, quality: int) -> Path:
+    """Write what the encoder writes at another motion quality; sound is left out.
+
+    Args:
+        path: the file made at any quality.
+        work: its work file.
+        out: the new file, replaced if it exists.
+        quality: as the encoder's option `-q`.
+    """
+    parsed = file_variants.parse(path)
+    made_at = int(parsed.header.settings["quality"])
+    one = np.ones(1, np.float32)
+    then, now = (motion_steps(one, PackConfig(quality=q))[0] for q in (made_at, quality))
+    steps = (parsed.motion.steps * (now / then)).astype(np.float32)
+    arrays, _ = _finished(work, "fitted").result()
+    metric = PictureMetric(normals=arrays["normals"], nearest=arrays["nearest"])
+    values = quantize_motion(arrays["motion"], steps, PackConfig(quality=quality), metric)
+    header = replace(
+        parsed.header,
+        model=fit_model(values),
+        settings={**parsed.header.settings, "quality": str(quality)},
+    )
+    return file_variants.with_motion(path, out, values, steps, header=header)
 
 
 def tuning_networks() -> list[str]:
@@ -28,8 +201,8 @@ def tuning_networks() -> list[str]:
     return [name for name, weight in weights.items() if weight]
 
 
-class Wishes(Protocol):
-    """What of `BenchConfig` encodings depend on."""
+class EncodeOptions(Protocol):
+    """The options of a benchmark that encodings depend on."""
 
     @property
     def out(self) -> Path:
@@ -52,19 +225,19 @@ class Encodes:
     """Encodes within a budget of time; what is done stays done when the same call comes again.
 
     Args:
-        wishes: folder, bundle and frames.
+        options: folder, bundle and frames.
         bundle: loaded weights.
-        clock: says what time is left.
+        clock: of the whole benchmark.
         budget: how the time is shared out.
         workers: processes side by side.
     """
 
     def __init__(
-        self, wishes: Wishes, bundle: Bundle, clock: Clock, budget: Budget, workers: int
+        self, options: EncodeOptions, bundle: Bundle, clock: Clock, budget: Budget, workers: int
     ) -> None:
-        self.wishes, self.bundle, self.clock = wishes, bundle, clock
+        self.options, self.bundle, self.clock = options, bundle, clock
         self.budget, self.workers = budget, workers
-        self.folder = wishes.out / ("encoded-quick" if wishes.is_quick else "encoded")
+        self.folder = options.out / ("encoded-quick" if options.is_quick else "encoded")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.skipped: dict[str, str] = {}
         self.plan: Plan | None = None
@@ -123,7 +296,7 @@ class Encodes:
         """Return peak memory against frames of all encodings so far, and of one of half length."""
         plan = self.plan
         is_affordable = plan is not None and self.clock.left > plan.encode_seconds / 2
-        if plan is not None and is_affordable and not self.wishes.is_quick and self._records:
+        if plan is not None and is_affordable and not self.options.is_quick and self._records:
             job, record = max(self._records.values(), key=lambda pair: pair[1]["frames"])
             half = max(2, int(record["frames"]) // 2)
             short = self._short(job.video, half)
@@ -144,9 +317,9 @@ class Encodes:
 
     def _plan(self, videos: Sequence[Path]) -> Plan:
         """Time short encodings of the first clips, all workers at work, and plan from them."""
-        budget, wishes = self.budget, self.wishes
+        budget, options = self.budget, self.options
         probe = budget.probe_frames, budget.probe_steps
-        path = self.folder / f"plan-{digest(*videos, self.bundle.decoder_id, wishes.frames)}.json"
+        path = self.folder / f"plan-{digest(*videos, self.bundle.decoder_id, options.frames)}.json"
         if path.exists():
             return Plan(**json.loads(path.read_text(encoding="utf-8")))
         self.clock.stage("plan", f"timing encodings of {probe[0]} frames")
@@ -161,16 +334,16 @@ class Encodes:
         seconds = 60 * budget.minutes * budget.encoding
         plan = make_plan(
             cost, clips=len(videos), workers=self.workers, default_steps=DEFAULT_STEPS,
-            seconds=max(seconds - self.clock.elapsed, seconds / 4), frames=wishes.frames,
+            seconds=max(seconds - self.clock.elapsed, seconds / 4), frames=options.frames,
             least_frames=budget.least_frames,
         )  # fmt: skip
-        path.write_text(json.dumps(plan.to_json()), encoding="utf-8")
+        write_atomically(path, json.dumps(plan.to_json()))
         return plan
 
     def _short(self, video: Path, frames: int) -> Path:
         """Return the beginning of a video, or the video itself where it is no longer."""
         return file_variants.first_frames(
-            video, self.wishes.out / "shortened" / str(frames), frames
+            video, self.options.out / "shortened" / str(frames), frames
         )
 
     def _job(self, video: Path, plan: Plan) -> EncodeJob:
@@ -185,7 +358,7 @@ class Encodes:
 
     def _new(self, video: Path, name: str, *, tune_steps: int | None) -> EncodeJob:
         return EncodeJob(
-            video=video, target=self.folder / f"{name}.sglat", bundle=self.wishes.bundle,
+            video=video, target=self.folder / f"{name}.sglat", bundle=self.options.bundle,
             tune_steps=tune_steps,
         )  # fmt: skip
 

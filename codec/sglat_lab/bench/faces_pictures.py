@@ -1,8 +1,7 @@
-"""Draw what the embedded face networks see on frames of the test clips: one picture a network."""
+"""Drawings of the embedded face networks' output on frames of the test clips: one a network."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -11,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from sglat.networks.embedded_analysis import EmbeddedAnalysis
-from sglat.networks.faces import FaceBox, FaceLandmarks
-from sglat_lab.train.data import to_input
+from sglat_lab.bench.faces_measures import Clip
+from sglat_lab.measure.judges import to_tensor
+from sglat_lab.report.pictures import write_sheet
 from sglat_lab.train.faces_perceptual import DISTORTIONS
 
 Picture = NDArray[np.uint8]
@@ -20,34 +20,20 @@ TILE = 320
 GREEN, RED, WHITE = (0, 255, 0), (255, 60, 60), (255, 255, 255)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Clip:
-    """A test clip, its labels and what the embedded networks made of it."""
-
-    name: str
-    frames: list[NDArray[np.uint8]]
-    labels: dict[str, NDArray[np.generic]]
-    boxes: list[FaceBox | None]
-    """Found in each frame on its own; None where there is none."""
-    tracks: list[FaceLandmarks]
-    """Each frame helped by the one before."""
-
-
-def draw_all(eyes: EmbeddedAnalysis, clips: list[Clip], folder: Path) -> None:
+def draw_all(networks: EmbeddedAnalysis, clips: list[Clip], folder: Path) -> None:
     """Write one PNG a network into `folder`."""
     drawings = {
         "detector": [_detections(clip, t) for clip in clips for t in _moments(clip, 3)],
         "landmarks": [_landmarks(clip, t) for clip in clips for t in _moments(clip, 4)],
-        "parsing": [_parsing(eyes, clip, t) for clip in clips for t in _moments(clip, 3)],
-        "identity": [_identity(eyes, clips)],
-        "perceptual": [_perceptual(eyes, clip) for clip in clips],
+        "parsing": [_parsing(networks, clip, t) for clip in clips for t in _moments(clip, 3)],
+        "identity": [_identity(networks, clips)],
+        "perceptual": [_perceptual(networks, clip) for clip in clips],
     }
     columns = {"detector": 6, "landmarks": 4, "parsing": 6, "identity": 1, "perceptual": 1}
     for name, tiles in drawings.items():
         wide = columns[name]
-        rows = [np.concatenate(tiles[i : i + wide], 1) for i in range(0, len(tiles), wide)]
-        sheet = np.ascontiguousarray(np.concatenate(rows)[..., ::-1])
-        cv2.imwrite(str(folder / f"{name}.png"), sheet)
+        rows = [tiles[at : at + wide] for at in range(0, len(tiles), wide)]
+        write_sheet(folder / f"{name}.png", rows)
 
 
 def _moments(clip: Clip, count: int) -> list[int]:
@@ -56,7 +42,7 @@ def _moments(clip: Clip, count: int) -> list[int]:
 
 def _detections(clip: Clip, moment: int) -> Picture:
     frame, box = clip.frames[moment].copy(), clip.boxes[moment]
-    points = np.asarray(clip.labels["landmarks478"][moment], np.float32)
+    points = clip.points[moment]
     low, high = points.min(0).astype(int), points.max(0).astype(int)
     cv2.rectangle(frame, tuple(map(int, low)), tuple(map(int, high)), RED, 2)
     if box is not None:
@@ -69,7 +55,7 @@ def _detections(clip: Clip, moment: int) -> Picture:
 
 def _landmarks(clip: Clip, moment: int) -> Picture:
     frame, track = clip.frames[moment], clip.tracks[moment]
-    truth = np.asarray(clip.labels["landmarks478"][moment], np.float32)
+    truth = clip.points[moment]
     low, high = truth.min(0), truth.max(0)
     side, middle = 1.25 * float((high - low).max()), (low + high) / 2
     scale = 1.5 * TILE / side
@@ -91,9 +77,9 @@ def _landmarks(clip: Clip, moment: int) -> Picture:
     return view
 
 
-def _parsing(eyes: EmbeddedAnalysis, clip: Clip, moment: int) -> Picture:
-    crop = np.asarray(clip.labels["crops128"][moment], np.uint8)
-    classes = eyes.parse(to_input(torch.from_numpy(crop[None])))[0].argmax(0).numpy()
+def _parsing(networks: EmbeddedAnalysis, clip: Clip, moment: int) -> Picture:
+    crop = clip.crop(moment)
+    classes = networks.parse(to_tensor(crop[None]))[0].argmax(0).numpy()
     painted = _palette()[classes] // 2 + crop // 2
     both = np.concatenate([crop, painted.astype(np.uint8)], axis=0)
     return np.asarray(
@@ -109,11 +95,11 @@ def _palette() -> Picture:
     return colours
 
 
-def _identity(eyes: EmbeddedAnalysis, clips: list[Clip]) -> Picture:
+def _identity(networks: EmbeddedAnalysis, clips: list[Clip]) -> Picture:
     """Draw cosines between three frames of every clip: bright blocks on the diagonal are right."""
-    crops = [np.asarray(c.labels["crops128"][t], np.uint8) for c in clips for t in _moments(c, 3)]
+    crops = [c.crop(t) for c in clips for t in _moments(c, 3)]
     with torch.inference_mode():
-        vectors = eyes.embed(to_input(torch.from_numpy(np.stack(crops)))).numpy()
+        vectors = networks.embed(to_tensor(np.stack(crops))).numpy()
     cosine = vectors @ vectors.T
     cell = 64
     count = len(crops)
@@ -131,17 +117,17 @@ def _identity(eyes: EmbeddedAnalysis, clips: list[Clip]) -> Picture:
     return sheet
 
 
-def _perceptual(eyes: EmbeddedAnalysis, clip: Clip) -> Picture:
+def _perceptual(networks: EmbeddedAnalysis, clip: Clip) -> Picture:
     """Draw a crop and each distortion of it, weak above strong, with the distance."""
-    crop = np.asarray(clip.labels["crops128"][len(clip.frames) // 2], np.uint8)
+    crop = clip.crop(len(clip.frames) // 2)
     rows = []
     for strength in (0.2, 0.7):
         tiles = [crop]
         for distort in DISTORTIONS.values():
             changed = np.ascontiguousarray(distort(crop, strength, np.random.default_rng(3)))
-            pair = to_input(torch.from_numpy(np.stack([crop, changed])))
+            pair = to_tensor(np.stack([crop, changed]))
             with torch.inference_mode():
-                distance = float(eyes.perceptual(pair[:1], pair[1:]))
+                distance = float(networks.perceptual(pair[:1], pair[1:]))
             cv2.putText(changed, f"{distance:.3f}", (4, 122), 0, 0.5, WHITE, 1, cv2.LINE_AA)
             tiles.append(changed)
         rows.append(np.concatenate(tiles, 1))

@@ -1,12 +1,14 @@
-"""Pictures to compare: source crops where a file says, decoded crops, and variants of a file."""
+"""Variants of a file and their pictures: cut, coarser, swapped, looped, lossy and damaged ones."""
 
 from __future__ import annotations
 
+import io
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +16,21 @@ from numpy.typing import NDArray
 from sglat.bitstream import edits
 from sglat.bitstream.chunks import ByteSource, read_chunks
 from sglat.bitstream.groups import join_motion
+from sglat.bitstream.info import verify
 from sglat.bitstream.reader import Reader, open_reader
 from sglat.bitstream.records import Header, Motion, Placement
+from sglat.bitstream.timeline import concat
 from sglat.bitstream.writer import GROUP_FRAMES, open_writer
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import DecodeConfig, Decoder, exact_seconds
-from sglat.errors import MediaError, UsageError
+from sglat.errors import MediaError, SglatError, UsageError
 from sglat.files import AtomicOutput, atomic_file
+from sglat.media.audio import AudioReader
 from sglat.media.reader import VideoReader
+from sglat_lab.measure.rates import file_cost
 
 Pictures = NDArray[np.uint8]
+LOSS_SHARES: Final = (0.0, 0.05, 0.1, 0.2, 0.3)
 LOST_GROUP_FRAMES: Final = 12  # half a second: what a live sender puts into one packet
 
 
@@ -106,6 +113,13 @@ def decoded_rows(path: Path, bundle: Bundle, rows: NDArray[np.int64], scratch: P
         return np.stack([f.picture for f in Decoder(file, bundle=bundle, config=config).frames()])
 
 
+def decoded(path: Path, bundle: Bundle) -> tuple[Pictures, NDArray[np.bool_]]:
+    """Return all decoded crops `[T, R, R, 3]` and which frames are held, `[T]`."""
+    with path.open("rb") as file:
+        frames = list(Decoder(file, bundle=bundle).frames())
+    return np.stack([f.picture for f in frames]), np.array([f.is_held for f in frames])
+
+
 def with_layers(path: Path, out: Path, keep: int) -> Path:
     """Write a file with the first identity layers only."""
     with path.open("rb") as file, atomic_file(out, force=True) as target:
@@ -174,19 +188,23 @@ def with_motion(
     return out
 
 
-def repeated(path: Path, out: Path, rows: NDArray[np.int64]) -> Path:
-    """Write a file that shows frames in any order, often if asked, at a constant rate."""
-    parsed = parse(path)
-    ticks = parsed.header.frame_ticks or max(1, round(1 / (parsed.rate * parsed.header.time_base)))
-    header = replace(parsed.header, frame_ticks=ticks, frame_count=len(rows), placement_steps=None)
-    with path.open("rb") as file:
-        identity = Reader(file).identity
-    if identity is None:
-        raise UsageError("no-identity", f"expected {path.name} to hold its identity")
-    with open_writer(out, header, force=True) as writer:
-        writer.put_identity(identity)
-        writer.put_motion(Motion(values=parsed.motion.values[rows], steps=parsed.motion.steps))
-    return out
+def looped(path: Path, out: Path, frames: int) -> int:
+    """Write a file that repeats another, sound and all, to a number of frames or more.
+
+    Args:
+        path: a file of constant frame rate.
+        out: the new file, replaced if it exists.
+        frames: at least.
+
+    Returns:
+        The frames written.
+    """
+    own = len(parse(path).motion.values)
+    times = max(1, -(-frames // own))
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("rb")) for _ in range(times)]
+        concat(files, stack.enter_context(atomic_file(out, force=True)))
+    return times * own
 
 
 def lost_groups(
@@ -284,34 +302,111 @@ def first_frames(video: Path, folder: Path, frames: int) -> Path:
     return shortened(video, out, float(began + Fraction(frames) / rate))
 
 
+def audio_lag_seconds(video: Path) -> float | None:
+    """Return how much later a video's sound begins than its picture; None: no sound."""
+    with AudioReader(video) as audio:
+        first = next(iter(audio), None)
+        if audio.format is None or first is None:
+            return None
+        heard = first.pts * audio.format.time_base
+    with VideoReader(video, threads=1) as frames:
+        return float(heard - next(iter(frames)).pts * frames.time_base)
+
+
 def audio_shift_milliseconds(video: Path, path: Path) -> float | None:
     """Return how much later the sound is against the picture than in the source; None: no sound.
 
     Both files are compared by the time stamps of their first picture and first sound packet.
     """
-    from sglat.media.audio import AudioReader
-
     with path.open("rb") as file:
         reader = Reader(file)
         sound = reader.audio_format
         packets = [packet for group in reader.groups() for packet in group.packets]
         packets += reader.trailing_packets
-    if sound is None or not packets:
+    source = audio_lag_seconds(video)
+    if sound is None or not packets or source is None:
         return None
     parsed = parse(path)
     stamps = parsed.motion.pts
     first = parsed.header.start_ticks if stamps is None else int(stamps[0])
     ours = packets[0].pts * sound.time_base - first * parsed.header.time_base
-    with AudioReader(video) as audio:
-        source = next(iter(audio), None)
-        if audio.format is None or source is None:
-            return None
-        source_sound = source.pts * audio.format.time_base
-    with VideoReader(video, threads=1) as frames:
-        picture = next(iter(frames)).pts * frames.time_base
-    return float(1000 * (ours - (source_sound - picture)))
+    return 1000 * (float(ours) - source)
 
 
 def spread(count: int, most: int) -> NDArray[np.int64]:
     """Return at most `most` frame numbers, evenly spread over `count` frames."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def corruption(path: Path, *, trials: int, seed: int = 0) -> dict[str, Any]:
+    """Flip one bit, or cut the file, at random places, and count the outcomes.
+
+    Args:
+        path: a sound file.
+        trials: of each kind.
+        seed: of the places.
+
+    Returns:
+        Per kind: tried, refused with one of our errors, read as if sound, crashed with anything
+        else, and the error codes.
+    """
+    data = path.read_bytes()
+    random = np.random.default_rng(seed)
+    kinds: dict[str, Any] = {}
+    for kind in ("bit flips", "truncations"):
+        counts: Counter[str] = Counter()
+        codes: Counter[str] = Counter()
+        for _ in range(trials):
+            damaged = bytearray(data)
+            if kind == "bit flips":
+                damaged[random.integers(len(data))] ^= 1 << int(random.integers(8))
+            else:
+                del damaged[random.integers(len(data)) :]
+            try:
+                verify(io.BytesIO(bytes(damaged)))
+                counts["unnoticed"] += 1
+            except SglatError as error:
+                counts["refused"] += 1
+                codes[error.code] += 1
+            except Exception as error:
+                counts["crashed"] += 1
+                codes[type(error).__name__] += 1
+        kinds[kind] = {
+            "tried": trials,
+            **{name: counts[name] for name in ("refused", "unnoticed", "crashed")},
+            "codes": dict(codes),
+        }
+    return kinds
+
+
+def lossy_file(path: Path, out: Path, share: float, *, seed: int) -> dict[str, float]:
+    """Write the motion a receiver shows when groups are lost and interpolated.
+
+    Args:
+        path: as sent.
+        out: as shown.
+        share: chance of each group of half a second to be lost.
+        seed: of the losses.
+
+    Returns:
+        Share of frames lost, their number, and the root mean square error of the lost values in
+        quantizer steps.
+    """
+    values = parse(path).motion.values
+    random = np.random.default_rng(seed)
+    is_lost = lost_groups(len(values), share, random)
+    shown = concealed(values, is_lost)
+    with_motion(path, out, shown, None)
+    error = (shown - values)[is_lost].astype(np.float64)
+    rms = float(np.sqrt(np.square(error).mean())) if len(error) else 0.0
+    return {
+        "frames_lost": float(is_lost.sum()),
+        "share_lost": float(is_lost.mean()),
+        "error_steps": rms,
+    }
+
+
+def small_group_cost(path: Path, out: Path, group_frames: int) -> float:
+    """Return the kbit/s of motion and placement when groups are short, as a live sender needs."""
+    with_motion(path, out, parse(path).motion.values, None, group_frames=group_frames)
+    return file_cost(out).cached

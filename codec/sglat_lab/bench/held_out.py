@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,15 @@ from sglat.encoder.gauss_newton import SolverConfig
 from sglat.encoder.solve_motion import FitConfig, fit_numbers
 from sglat.encoder.workfile import WorkFile
 from sglat.encoder.write import identity_size
-from sglat.files import hash_file
+from sglat.files import hash_file, write_atomically
 from sglat.networks.pixels import to_pixels
-from sglat_lab.bench.clips import kept
-from sglat_lab.bench.encode_options import share_stages
-from sglat_lab.bench.mini_measures import Measured, write_sheet
+from sglat_lab.bench.encodes import share_stages
+from sglat_lab.bench.harness import Cache
+from sglat_lab.bench.mini_measures import Measured
 from sglat_lab.measure.judges import Judges, find_teachers, load_judges
-from sglat_lab.report.markdown import Table
+from sglat_lab.report.document import provenance
+from sglat_lab.report.pages import HELD_OUT_FIGURES, held_out_table
+from sglat_lab.report.pictures import write_sheet
 
 BATCH = 8
 SHOWN = 12  # frames on the sheet
@@ -80,7 +84,7 @@ def measure(clip: Path, args: argparse.Namespace, judges: Judges) -> dict[str, A
     measured = Measured(bundle=made.person.manifold.bundle, judges=judges, out=args.out)
     found: dict[str, Any] = {
         "frames": len(made.tracked), "tuned_frames": len(made.chosen),
-        "identity_bytes": identity_size(made.person.identity),
+        "identity_kilobytes": identity_size(made.person.identity) / 1000,
     }  # fmt: skip
     for name, rows in (("others", rows_between(made, args.frames)), ("tuned", made.chosen)):
         fit = WorkFile(args.out / f"{clip.stem}_{name}.work", source=hash_file(clip))
@@ -88,32 +92,19 @@ def measure(clip: Path, args: argparse.Namespace, judges: Judges) -> dict[str, A
         source = np.concatenate([to_pixels(p[None]) for p in made.aligned.crops.tensor(rows)])
         found[name] = measured.compare(shown, source)
         at = np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int)
-        sheet = [list(pictures[at]) for pictures in (source, shown)]
-        write_sheet(args.out / f"{clip.stem}_{name}.png", sheet)
+        write_sheet(args.out / f"{clip.stem}_{name}.png", [source[at], shown[at]])
     return found
 
 
-def table(records: dict[str, dict[str, Any]], judges: Judges) -> Table:
-    """Return the figures of all clips and their means."""
-    keys = ("psnr", "perceptual", "identity")
-    digits = (2, 4, 3)
-    rows = []
-    for name, record in records.items():
-        cells = [f"{record[who][k]:.{d}f}" for who in ("others", "tuned")
-                 for k, d in zip(keys, digits, strict=True)]  # fmt: skip
-        sizes = [str(record["tuned_frames"]), f"{record['identity_bytes'] / 1000:.0f}"]
-        rows.append([name, *sizes, str(record["others"]["count"]), *cells])
-    means = [f"{np.mean([r[who][k] for r in records.values()]):.{d}f}"
-             for who in ("others", "tuned") for k, d in zip(keys, digits, strict=True)]  # fmt: skip
-    rows.append(["**mean**", "", "", "", *(f"**{mean}**" for mean in means)])
-    assert judges.perceptual is not None
-    return Table(
-        title="Frames that were not tuned on",
-        head=["clip", "tuned", "identity kB", "others", "PSNR dB", "LPIPS-like", "cosine",
-              "tuned: PSNR dB", "LPIPS-like", "cosine"],
-        rows=rows,
-        notes=[f"LPIPS-like is: {judges.perceptual.name}."],
-    )  # fmt: skip
+def mean_figures(clips: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return the means over clips of the frames tuned on and of the others."""
+    return {
+        who: {
+            key: float(np.mean([clip[who][key] for clip in clips]))
+            for key in ("psnr", "perceptual", "identity")
+        }
+        for who in ("others", "tuned")
+    }
 
 
 def main() -> None:
@@ -134,15 +125,22 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     judges = load_judges(find_teachers(args.teachers), heads=args.heads)
-    records = {}
+    run, kept = provenance("python -m sglat_lab.bench.held_out"), Cache(args.out)
+    clips = {}
     for clip in sorted(args.clips.glob("*.mp4")):
         if args.names and clip.stem not in args.names:
             continue
-        records[clip.stem] = kept(
-            args.out / f"{clip.stem}.json", lambda c=clip: measure(c, args, judges)
-        )
-        print(clip.stem, json.dumps(records[clip.stem]), flush=True)
-    print(table(records, judges).markdown())
+        clips[clip.stem] = kept.record(clip.stem, partial(measure, clip, args, judges))
+        print(clip.stem, json.dumps(clips[clip.stem]), flush=True)
+    record = {
+        "clips": clips,
+        "mean": mean_figures(list(clips.values())),
+        "perceptual": judges.perceptual and judges.perceptual.name,
+        "targets": [asdict(figure) for figure in HELD_OUT_FIGURES],
+        "runs": [run],
+    }
+    write_atomically(args.out / "held_out.json", json.dumps(record, indent=1))
+    print(held_out_table(record).markdown())
 
 
 if __name__ == "__main__":

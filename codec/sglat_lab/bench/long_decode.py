@@ -1,143 +1,195 @@
-"""Memory and speed of decoding against length: a file's motion is looped and decoded.
+"""Decoding in a fresh process: speed, and memory against length.
 
     python -m sglat_lab.bench.long_decode FILE.sglat [--minutes 1 3 10] [--threads N] [--video]
 
-The motion is looped with the format's own edits, without any network. Each length is decoded by a
-process of its own, whose peak memory is taken from the system; pictures go to a sink that drops
-them, or with --video into an MP4 that is deleted. Prints a table in Markdown.
+repeats the file to each length by the format's own edits, without any network, and decodes each in
+a process of its own. Pictures are dropped, or with --video written to an MP4 that is deleted.
+Prints a table in Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-from sglat.bitstream.reader import open_reader
-from sglat.bitstream.timeline import concat
+if TYPE_CHECKING:
+    from sglat.bundles.bundle import Bundle
 
-BYTES_PER_MB = 1e6
-WARM_FRAMES = 16  # left out of the steady speed: networks are loaded and compiled before
-
-
-def clip_seconds(path: Path) -> float:
-    """Return how long a file plays."""
-    with open_reader(path) as reader:
-        groups = reader.read_all()
-        header = reader.header
-    frames = sum(len(group.motion.values) for group in groups)
-    if header.frame_ticks is None:
-        raise SystemExit("expected a constant frame rate")
-    return float(frames * header.frame_ticks * header.time_base)
+Record = dict[str, Any]
 
 
-def loop(path: Path, target: Path, seconds: float) -> None:
-    """Write a file that repeats another's motion until it lasts at least `seconds`."""
-    times = max(1, math.ceil(seconds / clip_seconds(path)))
-    with ExitStack() as stack:
-        files: list[BinaryIO] = [stack.enter_context(path.open("rb")) for _ in range(times)]
-        concat(files, stack.enter_context(target.open("wb")))
+def decode_apart(
+    path: Path,
+    *,
+    bundle: str = "mini",
+    device: str = "cpu",
+    threads: int | None = None,
+    is_video: bool = False,
+    with_ratio: bool = False,
+) -> Record:
+    """Return start-up, frames a second and peak memory of decoding in a fresh interpreter.
 
-
-def peak_bytes() -> int:
-    """Return the most memory this process has held.
-
-    On Linux from the process's own record: `ru_maxrss` also counts what its parent held at the
-    fork.
+    Args:
+        path: the file.
+        bundle: name or folder of the weights.
+        device: as `DecodeConfig.device`.
+        threads: of torch; None: its own choice.
+        is_video: write crops and sound into an MP4 in a temporary folder.
+        with_ratio: also time the plain generator.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024)
+    options = {"path": str(path), "bundle": bundle, "device": device, "threads": threads,
+               "is_video": is_video, "with_ratio": with_ratio}  # fmt: skip
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "sglat_lab.bench.long_decode", "--child", json.dumps(options)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
+    )
+    record: Record = json.loads(done.stdout.splitlines()[-1])
+    return {**record, "process_seconds": time.perf_counter() - began}
 
 
-def decode_here(path: Path, video: Path | None, threads: int) -> dict[str, float]:
-    """Decode a file in this process and return frames, seconds and peak memory."""
-    import torch
+def decode_memory(
+    path: Path, bundle: str, lengths: Sequence[int], scratch: Path, **options: Any
+) -> list[Record]:
+    """Return peak memory and speed of decoding files of other lengths.
 
-    from sglat.decoder.decode import Decoder
-    from sglat.decoder.output import OutputConfig, write_decoded
+    Args:
+        path: a file of constant frame rate; it is repeated to each length.
+        bundle: name or folder of the weights.
+        lengths: in frames, at least.
+        scratch: folder for those files.
+        options: of `decode_apart`.
+    """
+    from sglat_lab.bench.file_variants import looped
 
-    torch.set_num_threads(threads)
-    began = time.monotonic()
-    steady = began
-    count = 0
-    with path.open("rb") as file:
-        decoder = Decoder(file)
-        if video is None:
-            for frame in decoder.frames():
-                count = frame.index + 1
-                if count == WARM_FRAMES:
-                    steady = time.monotonic()
-        else:
-
-            def note(done: int, _: int | None) -> None:
-                nonlocal steady
-                if done == WARM_FRAMES:
-                    steady = time.monotonic()
-
-            config = OutputConfig(path=video, crop_only=True, encoder="libx264")
-            count = write_decoded(decoder, config, progress=note).frames
-    ended = time.monotonic()
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return {
-        "frames": count,
-        "frames_per_second": count / (ended - began),
-        "steady_frames_per_second": (count - WARM_FRAMES) / (ended - steady),
-        "processor_ms_per_frame": 1000 * (usage.ru_utime + usage.ru_stime) / count,
-        "peak_mb": peak_bytes() / BYTES_PER_MB,
-    }
-
-
-def measure(path: Path, *, is_video: bool, threads: int) -> dict[str, float]:
-    """Decode in a fresh process."""
-    command = [sys.executable, __file__, str(path), "--child", "--threads", str(threads)]
-    command += ["--video"] * is_video
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
+    found = []
+    for length in lengths:
+        long = scratch / "long.sglat"
+        looped(path, long, length)
+        size, load = long.stat().st_size, os.getloadavg()[0]
+        record = decode_apart(long, bundle=bundle, **options)
+        found.append(record | {"file_bytes": size, "load": round(load, 1)})
+        long.unlink()
     return found
 
 
+def reference_ratio(bundle: Bundle, *, batch: int = 8, runs: int = 3) -> float:
+    """Return how many times faster the decoder renders than the plain generator, in one process.
+
+    The two take turns, and the least time of each counts.
+    """
+    import torch
+
+    from sglat.networks.stylegan2_fast import FastSynthesis
+
+    generator = bundle.generator
+    ws = generator.repeat(generator.w_avg.expand(batch, -1))
+    with torch.inference_mode():
+        styles = generator.styles(ws)
+        fast = FastSynthesis(generator)
+        times: dict[str, list[float]] = {"fast": [], "plain": []}
+        for _ in range(runs + 1):
+            for name, render in (("fast", fast), ("plain", generator.synthesize)):
+                began = time.perf_counter()
+                render(styles)
+                times[name].append(time.perf_counter() - began)
+    return min(times["plain"][1:]) / min(times["fast"][1:])
+
+
+def decode_here(options: Record) -> Record:
+    """Decode a file in this process; options as `decode_apart`."""
+    began = time.perf_counter()
+    import torch
+
+    from sglat.bundles.bundle import load_bundle
+    from sglat.decoder.decode import DecodeConfig, Decoder
+    from sglat.decoder.output import OutputConfig, write_decoded
+    from sglat_lab.bench.harness import peak_memory_megabytes
+
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
+    imported = time.perf_counter()
+    bundle = load_bundle(options["bundle"], options["device"])
+    loaded = time.perf_counter()
+    first = None
+    frames = 0
+
+    def note(done: int, _: int | None) -> None:
+        nonlocal first
+        first = first or time.perf_counter()
+
+    with Path(options["path"]).open("rb") as file, TemporaryDirectory() as folder:
+        config = DecodeConfig(device=options["device"])
+        decoder = Decoder(file, bundle=bundle, config=config)
+        if options["is_video"]:
+            target = Path(folder) / "out.mp4"
+            output = OutputConfig(path=target, crop_only=True, encoder="libx264")
+            frames = write_decoded(decoder, output, progress=note).frames
+        else:
+            for frame in decoder.frames():
+                frames = frame.index + 1
+                note(frames, None)
+        ended = time.perf_counter()
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    rest = max(0, frames - config.batch)  # the first batch arrives whole with the first frame
+    first = first or ended
+    return {
+        "frames": frames,
+        "import_seconds": imported - began,
+        "load_seconds": loaded - imported,
+        "first_frame_seconds": first - loaded,
+        "frames_per_second": rest / (ended - first) if rest else None,
+        "frames_per_second_with_start": frames / (ended - imported),
+        "processor_ms_per_frame": 1000 * (usage.ru_utime + usage.ru_stime) / max(1, frames),
+        "peak_memory_megabytes": peak_memory_megabytes(),
+        "reference_ratio": reference_ratio(bundle) if options["with_ratio"] else None,
+        "threads": torch.get_num_threads(),
+        "device": options["device"],
+    }
+
+
 def main() -> None:
-    """Loop, decode, print."""
+    """Repeat, decode, print."""
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps(decode_here(json.loads(sys.argv[2]))))
+        return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 3, 10])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--video", action="store_true", help="write H.264 instead of nothing")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        video = Path(folder) / "out.mp4" if args.video else None
-        if args.child:
-            print(json.dumps(decode_here(args.file, video, args.threads)))
-            return
-        print(f"{args.threads} threads, {'H.264 video' if args.video else 'no output'}\n")
-        print("| minutes | file kB | frames | peak memory MB | frames/s | after the first 16 | "
-              "processor ms/frame | load |")  # fmt: skip
-        print("|---" * 8 + "|")
-        for minutes in args.minutes:
-            path = Path(folder) / "long.sglat"
-            loop(args.file, path, 60 * minutes)
-            found = measure(path, is_video=args.video, threads=args.threads)
-            cells = (
-                f"{minutes:g}", f"{path.stat().st_size / 1000:.0f}", f"{found['frames']:.0f}",
-                f"{found['peak_mb']:.0f}", f"{found['frames_per_second']:.1f}",
-                f"{found['steady_frames_per_second']:.1f}",
-                f"{found['processor_ms_per_frame']:.1f}", f"{os.getloadavg()[0]:.1f}",
-            )  # fmt: skip
-            print("| " + " | ".join(cells) + " |", flush=True)
+    from sglat_lab.report.tables_cost import long_decodes
+
+    runs = measure(args.file, args.minutes, threads=args.threads, is_video=args.video)
+    print(long_decodes(runs).markdown())
+
+
+def measure(
+    path: Path, minutes: Sequence[float], *, threads: int, is_video: bool, bundle: str = "mini"
+) -> list[Record]:
+    """Return one record for each length in minutes, each decoded in a fresh process."""
+    from sglat_lab.bench.file_variants import parse
+
+    rate = parse(path).rate
+    lengths = [round(60 * one * rate) for one in minutes]
+    with TemporaryDirectory() as folder:
+        runs = decode_memory(
+            path, bundle, lengths, Path(folder), threads=threads, is_video=is_video
+        )
+    return [run | {"minutes": one} for run, one in zip(runs, minutes, strict=True)]
 
 
 if __name__ == "__main__":

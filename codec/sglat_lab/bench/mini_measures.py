@@ -1,10 +1,11 @@
-"""What `sglat_lab.bench.mini` measures: inversion, samples, pose flow, controls and speed."""
+"""Probes of a bundle's weights: inversion, transfer, samples, pose flow and controls.
+
+Measured on the packs' held-back pictures and clips at 128 px.
+"""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,30 +20,109 @@ from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS, NUM_CONTROLS
 from sglat.bundles.discover import part_masks
 from sglat.bundles.random_identities import draw_people
-from sglat.decoder.render import Renderer
-from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.encoder.refine import RefineConfig, refine_latents
 from sglat.encoder.workfile import config_hash
+from sglat.errors import UsageError
 from sglat.files import atomic_file
 from sglat.networks.faces import FaceAnalysis
 from sglat.networks.pixels import to_pixels
-from sglat_lab.bench.mini_people import SIDE, People, clip_pairs, training_stills
-from sglat_lab.measure.frechet import frechet_distance
-from sglat_lab.measure.judges import Judges, embeddings, perceptual_distances, pooled_features
+from sglat_lab.measure.judges import (
+    Judges,
+    embeddings,
+    frechet_distance,
+    perceptual_distances,
+    pooled_features,
+    to_tensor,
+)
+from sglat_lab.measure.teachers import FsaNetPair
+from sglat_lab.report.pictures import write_sheet
+from sglat_lab.train.data import read_pictures
 from sglat_lab.train.pose_calibration import face_box, seen_pose
 
 BATCH: Final = 16
 REFINED_TOGETHER: Final = 3  # pictures: more are no faster on a processor
 YAWS: Final = (-20, -10, 0, 10, 20)  # degrees
 PITCHES: Final = (-12, -6, 0, 6, 12)
-SPEED_RUNS: Final = 30  # fewer differ by a tenth on a machine that others share
-_FSA_FILES: Final = ("headpose_fsanet_1x1.onnx", "headpose_fsanet_var.onnx")
-_FSA_STRETCH: Final = 0.15  # of the landmark box's height, upwards
+LOCAL_RATIO: Final = 3  # change inside a control's region over that outside
+KEEPING_COSINE: Final = 0.8
+SIDE: Final = 128  # pixels
+_PAIR_SEED: Final = 7  # as validation during training draws them
+
+Meter = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Pictures `[N, H, W, 3]` to yaw and pitch `[N, 2]` in degrees; NaN where no face was found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class People:
+    """Aligned crops with their labels."""
+
+    images: NDArray[np.uint8]
+    """`[N, 128, 128, 3]` RGB."""
+    points: Tensor
+    """Landmarks in crop units, `[N, 478, 2]`."""
+    blendshapes: Tensor
+    """`[N, 52]`."""
+    pose: Tensor
+    """Yaw and pitch in degrees, `[N, 2]`."""
+    clips: NDArray[np.str_]
+    """Clip of each frame; empty for stills."""
+
+    def tensor(self, rows: Sequence[int] | slice = slice(None)) -> Tensor:
+        """Return pictures `[N, 3, 128, 128]` in [-1, 1]."""
+        return to_tensor(self.images[rows]).contiguous()
+
+
+def held_back_stills(data: Path) -> People:
+    """Return all stills of the validation split."""
+    return _read(data / "faces128", split="val")
+
+
+def training_stills(data: Path, count: int) -> NDArray[np.uint8]:
+    """Return some stills of the training split, spread over the pack, `[N, 128, 128, 3]`."""
+    return _read(data / "faces128", split="train", count=count).images
+
+
+def held_back_frames(data: Path) -> People:
+    """Return the frames of the clips that are held back whole."""
+    packs = [_read(data / name, split="val", stills=False) for name in ("faces256", "faces256b")]
+    return People(
+        images=np.concatenate([p.images for p in packs]),
+        points=torch.cat([p.points for p in packs]),
+        blendshapes=torch.cat([p.blendshapes for p in packs]),
+        pose=torch.cat([p.pose for p in packs]),
+        clips=np.concatenate([p.clips for p in packs]),
+    )
+
+
+def clip_pairs(frames: People, count: int) -> tuple[list[int], list[int]]:
+    """Return fixed pairs of frames of one clip each, spread over the clips."""
+    random = np.random.default_rng(_PAIR_SEED)
+    names = np.unique(frames.clips)
+    rows = [np.flatnonzero(frames.clips == name) for name in names]
+    pairs = np.array([random.choice(rows[i % len(rows)], 2) for i in range(count)])
+    return pairs[:, 0].tolist(), pairs[:, 1].tolist()
+
+
+def _read(pack: Path, *, split: str, stills: bool = True, count: int | None = None) -> People:
+    with np.load(pack / "labels.npz") as labels:
+        chosen = np.flatnonzero((labels["split"] == split) & ((labels["clip"] == "") == stills))
+        if count is not None:
+            chosen = chosen[:: max(1, len(chosen) // count)][:count]
+        names = [str(name) for name in labels["name"][chosen]]
+        return People(
+            images=np.stack(list(read_pictures(pack, names, SIDE))),
+            points=torch.from_numpy(labels["landmarks478"][chosen].astype(np.float32)),
+            blendshapes=torch.from_numpy(labels["blendshapes52"][chosen].astype(np.float32)),
+            pose=torch.from_numpy(
+                np.stack([labels["yaw"], labels["pitch"]], 1)[chosen].astype(np.float32)
+            ),
+            clips=labels["clip"][chosen],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The bundle under test and who judges it."""
+    """The bundle under test and the measuring networks."""
 
     bundle: Bundle
     judges: Judges
@@ -81,16 +161,16 @@ class Measured:
 
 
 def inversion(measured: Measured, stills: People) -> dict[str, Any]:
-    """Return how well the inverter alone keeps all stills; writes a sheet."""
+    """Return the error of the inverter alone on all stills; writes a sheet."""
     shown = measured.render(measured.invert(stills.tensor()))
     rows = np.linspace(0, len(shown) - 1, 12).astype(int)
-    write_sheet(measured.out / "inversion.png", [list(stills.images[rows]), list(shown[rows])])
+    write_sheet(measured.out / "inversion.png", [stills.images[rows], shown[rows]])
     return measured.compare(shown, stills.images)
 
 
 def refined(measured: Measured, stills: People, *, count: int) -> dict[str, Any]:
-    """Return figures of stills before and after their W+ latents were refined as the encoder
-    refines that of the ID frame; writes a sheet."""
+    """Return the error of stills before and after refining their W+ latents as the encoder does;
+    writes a sheet."""
     rows = np.linspace(0, len(stills.images) - 1, count).astype(int).tolist()
     target = stills.images[rows]
     with torch.no_grad():
@@ -100,7 +180,7 @@ def refined(measured: Measured, stills: People, *, count: int) -> dict[str, Any]
     with torch.no_grad():
         before, after = measured.render(start), measured.render(latents)
         shown = np.linspace(0, count - 1, min(count, 12)).astype(int)
-        sheet = [list(pictures[shown]) for pictures in (target, before, after)]
+        sheet = [pictures[shown] for pictures in (target, before, after)]
         write_sheet(measured.out / "refined.png", sheet)
         return {
             "steps": RefineConfig().steps,
@@ -125,7 +205,7 @@ def _refined_latents(measured: Measured, pictures: Tensor, start: Tensor, kept: 
 
 
 def transfer(measured: Measured, frames: People, *, pairs: int) -> dict[str, Any]:
-    """Return how well frame B is said by frame A's latent and 34 numbers, within unseen clips."""
+    """Return the error of frame B from frame A's latent and 34 numbers, within unseen clips."""
     bundle = measured.bundle
     first, second = clip_pairs(frames, pairs)
     values = bundle.module("estimator")(frames.points, frames.blendshapes, frames.pose)
@@ -136,9 +216,7 @@ def transfer(measured: Measured, frames: People, *, pairs: int) -> dict[str, Any
         to_pixels(bundle.generator.synthesize([style[at : at + BATCH] for style in styles]))
         for at in range(0, pairs, BATCH)
     ])  # fmt: skip
-    sheet = [
-        list(pictures[:12]) for pictures in (frames.images[first], frames.images[second], shown)
-    ]
+    sheet = [frames.images[first][:12], frames.images[second][:12], shown[:12]]
     write_sheet(measured.out / "transfer.png", sheet)
     return {
         "moved": measured.compare(shown, frames.images[second]),
@@ -152,7 +230,7 @@ def samples(measured: Measured, stills: People, data: Path) -> dict[str, Any]:
     perceptual = measured.judges.perceptual
     count = len(stills.images)
     drawn = measured.render(measured.sample(count, seed=1))
-    write_sheet(measured.out / "samples.png", [list(drawn[at : at + 8]) for at in range(0, 64, 8)])
+    write_sheet(measured.out / "samples.png", [drawn[at : at + 8] for at in range(0, 64, 8)])
     inverted = measured.render(measured.invert(stills.tensor()))
     sets = {"random people": drawn, "inverted held-back stills": inverted,
             "real training stills": training_stills(data, count)}  # fmt: skip
@@ -173,10 +251,14 @@ def samples(measured: Measured, stills: People, data: Path) -> dict[str, Any]:
 
 
 def pose_figures(measured: Measured, stills: People, teachers: Path) -> dict[str, Any]:
-    """Return how the measured angle follows the asked one, and identity at the ends."""
+    """Return correlation and slope of measured on requested angles, and identity at the ends."""
     ws, source = _people(measured, stills, inverted=5, sampled=5)
-    own = _own_pose(measured.bundle.faces)
-    other, missing = _fsa_pose(teachers, measured.bundle.faces)
+    faces = measured.bundle.faces
+    other, missing = _fsa_meter(teachers, faces)
+
+    def own(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return seen_pose(faces, pictures).astype(np.float32)
+
     meters = {"embedded landmark network": own} | ({"FSA-Net pair": other} if other else {})
     source[5:] = torch.from_numpy(own(measured.render(ws[5:])))
     base = measured.identity(measured.render(ws))
@@ -199,7 +281,7 @@ def pose_figures(measured: Measured, stills: People, teachers: Path) -> dict[str
     return found
 
 
-def _line(angles: tuple[int, ...], table: NDArray[np.float64]) -> dict[str, Any]:
+def _line(angles: tuple[int, ...], table: NDArray[np.floating]) -> dict[str, Any]:
     asked = np.repeat(np.array(angles, float)[:, None], table.shape[1], 1)
     kept = np.isfinite(table)
     slope = np.polyfit(asked[kept], table[kept], 1)[0]
@@ -211,37 +293,15 @@ def _line(angles: tuple[int, ...], table: NDArray[np.float64]) -> dict[str, Any]
             "unseen": int((~kept).sum())}  # fmt: skip
 
 
-Meter = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Pictures `[N, H, W, 3]` to yaw and pitch `[N, 2]` in degrees; not a number where unseen."""
-
-
-def _own_pose(faces: FaceAnalysis) -> Meter:
-    return lambda pictures: seen_pose(faces, pictures).astype(np.float32)
-
-
-def _fsa_pose(teachers: Path, faces: FaceAnalysis) -> tuple[Meter | None, list[str]]:
-    """Return the mean of the two FSA-Nets, with the labels' signs, and what is missing."""
-    if not all((teachers / name).is_file() for name in _FSA_FILES):
-        return None, ["FSA-Net was not at hand."]
+def _fsa_meter(teachers: Path, faces: FaceAnalysis) -> tuple[Meter | None, list[str]]:
+    """Return the FSA-Net pair as a meter, or what is missing."""
     try:
-        import onnxruntime
-    except ImportError:
-        return None, ["FSA-Net was at hand, onnxruntime was not."]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    sessions = [onnxruntime.InferenceSession(str(teachers / n), options) for n in _FSA_FILES]
+        network = FsaNetPair(teachers)
+    except UsageError as error:
+        return None, [f"FSA-Net: {error.message}."]
 
     def read(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        rows = []
-        for picture in pictures:
-            points = faces.landmarks(picture, face_box(SIDE)).points
-            (left, top), (right, bottom) = points.min(0), points.max(0)
-            top -= _FSA_STRETCH * (bottom - top)
-            box = np.array([left, top, right, bottom]).round().clip(0, SIDE).astype(int)
-            face = cv2.resize(picture[box[1] : box[3], box[0] : box[2]], (64, 64))
-            x = ((face[:, :, ::-1].astype(np.float32) - 127.5) / 128).transpose(2, 0, 1)[None]
-            yaw, pitch, _ = np.mean([s.run(None, {"input": x})[0][0] for s in sessions], 0)
-            rows.append((-yaw, pitch))
+        rows = [network.angles(p, faces.landmarks(p, face_box(SIDE)).points) for p in pictures]
         return np.array(rows, np.float32)
 
     return read, []
@@ -257,7 +317,7 @@ def _people(
 
 
 def controls_figures(measured: Measured, stills: People, card_sheet: Path | None) -> dict[str, Any]:
-    """Return for each control how local it is and how far it keeps the person; writes sheets."""
+    """Return the locality of each control and the identity it keeps; writes sheets."""
     bundle = measured.bundle
     ws, _ = _people(measured, stills, inverted=4, sampled=4)
     sigma = torch.tensor(bundle.controls.sigma)
@@ -289,7 +349,7 @@ def controls_figures(measured: Measured, stills: People, card_sheet: Path | None
             base = bundle.generator.synthesize(styles)
             people.append(to_pixels(torch.cat([base, _pushed(bundle, styles, push)])))
         sheet_of_controls(card_sheet, people)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": bundle.controls.names[c],
             "group": GROUPS[c],
@@ -300,7 +360,13 @@ def controls_figures(measured: Measured, stills: People, card_sheet: Path | None
         }
         for c in range(NUM_CONTROLS)
     ]
-    return {"people": len(ws), "rows": rows}
+    return {
+        "people": len(ws),
+        "rows": rows,
+        "local": sum(row["ratio"] >= LOCAL_RATIO for row in rows),
+        "keeping": sum(row["identity"] >= KEEPING_COSINE for row in rows),
+        "least_identity": min(row["identity"] for row in rows),
+    }
 
 
 def _pushed(bundle: Bundle, styles: list[Tensor], push: Tensor) -> Tensor:
@@ -329,33 +395,3 @@ def sheet_of_controls(path: Path, people: list[NDArray[np.uint8]], side: int = 6
         base, moved = small[0], small[1:]
         rows += [[base, *moved[:NUM_CONTROLS]], [base, *moved[NUM_CONTROLS:]]]
     write_sheet(path, rows)
-
-
-def write_sheet(path: Path, rows: list[list[NDArray[np.uint8]]]) -> None:
-    """Write rows of RGB pictures of one size as one file."""
-    sheet = np.concatenate([np.concatenate(row, 1) for row in rows], 0)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 82] if path.suffix == ".jpg" else []
-    if not cv2.imwrite(str(path), sheet[:, :, ::-1], quality):
-        raise OSError(f"cannot write {path}")
-
-
-def speed(measured: Measured, *, threads: int, batch: int) -> dict[str, Any]:
-    """Return frames a second of the decoder's own renderer, best of several runs."""
-    bundle, before = measured.bundle, torch.get_num_threads()
-    torch.set_num_threads(threads)
-    generator = bundle.generator
-    person = Person(ws=generator.repeat(generator.w_avg[None])[0], neutral=torch.zeros(34))
-    renderer = Renderer(Synthesizer.of(bundle), person, workers=threads)
-    motion = torch.randn(batch, 34, generator=torch.Generator().manual_seed(0))
-    wall, processor = [], []
-    for _ in range(SPEED_RUNS):
-        began, used = time.perf_counter(), time.process_time()
-        renderer.render(motion)
-        wall.append(time.perf_counter() - began)
-        processor.append(time.process_time() - used)
-    torch.set_num_threads(before)
-    return {
-        "frames_per_second": round(batch / min(wall[1:]), 2),
-        "processor_milliseconds": round(min(processor[1:]) / batch * 1e3, 2),
-        "load": round(os.getloadavg()[0], 1),
-    }

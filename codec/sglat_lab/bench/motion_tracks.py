@@ -1,8 +1,7 @@
-"""Makes realistic 34-channel motion tracks from real clips, for measuring the motion coder.
+"""Material of the rate figures: simulated 34-channel motion of real clips, and files of it.
 
 The true values of a `.sglat` file come from the encoder's optimiser. Where no real encode is at
-hand, this module simulates them from what a face landmarker sees in every frame of the shared test
-clips:
+hand, this module simulates them from a face landmarker's output on every frame of a clip:
 
 1.  The MediaPipe FaceLandmarker (video mode) gives 478 points, 52 blendshapes and a head matrix per
     frame.
@@ -25,12 +24,25 @@ clips:
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from pathlib import Path
+from fractions import Fraction
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sglat.bitstream.fit import fit_model
+from sglat.bitstream.records import (
+    DeltaLayer,
+    Header,
+    Identity,
+    LatentLayer,
+    LowRankDelta,
+    Motion,
+    QuantizedTensor,
+)
+from sglat.bitstream.writer import Writer
 from sglat.bundles.controls import GROUP_SIZES, NUM_CONTROLS
 from sglat.networks.face_points import (
     BROWS,
@@ -41,6 +53,11 @@ from sglat.networks.face_points import (
     LIPS,
     RIGID_WITH_FOREHEAD,
 )
+from sglat_lab.measure.landmarks import Tracked
+from sglat_lab.measure.rates import Integers
+
+FPS: Final = 25
+LATENT_SHAPE: Final = (12, 256)
 
 STEP_PX = 0.3  # px at 128 px, RMS, of one step: rounding then moves a region by 0.15 px at most
 CROP_PX = 128.0
@@ -56,21 +73,14 @@ BLENDSHAPES = (
     "eyeWideLeft", "eyeWideRight", "browDownLeft", "browDownRight", "browInnerUp",
     "browOuterUpLeft", "eyeLookOutLeft",
 )  # fmt: skip
+PX_PER_DEGREE = 0.45
+"""RMS motion of all points for one degree of yaw or pitch in the aligned 128 px crop.
+
+The crop follows the eyes and the mouth, so what moves is depth: a face is about 62 px wide there
+and its points lie about 25 px RMS in depth from the plane of eyes and mouth; 25 px times one degree
+(0.0175) is 0.44 px.
+"""
 BLENDSHAPE_STEP = 1 / 32  # rounding error at most 1/64 of the range
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tracked:
-    """What the landmarker saw in one clip."""
-
-    points: NDArray[np.float32]
-    """`[T, 478, 3]` pixels of the picture."""
-    blendshapes: NDArray[np.float32]
-    """`[T, 52]`, 0 to 1."""
-    names: tuple[str, ...]
-    matrix: NDArray[np.float32]
-    """`[T, 4, 4]` head matrix."""
-    fps: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,52 +96,6 @@ class Track:
     def quantized(self, coarser: float = 1.0) -> NDArray[np.int32]:
         """Return the integers `[T, 34]` with all steps multiplied by `coarser`."""
         return np.rint(self.values / (self.steps * coarser)).astype(np.int32)
-
-
-def track_clip(path: Path, model: Path) -> Tracked:
-    """Run the landmarker over every frame; frames without a face repeat the one before."""
-    import av
-    import mediapipe
-    from mediapipe.tasks import python as tasks
-    from mediapipe.tasks.python import vision
-
-    options = vision.FaceLandmarkerOptions(
-        base_options=tasks.BaseOptions(model_asset_path=str(model)),
-        running_mode=vision.RunningMode.VIDEO,
-        output_face_blendshapes=True,
-        output_facial_transformation_matrixes=True,
-    )
-    points, shapes, matrices = [], [], []
-    names: tuple[str, ...] = ()
-    with vision.FaceLandmarker.create_from_options(options) as finder, av.open(str(path)) as file:
-        stream = file.streams.video[0]
-        fps = float(stream.average_rate)
-        for number, frame in enumerate(file.decode(stream)):
-            picture = np.ascontiguousarray(frame.to_ndarray(format="rgb24"))
-            image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=picture)
-            found = finder.detect_for_video(image, int(number * 1000 / fps))
-            if found.face_landmarks:
-                height, width = picture.shape[:2]
-                scale = np.array([width, height, width], np.float32)
-                points.append(
-                    np.array([[p.x, p.y, p.z] for p in found.face_landmarks[0]], np.float32) * scale
-                )
-                names = tuple(shape.category_name for shape in found.face_blendshapes[0])
-                shapes.append(
-                    np.array([shape.score for shape in found.face_blendshapes[0]], np.float32)
-                )
-                matrices.append(np.asarray(found.facial_transformation_matrixes[0], np.float32))
-            elif points:
-                points.append(points[-1])
-                shapes.append(shapes[-1])
-                matrices.append(matrices[-1])
-    return Tracked(
-        points=np.stack(points),
-        blendshapes=np.stack(shapes),
-        names=names,
-        matrix=np.stack(matrices),
-        fps=fps,
-    )
 
 
 def fit_similarity(
@@ -163,15 +127,7 @@ def frontal_points(points: NDArray[np.float32]) -> NDArray[np.float64]:
         template = np.median(aligned, axis=0)
     eyes = template[np.array(EYE_CORNERS)].mean(axis=1)
     distance = float(np.linalg.norm(eyes[1][:2] - eyes[0][:2]))
-    return aligned[:, :, :2] * (0.244 * CROP_PX / distance)
-
-
-def head_angles(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return yaw and pitch in degrees `[T, 2]` of head matrices."""
-    rotation = matrix[:, :3, :3]
-    yaw = np.arctan2(rotation[:, 0, 2], rotation[:, 2, 2])
-    pitch = np.arcsin(np.clip(rotation[:, 1, 2], -1, 1))
-    return np.degrees(np.stack([yaw, pitch], axis=1))
+    return np.asarray(aligned[:, :, :2] * (0.244 * CROP_PX / distance))
 
 
 def group_targets(frontal: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -182,8 +138,6 @@ def group_targets(frontal: NDArray[np.float64]) -> dict[str, NDArray[np.float64]
         if name == "gaze":  # irises relative to their own eye, sideways
             corners = frontal[:, np.array(EYE_CORNERS)].mean(axis=2)
             part = (part - corners)[:, :, :1]
-        if name == "mouth":  # the jaw carries the lower lip; both groups see it, as in StyleSpace
-            part = part.copy()
         part = part - np.median(part, axis=0)
         targets[name] = part.reshape(len(part), -1)
     return targets
@@ -199,7 +153,7 @@ def control_effects(
     effects = rotation @ (np.sqrt(spread[:count, None]) * directions[:count])
     per_point = 1 if count == 1 else 2
     rms = np.sqrt((effects**2).sum(axis=1) / (effects.shape[1] / per_point))
-    return effects / rms[:, None]
+    return np.asarray(effects / rms[:, None])
 
 
 def landmark_tracks(clips: dict[str, Tracked], step_px: float = STEP_PX) -> dict[str, Track]:
@@ -218,9 +172,7 @@ def landmark_tracks(clips: dict[str, Tracked], step_px: float = STEP_PX) -> dict
     steps[:2] = step_px / PX_PER_DEGREE
     return {
         name: Track(
-            values=np.concatenate([head_angles(clip.matrix), *columns[name]], axis=1).astype(
-                np.float32
-            ),
+            values=np.concatenate([clip.angles[:, :2], *columns[name]], axis=1).astype(np.float32),
             steps=steps.astype(np.float32),
             fps=clip.fps,
         )
@@ -228,51 +180,67 @@ def landmark_tracks(clips: dict[str, Tracked], step_px: float = STEP_PX) -> dict
     }
 
 
-PX_PER_DEGREE = 0.45
-"""RMS motion of all points for one degree of yaw or pitch in the aligned 128 px crop.
-
-The crop follows the eyes and the mouth, so what moves is depth: a face is about 62 px wide there
-and its points lie about 25 px RMS in depth from the plane of eyes and mouth; 25 px times one degree
-(0.0175) is 0.44 px.
-"""
-
-
 def blendshape_tracks(clips: dict[str, Tracked], step: float = BLENDSHAPE_STEP) -> dict[str, Track]:
-    """Return simulation 2: yaw, pitch and 32 blendshapes as the landmarker gives them."""
+    """Return simulation 2: yaw, pitch and 32 of the landmarker's blendshapes."""
     steps = np.full(CHANNELS, step)
     steps[:2] = STEP_PX / PX_PER_DEGREE
     result = {}
     for name, clip in clips.items():
         columns = [clip.names.index(shape) for shape in BLENDSHAPES]
-        values = np.concatenate([head_angles(clip.matrix), clip.blendshapes[:, columns]], axis=1)
+        values = np.concatenate([clip.angles[:, :2], clip.blendshapes[:, columns]], axis=1)
         result[name] = Track(
             values=values.astype(np.float32), steps=steps.astype(np.float32), fps=clip.fps
         )
     return result
 
 
-def load_or_track(clips_folder: Path, model: Path, cache: Path) -> dict[str, Tracked]:
-    """Return the landmarker's view of every clip, from the cache where it is already there."""
-    cache.mkdir(parents=True, exist_ok=True)
-    tracked = {}
-    for path in sorted(clips_folder.glob("*.mp4")):
-        stored = cache / f"{path.stem}_tracked.npz"
-        if not stored.exists():
-            seen = track_clip(path, model)
-            np.savez(
-                stored,
-                points=seen.points,
-                blendshapes=seen.blendshapes,
-                names=np.array(seen.names),
-                matrix=seen.matrix,
-                fps=seen.fps,
-            )
-        with np.load(stored, allow_pickle=False) as file:
-            tracked[path.stem] = Tracked(
-                points=file["points"],
-                blendshapes=file["blendshapes"],
-                names=tuple(str(name) for name in file["names"]),
-                matrix=file["matrix"],
-                fps=float(file["fps"]),
-            )
-    return tracked
+def header(values: Integers) -> Header:
+    """Return the header of a measuring file."""
+    return Header(
+        decoder_id=bytes(range(32)),
+        bundle="mini",
+        resolution=128,
+        num_ws=LATENT_SHAPE[0],
+        w_dim=LATENT_SHAPE[1],
+        motion_steps=np.full(34, 0.25, np.float32),
+        time_base=Fraction(1, FPS),
+        frame_ticks=1,
+        frame_count=len(values),
+        encoder="sglat 0.1.0",
+        model=fit_model(values),
+    )
+
+
+def small_identity() -> Identity:
+    """Return an identity of one flat latent: its cost is measured elsewhere."""
+    latent = QuantizedTensor(values=np.zeros(LATENT_SHAPE, np.int32), step=1.0)
+    return Identity(layers=(LatentLayer(latent=latent),), neutral=np.zeros(34, np.float32))
+
+
+def write_file(values: Integers, identity: Identity | None = None) -> bytes:
+    """Return a whole file of these integers."""
+    out = io.BytesIO()
+    head = header(values)
+    writer = Writer(out, head)
+    writer.put_identity(identity or small_identity())
+    writer.put_motion(Motion(values=values, steps=head.motion_steps))
+    writer.close()
+    return out.getvalue()
+
+
+def delta_layer(size_bytes: int) -> DeltaLayer:
+    """Return low-rank deltas of about a size: Laplacian integers of about 3 bits each."""
+    rng = np.random.default_rng(1)
+    deltas: list[LowRankDelta] = []
+    left = int(size_bytes * 8 / 2.9)
+    while left > 0:
+        rank = max(1, min(16, left // (256 + 2304)))
+        factors = (
+            np.rint(rng.laplace(scale=1.0, size=shape)).astype(np.int32)
+            for shape in ((256, rank), (rank, 2304))
+        )
+        a, b = (QuantizedTensor(values=factor, step=0.01) for factor in factors)
+        name = f"layer{len(deltas)}.weight"
+        deltas.append(LowRankDelta(name=name, shape=(256, 256, 3, 3), left=a, right=b))
+        left -= rank * (256 + 2304)
+    return DeltaLayer(deltas=tuple(deltas))

@@ -1,30 +1,50 @@
-"""The whole benchmark: plans its time, encodes, measures, sweeps, and sums up over clips."""
+"""The whole benchmark: plans its time, encodes, measures in workers, sweeps, sums up over clips."""
 
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from sglat import __version__
 from sglat.errors import SglatError, UsageError
 from sglat_lab.bench.clip_bench import ClipBench
-from sglat_lab.bench.clip_record import clip_record, distances, is_recorded
-from sglat_lab.bench.encodes import Encodes, tuning_networks
-from sglat_lab.bench.memory import decode_memory
-from sglat_lab.bench.speed import decode_speed
-from sglat_lab.bench.time_plan import FULL_BUDGET, QUICK_BUDGET, Clock, Plan
-from sglat_lab.bench.workers import ClipFiles, Crew, ToolConfig, Tools, crew, swap_record
+from sglat_lab.bench.encodes import ClipFiles, Encodes, tuning_networks
+from sglat_lab.bench.harness import (
+    FULL_BUDGET,
+    QUICK_BUDGET,
+    Clock,
+    Failure,
+    Plan,
+    guarded,
+    processes,
+    side_by_side,
+    unwrapped,
+)
+from sglat_lab.bench.long_decode import decode_apart, decode_memory
+from sglat_lab.bench.probes import (
+    ToolConfig,
+    Tools,
+    chosen_probes,
+    clip_record,
+    frechet_probe,
+    is_recorded,
+    solver_probe,
+    swap_record,
+)
+from sglat_lab.measure.curves import summarize
 from sglat_lab.measure.picture_metrics import METRICS
-from sglat_lab.report.aggregate import summarize
+from sglat_lab.report.document import provenance
 from sglat_lab.report.html import ClipPictures
-from sglat_lab.report.provenance import PACKAGES, command, commit, machine, package_version
 
+NOT_CHOSEN: Final = "not measured: the probe was not chosen"
 VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 SOLVER_FRAMES: Final = 4
 SOLVER_EPOCHS: Final = {True: 5, False: 100}  # quick and full; the method's own are 100
@@ -55,6 +75,8 @@ class BenchConfig:
     """Time that encoding and sweeps are planned for; None: by `is_quick`."""
     workers: int | None = None
     """Processes side by side; None: one a core."""
+    probes: tuple[str, ...] = ()
+    """Names of the probes beside `quality`; empty: all."""
 
 
 def clip_paths(folder: Path) -> list[Path]:
@@ -69,6 +91,64 @@ def clip_paths(folder: Path) -> list[Path]:
     return found
 
 
+_tools: list[Tools | Failure] = []
+
+
+def _begin(config: ToolConfig, threads: int) -> None:
+    """Load the tools of a process; a failure is kept, since a pool would try again for ever."""
+    torch.set_num_threads(threads)
+    _tools.append(guarded(Tools, config))
+
+
+def _clip_task(files: ClipFiles, names: Sequence[str]) -> None:
+    tools: Tools = unwrapped(_tools[0])
+    clip = tools.clip(files)
+    clip_record(clip, tools, names)
+    print(f"  {clip.name}: measured", file=sys.stderr, flush=True)
+
+
+def _swap_task(driver: ClipFiles, puppet: ClipFiles) -> None:
+    tools: Tools = unwrapped(_tools[0])
+    swap_record(tools, tools.clip(driver), tools.clip(puppet))
+
+
+def _solver_task(files: ClipFiles, count: int, epochs: int, steps: int) -> dict[str, Any]:
+    return solver_probe(unwrapped(_tools[0]), files, count, epochs, steps)
+
+
+class Workers:
+    """Processes that measure into the shared cache, each with its tools loaded.
+
+    Args:
+        pool: of processes that have begun.
+    """
+
+    def __init__(self, pool: ProcessPoolExecutor) -> None:
+        self._pool = pool
+
+    def measure(self, clips: Sequence[ClipFiles], names: Sequence[str]) -> None:
+        """Measure clips by the probes named."""
+        self._each(_clip_task, [(files, names) for files in clips])
+
+    def swap(self, pairs: Sequence[tuple[ClipFiles, ClipFiles]]) -> None:
+        """Measure swaps of (driver, puppet)."""
+        self._each(_swap_task, pairs)
+
+    def solvers(self, files: ClipFiles, *, count: int, epochs: int, steps: int) -> dict[str, Any]:
+        """Compare the solvers on some frames of a clip."""
+        (found,) = self._each(_solver_task, [(files, count, epochs, steps)])
+        record: dict[str, Any] = found
+        return record
+
+    def _each(self, task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Do a task for each set of arguments.
+
+        Raises:
+            UsageError: of the first failure.
+        """
+        return [unwrapped(result) for result in side_by_side(self._pool, task, arguments)]
+
+
 class Benchmark:
     """Runs everything; interrupted, the same call goes on.
 
@@ -80,7 +160,10 @@ class Benchmark:
     def __init__(self, config: BenchConfig, tell: Callable[[str], None]) -> None:
         self.config = config
         self.tell = tell
-        self.commit = commit()  # of the code that is loaded now, long before the end
+        self.probes = chosen_probes(config.probes)
+        if not config.with_speed:
+            self.probes = [name for name in self.probes if name != "speed"]
+        self.provenance = provenance("sgl-bench")  # of the code that is loaded now
         budget = QUICK_BUDGET if config.is_quick else FULL_BUDGET
         if config.minutes is not None:
             budget = replace(budget, minutes=config.minutes)
@@ -99,29 +182,32 @@ class Benchmark:
     def run(self) -> dict[str, Any]:
         """Return the whole record as plain values; pictures stay in the clips' caches."""
         videos = clip_paths(self.config.clips)
-        workers = min(self.config.workers or self.cores, len(videos))
+        count = min(self.config.workers or self.cores, len(videos))
         encodes = None
         if self.config.encoded is None:
-            encodes = Encodes(self.config, self.tools.bundle, self.clock, self.budget, workers)
+            encodes = Encodes(self.config, self.tools.bundle, self.clock, self.budget, count)
             files = encodes.run(videos)
             self.plan, self.skipped = encodes.plan, self.skipped | encodes.skipped
         else:
             files = self._made_earlier(videos)
         files = self._usable(files)
-        threads = max(1, self.cores // workers)
-        with crew(self.tool_config, workers, threads) as hands:
-            files = self._measure(hands, files, encodes)
-            swaps = self._swaps(hands, files)
-            solvers = self._solvers(hands, files)
-        records = [clip_record(clip, self.tools.anchors) for clip in self.clips]
-        speed = self._speed(encodes) if self.config.with_speed else {}
+        threads = max(1, self.cores // count)
+        with processes(count, begin=_begin, arguments=(self.tool_config, threads)) as pool:
+            workers = Workers(pool)
+            files = self._measure(workers, files, encodes)
+            swaps = self._swaps(workers, files) if "swap" in self.probes else []
+            solvers: dict[str, Any] | str = NOT_CHOSEN
+            if "solvers" in self.probes:
+                solvers = self._solvers(workers, files)
+        records = [clip_record(clip, self.tools, self.probes) for clip in self.clips]
+        speed = self._speed(encodes) if "speed" in self.probes else {}
         self.clock.stage("sums")
         record = {
-            "about": self._about(workers),
+            "about": self._about(count),
             "clips": records,
             "summary": summarize(records),
             "swap": swaps,
-            "frechet": distances(self.tools.judges, self.clips, self.tools.anchors, records),
+            "frechet": self._frechet(records) if "frechet" in self.probes else {},
             "solvers": solvers,
             "speed": speed,
             "not_measured": self.tools.judges.missing,
@@ -172,38 +258,40 @@ class Benchmark:
         self.tell(f"{video.name} left out: {reason}")
 
     def _measure(
-        self, hands: Crew, files: list[ClipFiles], encodes: Encodes | None
+        self, workers: Workers, files: list[ClipFiles], encodes: Encodes | None
     ) -> list[ClipFiles]:
         """Measure all clips; then encode some again at other identity sizes while there is time."""
         self.clock.stage("measure", f"{len(files)} clips")
         began = self.clock.elapsed
-        self._measured(hands, files)
+        self._measured(workers, files)
         if encodes is None:
             return files
         files = encodes.sweep(files, self.clock.elapsed - began)
         self.clock.stage("measure", "identity sizes")
-        self._measured(hands, files)
+        self._measured(workers, files)
         return files
 
-    def _measured(self, hands: Crew, files: Sequence[ClipFiles]) -> None:
+    def _measured(self, workers: Workers, files: Sequence[ClipFiles]) -> None:
         self.clips = [self.tools.clip(one) for one in files]
         waiting = [
-            one for one, clip in zip(files, self.clips, strict=True) if not is_recorded(clip)
+            one
+            for one, clip in zip(files, self.clips, strict=True)
+            if not is_recorded(clip, self.probes)
         ]
         if waiting:
-            hands.measure(waiting)
+            workers.measure(waiting, self.probes)
 
-    def _swaps(self, hands: Crew, files: Sequence[ClipFiles]) -> list[dict[str, Any]]:
+    def _swaps(self, workers: Workers, files: Sequence[ClipFiles]) -> list[dict[str, Any]]:
         """Put each clip's motion onto the next clip's person."""
         if len(files) < 2:
             return []
         self.clock.stage("swap")
         pairs = [*pairwise(files), (files[-1], files[0])]
-        hands.swap(pairs)
+        workers.swap(pairs)
         clips = [*pairwise(self.clips), (self.clips[-1], self.clips[0])]
         return [swap_record(self.tools, driver, puppet) for driver, puppet in clips]
 
-    def _solvers(self, hands: Crew, files: Sequence[ClipFiles]) -> dict[str, Any] | str:
+    def _solvers(self, workers: Workers, files: Sequence[ClipFiles]) -> dict[str, Any] | str:
         """Return the two solvers' losses on a piece of one clip, or why they are not known."""
         self.clock.stage("solvers")
         epochs = SOLVER_EPOCHS[self.config.is_quick]
@@ -214,7 +302,7 @@ class Benchmark:
 
         def make() -> dict[str, Any]:
             count = min(SOLVER_FRAMES, clip.window)
-            return hands.solvers(one, count=count, epochs=epochs, iterations=SOLVER_ITERATIONS)
+            return workers.solvers(one, count=count, epochs=epochs, steps=SOLVER_ITERATIONS)
 
         try:
             found: dict[str, Any] = clip.cache.record(f"solvers-{epochs}", make)
@@ -224,14 +312,13 @@ class Benchmark:
 
     def _speed(self, encodes: Encodes | None) -> dict[str, Any]:
         """Return decoding speed in fresh processes, and peak memory against the length."""
-        import torch
-
         self.clock.stage("speed and memory")
         ordered = sorted(self.clips, key=lambda clip: len(clip.parsed.motion.values))
         longest = ordered[-1]
         devices = list(dict.fromkeys(["cpu", *(["cuda"] if torch.cuda.is_available() else [])]))
         decoding = [
-            {"clip": longest.name, **decode_speed(longest.encoded, self.config.bundle, device=name)}
+            {"clip": longest.name}
+            | decode_apart(longest.encoded, bundle=self.config.bundle, device=name, with_ratio=True)
             for name in devices
         ]
         lengths = MEMORY_LENGTHS[self.config.is_quick]
@@ -242,18 +329,18 @@ class Benchmark:
             "encode_memory": [] if encodes is None else encodes.memory(),
         }
 
+    def _frechet(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return frechet_probe(self.tools.judges, self.clips, self.tools.anchors, records)
+
     def _about(self, workers: int) -> dict[str, Any]:
         judges = self.tools.judges
         return {
             "sglat": __version__,
-            "commit": self.commit,
-            "command": command(sys.argv),
-            "machine": machine(),
-            "python": platform.python_version(),
-            "packages": {name: package_version(name) for name in PACKAGES},
+            **self.provenance,
             "bundle": self.tools.bundle.name,
             "decoder_id": self.tools.bundle.decoder_id.hex(),
             "is_quick": self.config.is_quick,
+            "probes": self.probes,
             "effort": asdict(self.tools.effort),
             "plan": None if self.plan is None else self.plan.to_json(),
             "minutes": self.budget.minutes,

@@ -28,7 +28,7 @@ from sglat.encoder.paper_solver import PaperConfig, PaperSolver
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.solve_motion import FitConfig, expression_residual
 from sglat.encoder.start_motion import signature
-from sglat_lab.bench.encode_options import solved_motion
+from sglat_lab.bench.encodes import solved_motion
 from sglat_lab.measure.judges import Judges, distances_to, features_of, to_tensor
 from sglat_lab.measure.pixels import psnr_db
 

@@ -1,8 +1,8 @@
 """Time per frame of synthesis: the plain reference, the trainable path and the prepared fast path.
 
 One run measures all of them in turn, round after round, and keeps each one's best round, so that
-the ratios hold on a machine that is busy with other things too. There, `--clock processor` with
-one thread counts only the time that the work itself took:
+the ratios hold on a busy machine too. There, `--clock processor` with one thread counts only this
+process's own time:
 
     python -m sglat_lab.bench.synthesis --threads 1 --clock processor --out FILE.md
 """
@@ -10,12 +10,11 @@ one thread counts only the time that the work itself took:
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -26,6 +25,8 @@ from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylegan2_fast import FastSynthesis
 from sglat.networks.stylegan2_reference import synthesize_reference
 from sglat.networks.stylespace import GeneratorConfig
+from sglat_lab.report.document import Record, provenance
+from sglat_lab.report.pages_networks import SYNTHESIS_FIGURES, synthesis_page
 
 CONFIGS = {
     "128 px, embedded": GeneratorConfig.mini(),
@@ -38,19 +39,6 @@ CONFIGS = {
 
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One generator on one device."""
-
-    name: str
-    device: str
-    milliseconds: dict[str, float]
-    difference: float
-    """Largest difference of the fast path's picture from the reference's."""
-    largest: float
-    """Largest value of the reference's picture."""
 
 
 def random_generator(config: GeneratorConfig) -> Generator:
@@ -92,10 +80,15 @@ def measure(
     device: torch.device,
     rounds: int,
     clock: Callable[[], float],
-) -> Row:
-    """Time one generator, one frame at a time."""
+) -> Record:
+    """Time one generator, one frame at a time.
+
+    `difference` is the largest of the fast path's picture from the reference's, `largest` the
+    largest value of the reference's picture.
+    """
     plain = random_generator(config).to(device)
-    generator = random_generator(config).to(device).to(memory_format=torch.channels_last)
+    generator = random_generator(config).to(device)
+    generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fast = FastSynthesis(generator)
     ws = torch.randn(1, config.num_ws, config.style_dim, device=device)
     styles = generator.styles(ws)
@@ -110,56 +103,20 @@ def measure(
     expected = calls["reference"]()
     difference = float((calls["fast"]() - expected).abs().max())
     calls["trainable"]()  # every path has run once before the clock does
-    return Row(
-        name=name,
-        device=device.type,
-        milliseconds=best_times(calls, rounds=rounds, device=device, clock=clock),
-        difference=difference,
-        largest=float(expected.abs().max()),
-    )
-
-
-def table(rows: list[Row]) -> str:
-    """Return the measurements as Markdown."""
-    columns = list(rows[-1].milliseconds)
-    head = ["generator", "device", *(f"{name} [ms]" for name in columns)]
-    head += [*(f"reference / {name}" for name in columns[1:]), "largest difference", "of values to"]
-    lines = [" | ".join(head), " | ".join(["---"] * len(head))]
-    for row in rows:
-        times = row.milliseconds
-        cells = [row.name, row.device, *(f"{times[name]:.0f}" for name in columns)]
-        cells += [f"{times['reference'] / times[name]:.2f}" for name in columns[1:]]
-        cells += [f"{row.difference:.1e}", f"{row.largest:.0f}"]
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def machine() -> str:
-    """Return what was measured on."""
-    cpu = platform.processor() or platform.machine()
-    capability = torch.backends.cpu.get_cpu_capability()
-    load = os.getloadavg()[0]
-    text = (
-        f"{os.cpu_count()}-core {cpu} ({capability}), {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, load average at the start {load:.1f}"
-    )
-    if torch.cuda.is_available():
-        text += f", {torch.cuda.get_device_name()}"
-    return text
-
-
-def commit() -> str:
-    """Return the short hash of the code measured, or `unknown` outside a checkout."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent
-    )
-    return done.stdout.strip() or "unknown"
+    times = best_times(calls, rounds=rounds, device=device, clock=clock)
+    return {
+        "generator": name,
+        "device": device.type,
+        "milliseconds": times,
+        "ratio": {key: times["reference"] / value for key, value in times.items()},
+        "difference": difference,
+        "largest": float(expected.abs().max()),
+    }
 
 
 def main() -> None:
-    """Measure, print, and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure, print, and write the page with its record beside it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch chooses")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
@@ -168,7 +125,11 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    state, code = machine(), commit()
+    run = provenance(
+        "python -m sglat_lab.bench.synthesis",
+        remark=f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
+        f"load average at the start {os.getloadavg()[0]:.1f}",
+    )
     rows = [
         measure(
             name,
@@ -180,21 +141,18 @@ def main() -> None:
         for device in devices
         for name, config in CONFIGS.items()
     ]
-    command = f"python -m sglat_lab.bench.synthesis --rounds {options.rounds}"
-    if options.threads:
-        command += f" --threads {options.threads}"
-    if options.clock != "wall":
-        command += f" --clock {options.clock}"
-    report = (
-        "# Synthesis time per frame\n\n"
-        "One frame at a time, float32, random weights, StyleSpace vectors to picture; "
-        f"{options.clock} time, best of {options.rounds} interleaved rounds in one "
-        "run. Aim: reference / fast of at least 2.\n\n"
-        f"{table(rows)}\n\nMachine: {state}. Commit {code}. Command: `{command}`.\n"
-    )
-    print(report)
+    record = {
+        "clock": options.clock,
+        "rounds": options.rounds,
+        "targets": [asdict(figure) for figure in SYNTHESIS_FIGURES],
+        "machines": [{"name": run["machine"], "rows": rows}],
+        "runs": [run],
+    }
+    text = synthesis_page(record)
+    print(text)
     if options.out:
-        write_atomically(options.out, report)
+        write_atomically(options.out, text)
+        write_atomically(options.out.with_suffix(".json"), json.dumps(record, indent=1))
 
 
 if __name__ == "__main__":

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from sglat.errors import MissingExtraError, UsageError
+from sglat_lab.measure.picture_metrics import METRICS
 
 Method = Literal["akima", "pchip"]
 METHODS: Final[tuple[Method, ...]] = ("akima", "pchip")
 LEAST_OVERLAP: Final = 0.25  # of the joint range of quality; below, a mean over it says little
 LEAST_POINTS: Final = 4
 DRAWS: Final = 4000
+BD_METRICS: Final = ("perceptual_face", "perceptual", "identity_loss", "psnr_face", "ssim_face")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,3 +147,58 @@ def refine(measure: Callable[[int], float], low: int, high: int, wanted: float) 
         else:
             high = middle
     return low
+
+
+def bd_table(curves: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return BD-rate of our curve over 60 s against each anchor, or why there is none."""
+    higher = {metric.key: metric.is_higher_better for metric in METRICS}
+    found: dict[str, Any] = {}
+    for name, points in curves.items():
+        if name == "sglat":
+            continue
+        found[name] = {}
+        for key in BD_METRICS:
+            sign = 1.0 if higher[key] else -1.0
+            both = [
+                [
+                    (v["kbit_per_second_60s"], sign * v["figures"][key])
+                    for v in versions
+                    if key in v["figures"]
+                ]
+                for versions in (points, curves["sglat"])
+            ]
+            if not all(both):
+                continue
+            anchor, test = map(envelope, both)
+            found[name][key] = {}
+            for method in METHODS:
+                try:
+                    figure: float | str = bd_rate_percent(anchor, test, method=method)
+                except UsageError as error:
+                    figure = f"refused: {error.message}"
+                found[name][key][method] = figure
+    return found
+
+
+def summarize(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return means over clips with 95 % bootstrap intervals: ours and the anchors at our rate."""
+    sets = {"sglat": [record["ours"] for record in records]}
+    for name in records[0]["at_our_rate"]:
+        sets[name] = [record["at_our_rate"][name] for record in records]
+    summary: dict[str, Any] = {}
+    for name, versions in sets.items():
+        figures = {}
+        for metric in METRICS:
+            values = [v["figures"][metric.key] for v in versions if metric.key in v["figures"]]
+            if values:
+                figures[metric.key] = asdict(bootstrap(values))
+        rates = [v["kbit_per_second_60s"] for v in versions]
+        summary[name] = {
+            "figures": figures,
+            "kbit_per_second_60s": asdict(bootstrap(rates)),
+            "kbit_per_second_cached": asdict(
+                bootstrap([v["kbit_per_second_cached"] for v in versions])
+            ),
+            "clips_at_lowest_rate": sum(v["is_lowest"] for v in versions),
+        }
+    return summary

@@ -1,128 +1,38 @@
-"""What a face does over time, as MediaPipe sees it, and how well two sequences agree.
+"""Expression, gaze and pose of a face over time, and how well two sequences agree.
 
-The paper measures action units and gaze with OpenFace 2.0. MediaPipe's blendshapes and iris points
-stand in for them here, under names that say so.
+The paper measures action units and gaze with OpenFace 2.0. Blendshapes and iris points stand in for
+them here, under names that say so.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sglat.errors import MissingExtraError, UsageError
 from sglat.networks.face_points import (
+    BLINK_SHAPES,
     EYE_CORNERS,
     FACE_OVAL,
     GAZE_SHAPES,
+    INNER_LIPS,
     IRISES,
+    JAW_OPEN_SHAPE,
+    LID_MIDDLES,
     NEUTRAL_SHAPE,
     NUM_BLENDSHAPES,
-    NUM_POINTS,
+    OUTER_EYE_CORNERS,
     RIGID,
 )
+from sglat_lab.measure.landmarks import Signals
 
 Float32 = NDArray[np.float32]
 
 QUIET_SHAPE: Final = 0.01  # standard deviation below which a blendshape carries no signal
 QUIET_GAZE: Final = 0.005  # of the eye's width
 QUIET_POSE_DEGREES: Final = 1.0
-LARGER: Final = 2  # crops are enlarged before they are looked at
-
-
-@dataclass(frozen=True, kw_only=True)
-class Signals:
-    """One sequence of aligned crops as the landmark network sees it."""
-
-    points: Float32
-    """`[T, 478, 2]` in unit crop coordinates; NaN where no face was found."""
-    blendshapes: Float32
-    """`[T, 52]`, 0 to 1."""
-    pose: Float32
-    """`[T, 2]` yaw and pitch in degrees."""
-
-    @property
-    def is_found(self) -> NDArray[np.bool_]:
-        """`[T]` frames with a face."""
-        return ~np.isnan(self.pose[:, 0])
-
-    def packed(self) -> Float32:
-        """Return all in one array, `[T, 1010]`."""
-        flat = self.points.reshape(len(self.points), -1)
-        return np.concatenate([flat, self.blendshapes, self.pose], axis=1)
-
-    @classmethod
-    def unpacked(cls, values: Float32) -> Signals:
-        """Return what `packed` was made of."""
-        return cls(
-            points=np.array(values[:, : 2 * NUM_POINTS]).reshape(-1, NUM_POINTS, 2),
-            blendshapes=np.array(values[:, 2 * NUM_POINTS : -2]),
-            pose=np.array(values[:, -2:]),
-        )
-
-    def cut(self, rows: NDArray[np.int64] | slice) -> Signals:
-        """Return some of the frames."""
-        return Signals(
-            points=self.points[rows], blendshapes=self.blendshapes[rows], pose=self.pose[rows]
-        )
-
-
-class Landmarker:
-    """MediaPipe's face landmarker, each frame on its own: nothing is smoothed over time.
-
-    Args:
-        file: the task file.
-    """
-
-    def __init__(self, file: Path) -> None:
-        try:
-            import mediapipe as mp
-            from mediapipe.tasks.python import BaseOptions, vision
-        except ImportError as error:
-            raise MissingExtraError("mediapipe", extra="simulate") from error
-        self._mp: Any = mp
-        self._landmarker: Any = vision.FaceLandmarker.create_from_options(
-            vision.FaceLandmarkerOptions(
-                base_options=BaseOptions(model_asset_path=str(file)),
-                running_mode=vision.RunningMode.IMAGE,
-                output_face_blendshapes=True,
-                output_facial_transformation_matrixes=True,
-                num_faces=1,
-            )
-        )
-
-    def close(self) -> None:
-        """Release the network; MediaPipe cannot do so by itself while Python ends."""
-        self._landmarker.close()
-
-    def watch(self, pictures: NDArray[np.uint8]) -> Signals:
-        """Return the signals of crops `[T, H, W, 3]`."""
-        count = len(pictures)
-        points = np.full((count, NUM_POINTS, 2), np.nan, np.float32)
-        shapes = np.full((count, NUM_BLENDSHAPES), np.nan, np.float32)
-        pose = np.full((count, 2), np.nan, np.float32)
-        for at, picture in enumerate(pictures):
-            large = np.ascontiguousarray(picture.repeat(LARGER, 0).repeat(LARGER, 1))
-            image = self._mp.Image(image_format=self._mp.ImageFormat.SRGB, data=large)
-            found = self._landmarker.detect(image)
-            if not found.face_landmarks:
-                continue
-            points[at] = [(p.x, p.y) for p in found.face_landmarks[0]]
-            shapes[at] = [shape.score for shape in found.face_blendshapes[0]]
-            matrix = np.asarray(found.facial_transformation_matrixes[0], np.float64)[:3, :3]
-            pose[at] = yaw_and_pitch(matrix)
-        return Signals(points=points, blendshapes=shapes, pose=pose)
-
-
-def yaw_and_pitch(matrix: NDArray[np.float64]) -> tuple[float, float]:
-    """Return yaw and pitch in degrees of a head matrix `[3, 3]` that may carry a scale."""
-    rotation = matrix / np.linalg.norm(matrix, axis=0)
-    yaw = np.degrees(np.arctan2(rotation[0, 2], rotation[2, 2]))
-    pitch = np.degrees(np.arcsin(np.clip(rotation[1, 2], -1, 1)))
-    return float(yaw), float(pitch)
 
 
 def gaze(points: Float32) -> NDArray[np.float64]:
@@ -144,6 +54,56 @@ def gaze(points: Float32) -> NDArray[np.float64]:
             np.stack([(offset * along).sum(1) / width, (offset * across).sum(1) / width], axis=1)
         )
     return np.asarray(np.mean(both, axis=0))
+
+
+def mouth_opening(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the gap of the inner lips over the distance of the outer eye corners, `[T]`."""
+    upper, lower = (points[:, i].astype(np.float64) for i in INNER_LIPS)
+    left, right = (points[:, i].astype(np.float64) for i in OUTER_EYE_CORNERS)
+    width = np.linalg.norm(left - right, axis=1)
+    return np.asarray(np.linalg.norm(upper - lower, axis=1) / width)
+
+
+def eye_opening(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the gap of the lids over the width of the eye, mean of both eyes, `[T]`."""
+    both = []
+    for (upper, lower), (first, second) in zip(LID_MIDDLES, EYE_CORNERS, strict=True):
+        gap = np.linalg.norm(points[:, upper].astype(np.float64) - points[:, lower], axis=1)
+        width = np.linalg.norm(points[:, first].astype(np.float64) - points[:, second], axis=1)
+        both.append(gap / width)
+    return np.asarray(np.mean(both, axis=0))
+
+
+def signal_tracks(signals: Signals) -> dict[str, NDArray[np.float64]]:
+    """Return named scalar signals over time, `[T]` each."""
+    return {
+        "yaw": signals.pose[:, 0].astype(np.float64),
+        "pitch": signals.pose[:, 1].astype(np.float64),
+        "mouth": mouth_opening(signals.points),
+        "jaw_shape": signals.blendshapes[:, JAW_OPEN_SHAPE].astype(np.float64),
+        "eyes": eye_opening(signals.points),
+        "blink_shape": signals.blendshapes[:, BLINK_SHAPES].mean(1).astype(np.float64),
+        "gaze_along": gaze(signals.points)[:, 0],
+        "gaze_across": gaze(signals.points)[:, 1],
+    }
+
+
+def span(values: NDArray[np.floating]) -> float:
+    """Return how far a signal moves, between its 2nd and 98th percentile."""
+    low, high = np.percentile(values[~np.isnan(values)], (2, 98))
+    return float(high - low)
+
+
+def correlations(shown: Signals, wanted: Signals) -> dict[str, dict[str, float | None]]:
+    """Return Pearson's r and the source's span for each signal; r is None where nothing moves."""
+    both = np.flatnonzero(shown.is_found & wanted.is_found)
+    if len(both) < 3:
+        return {}
+    a, b = signal_tracks(shown.cut(both)), signal_tracks(wanted.cut(both))
+    return {
+        name: {"r": correlation(a[name][:, None], b[name][:, None], 1e-4), "span": span(b[name])}
+        for name in b
+    }
 
 
 def correlation(
@@ -169,7 +129,7 @@ def correlation(
 
 
 def jitter_pixels(points: Float32, side: int) -> float | None:
-    """Return the trembling of the rigid landmarks in pixels of a crop `side` pixels wide.
+    """Return the jitter of the rigid landmarks in pixels of a crop `side` pixels wide.
 
     Root mean square of second differences over sqrt(6): for white noise its standard deviation.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat_lab.measure import pixels
-from sglat_lab.measure.face_signals import Landmarker, Signals, compare, face_masks
+from sglat_lab.measure.face_signals import compare, face_masks
 from sglat_lab.measure.judges import (
     Judges,
     distances_to,
@@ -19,6 +19,7 @@ from sglat_lab.measure.judges import (
     features_of,
     identity_losses,
 )
+from sglat_lab.measure.landmarks import Landmarker, Signals
 
 Pictures = NDArray[np.uint8]
 
@@ -101,7 +102,7 @@ def make_reference(
     pictures = crops[rows]
     masks = signals = None
     if landmarker is not None:
-        look = watch or (lambda name, shown: landmarker.watch(shown))
+        look = watch or (lambda name, shown: landmarker.signals(shown))
         masks = face_masks(look("rows", pictures).points, crops.shape[1])
         signals = look("window", crops[:window])
     vectors = None if judges.identity is None else embeddings(judges.identity, pictures)
@@ -159,7 +160,7 @@ def measure_time(
         return {}
     side = shown.shape[1]
     own = compare(reference.signals, reference.signals, side=side)
-    found = compare(landmarker.watch(shown), reference.signals, side=side)
+    found = compare(landmarker.signals(shown), reference.signals, side=side)
     figures = {key: value for key, value in found.items() if value is not None}
     trembling = own["jitter_pixels"]
     if trembling and "jitter_pixels" in figures:

@@ -1,16 +1,20 @@
-"""Frozen public networks that training and measuring learn from: perceptual distance and identity.
+"""Frozen public networks: perceptual distance and identity (losses and metrics), head pose.
 
-Their weights are never shipped; each constructor takes the folder they lie in.
+Their weights are never shipped; each constructor takes where they lie.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from sglat.errors import UsageError
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -185,3 +189,54 @@ def load_lpips_heads(file: Path) -> list[Tensor]:
     """Read the seven 1x1 heads of LPIPS v0.1 for SqueezeNet, each `[1, C, 1, 1]`."""
     state = torch.load(file, map_location="cpu", weights_only=True)
     return [state[f"lin{i}.model.1.weight"].view(1, -1, 1, 1) for i in range(7)]
+
+
+class FsaNetPair:
+    """Yaw and pitch by the mean of two FSA-Nets, with the signs of the packs' labels.
+
+    Args:
+        folder: of the measuring networks.
+
+    Raises:
+        UsageError: files or onnxruntime are not at hand.
+    """
+
+    FILES: Final = ("headpose_fsanet_1x1.onnx", "headpose_fsanet_var.onnx")
+    STRETCH: Final = 0.15  # of the landmark box's height, upwards
+    SIDE: Final = 64  # pixels
+
+    def __init__(self, folder: Path) -> None:
+        if not all((folder / name).is_file() for name in self.FILES):
+            raise UsageError("no-file", f"expected {' and '.join(self.FILES)} in {folder}")
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UsageError("no-package", "expected the Python package onnxruntime") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._sessions = [
+            onnxruntime.InferenceSession(str(folder / name), options) for name in self.FILES
+        ]
+
+    def angles(
+        self, picture: NDArray[np.uint8], points: NDArray[np.float32]
+    ) -> tuple[float, float]:
+        """Return yaw and pitch in degrees.
+
+        Args:
+            picture: `[H, W, 3]` RGB.
+            points: landmarks in pixels, `[K, 2]`.
+        """
+        import cv2
+
+        (left, top), (right, bottom) = points.min(0), points.max(0)
+        top -= self.STRETCH * (bottom - top)
+        size = picture.shape[1], picture.shape[0]
+        low, high = (
+            np.array(corner).round().clip(0, size).astype(int)
+            for corner in ((left, top), (right, bottom))
+        )
+        face = cv2.resize(picture[low[1] : high[1], low[0] : high[0]], (self.SIDE, self.SIDE))
+        x = ((face[:, :, ::-1].astype(np.float32) - 127.5) / 128).transpose(2, 0, 1)[None]
+        yaw, pitch, _ = np.mean([s.run(None, {"input": x})[0][0] for s in self._sessions], 0)
+        return -float(yaw), float(pitch)

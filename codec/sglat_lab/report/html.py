@@ -1,22 +1,29 @@
-"""The report as one HTML page that needs nothing from elsewhere."""
+"""A benchmark's report: one HTML page that needs nothing from elsewhere, JSON, CSV, Markdown."""
 
 from __future__ import annotations
 
+import csv
 import html
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Final
 
+from sglat.files import AtomicOutput, write_atomically
+from sglat_lab.measure.picture_metrics import METRICS
 from sglat_lab.report import plots
-from sglat_lab.report.data_uris import Pictures, side_by_side, strip
-from sglat_lab.report.markdown import Table, number
+from sglat_lab.report.document import Table, number, provenance_lines
+from sglat_lab.report.pages import bench_page
+from sglat_lab.report.pictures import Pictures, side_by_side, strip
 from sglat_lab.report.summary_text import about, caveats, headline
 from sglat_lab.report.tables_cost import tables
 from sglat_lab.report.tables_quality import main_metrics
 
 Record = dict[str, Any]
+NAMES: Final = ("report.html", "results.json", "results.csv", "results.md")
 VIDEO_FRAMES: Final = 100
 BETTER: Final = " (better)"
 
@@ -113,7 +120,8 @@ def page(record: Record, clips: Sequence[ClipPictures]) -> str:
     for title in rest:
         plot = beside[title](record) if title in beside else ""
         parts.append(_table(named[title], plot))
-    parts += [_heading("Machine and settings"), _list(about(record))]
+    origin = [line.removeprefix("* ") for line in provenance_lines([record["about"]])]
+    parts += [_heading("Machine and settings"), _list([*about(record), *origin])]
     body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -219,3 +227,44 @@ def _label(name: str, version: Record, record: Record) -> str:
     )
     rate = number(version["kbit_per_second_60s"])
     return f"<b>{html.escape(name)}</b> {rate} kbit/s{lowest}{figures}"
+
+
+def write_report(record: Record, clips: Sequence[ClipPictures], out: Path) -> list[Path]:
+    """Write all four forms and return their paths.
+
+    Args:
+        record: of `Benchmark.run`.
+        clips: pictures, in the record's order.
+        out: folder.
+    """
+    contents = {
+        "report.html": page(record, clips),
+        "results.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n",
+        "results.md": bench_page(record),
+    }
+    for name, text in contents.items():
+        write_atomically(out / name, text)
+    _write_csv(record, out / "results.csv")
+    return [out / name for name in NAMES]
+
+
+def _write_csv(record: Record, path: Path) -> None:
+    """Write one line for each version of each clip."""
+    rates = [key for key in record["clips"][0]["ours"] if key.startswith("kbit")]
+    keys = [metric.key for metric in METRICS]
+    with (
+        AtomicOutput(path, force=True) as partial,
+        partial.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["clip", "use", "codec", "setting", "kind", "is_lowest", *rates, *keys])
+        for clip in record["clips"]:
+            lines = [("curve", v) for points in clip["curves"].values() for v in points]
+            lines += [("at our rate", v) for v in clip["at_our_rate"].values()]
+            for use, v in lines:
+                figures = [v["figures"].get(key, "") for key in keys]
+                writer.writerow(
+                    [clip["clip"], use, v["codec"], v["setting"], v["kind"], v["is_lowest"]]
+                    + [v[key] for key in rates]
+                    + figures
+                )

@@ -1,4 +1,4 @@
-"""What a report says in words: the headline, what was measured with what, and what to beware of."""
+"""Text of a benchmark's report: headline, settings, caveats."""
 
 from __future__ import annotations
 
@@ -76,16 +76,11 @@ def _origin(facts: Record) -> str:
 
 
 def about(record: Record) -> list[str]:
-    """Return what was measured with what, in lines."""
+    """Return the settings of the run, in lines."""
     facts = record["about"]
-    packages = ", ".join(f"{name} {v}" for name, v in facts["packages"].items() if v)
     effort = facts["effort"]
     return [
-        f"sglat {facts['sglat']}, commit {facts['commit'] or 'unknown'}, "
-        f"bundle {facts['bundle']}, decoder {facts['decoder_id'][:16]}",
-        f"machine: {facts['machine']}",
-        f"command: `{facts['command']}`",
-        f"Python {facts['python']}, {packages}",
+        f"sglat {facts['sglat']}, bundle {facts['bundle']}, decoder {facts['decoder_id'][:16]}",
         f"{len(record['clips'])} clips of {_span([c['frames'] for c in record['clips']])} frames; "
         f"picture metrics on {effort['frames']} frames a clip, evenly spread; measures over time "
         f"on the first {effort['window']} frames" + (" (quick)" if facts["is_quick"] else ""),

@@ -1,10 +1,11 @@
-"""All tables of a benchmark's record, in the report's order; here those of cost and robustness."""
+"""Tables of cost and robustness, and the order of all tables in a report."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-from sglat_lab.report.markdown import Table, number
+from sglat_lab.report.document import Table, cells, number
 from sglat_lab.report.tables_quality import (
     at_our_rate,
     bd_rates,
@@ -18,30 +19,6 @@ from sglat_lab.report.tables_quality import (
 )
 
 Record = dict[str, Any]
-
-
-def tables(record: Record) -> list[Table]:
-    """Return all tables that have rows, in the report's order."""
-    found = [
-        verdict(record),
-        at_our_rate(record),
-        duels(record),
-        cached(record),
-        bd_rates(record),
-        rates(record),
-        motion_coders(record),
-        per_clip(record),
-        swaps(record),
-        loss(record),
-        damage(record),
-        encode_speed(record),
-        decode_speed(record),
-        memory(record),
-        solvers(record),
-        frechet(record),
-        not_measured(record),
-    ]
-    return [table for table in found if table.rows]
 
 
 def rates(record: Record) -> Table:
@@ -142,7 +119,7 @@ def loss(record: Record) -> Table:
             + [number(mean([f["error_steps"] for f in found]), 2)]
             + [number(mean([f[m.key] for f in found]), m.digits) for m in metrics]
         )
-    cost = mean([c["damage"]["cached_kbit_per_second_short_groups"] for c in record["clips"]])
+    cost = mean([c["kbit_per_second_short_groups"] for c in record["clips"]])
     return Table(
         title="Motion groups lost and interpolated",
         head=["chance of loss", "frames lost", "error of lost numbers (steps)",
@@ -282,3 +259,39 @@ def not_measured(record: Record) -> Table:
     rows = [[name, f"not measured: needs {what}"] for name, what in record["not_measured"].items()]
     rows += [[name, reason] for name, reason in record["skipped"].items()]
     return Table(title="Not measured", head=["what", "why"], rows=rows)
+
+
+TABLES: Final[dict[str, tuple[Callable[[Record], Table], ...]]] = {
+    "quality": (verdict, at_our_rate, duels, cached, bd_rates, per_clip),
+    "rates": (rates, motion_coders),
+    "swap": (swaps,),
+    "loss": (loss,),
+    "damage": (damage,),
+    "encode": (encode_speed,),
+    "speed": (decode_speed, memory),
+    "solvers": (solvers,),
+    "frechet": (frechet,),
+    "missing": (not_measured,),
+}
+"""Tables by probe, in the report's order; `encode` and `missing` need none."""
+
+
+def tables(record: Record) -> list[Table]:
+    """Return all tables of the probes that were run and that have rows."""
+    chosen = {*record["about"]["probes"], "encode", "missing"}
+    found = [table(record) for name, made in TABLES.items() if name in chosen for table in made]
+    return [table for table in found if table.rows]
+
+
+def long_decodes(runs: Sequence[Record]) -> Table:
+    """Return memory and speed of decoding against length."""
+    columns = (("minutes", 0), ("frames", 0), ("peak_memory_megabytes", 0),
+               ("frames_per_second", 1), ("frames_per_second_with_start", 1),
+               ("processor_ms_per_frame", 1), ("threads", 0), ("load", 1))  # fmt: skip
+    return Table(
+        title="Decoding in a fresh process against length",
+        head=["minutes", "frames", "peak memory MB", "frames/s", "frames/s with start",
+              "processor ms a frame", "threads", "load"],
+        rows=[cells(run, columns) for run in runs],
+        notes=["One file repeated to each length; frames/s counts from the second batch on."],
+    )  # fmt: skip

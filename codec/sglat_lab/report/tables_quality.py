@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sglat_lab.measure.curves import Curve, Interval, bootstrap, envelope, read_curve
 from sglat_lab.measure.picture_metrics import METRICS, Metric
-from sglat_lab.report.markdown import Table, number
+from sglat_lab.report.document import Table, number
 
 Record = dict[str, Any]
 

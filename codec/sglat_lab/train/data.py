@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,11 +74,24 @@ def _decode_picture(encoded: bytes) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
 
 
+def read_pictures(pack: Path, names: Sequence[str], size: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield pictures of a pack by the names in its labels, `[size, size, 3]` RGB."""
+    import cv2
+
+    with tarfile.open(pack / "images.tar") as tar:
+        members = {Path(member.name).stem: member for member in tar if member.isfile()}
+        for name in names:
+            encoded = tar.extractfile(members[name]).read()  # type: ignore[union-attr]
+            picture = _decode_picture(encoded)
+            if picture.shape[0] != size:
+                how = cv2.INTER_AREA if picture.shape[0] > size else cv2.INTER_CUBIC
+                picture = np.asarray(cv2.resize(picture, (size, size), interpolation=how), np.uint8)
+            yield picture
+
+
 def _decode_packs(
     packs_folder: Path, size: int
 ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.generic]]]:
-    import cv2
-
     pictures: list[NDArray[np.uint8]] = []
     columns: dict[str, list[NDArray[np.generic]]] = {key: [] for key in (*LABELS, "pack")}
     seen: set[str] = set()
@@ -85,21 +99,10 @@ def _decode_packs(
     for pack in order:
         with np.load(packs_folder / pack / "labels.npz") as stored:
             labels = {key: stored[key] for key in LABELS}
-        kept = []
-        with tarfile.open(packs_folder / pack / "images.tar") as tar:
-            members = {Path(member.name).stem: member for member in tar if member.isfile()}
-            for row, name in enumerate(labels["name"]):
-                if str(name) in seen:
-                    continue
-                seen.add(str(name))
-                encoded = tar.extractfile(members[str(name)]).read()  # type: ignore[union-attr]
-                picture = _decode_picture(encoded)
-                if picture.shape[0] != size:
-                    how = cv2.INTER_AREA if picture.shape[0] > size else cv2.INTER_CUBIC
-                    resized = cv2.resize(picture, (size, size), interpolation=how)
-                    picture = np.asarray(resized, np.uint8)
-                pictures.append(np.asarray(picture, np.uint8))
-                kept.append(row)
+        names = [str(name) for name in labels["name"]]
+        kept = [row for row, name in enumerate(names) if name not in seen]
+        seen.update(names)
+        pictures += read_pictures(packs_folder / pack, [names[row] for row in kept], size)
         for key in LABELS:
             columns[key].append(labels[key][kept])
         columns["pack"].append(np.full(len(kept), pack))

@@ -172,7 +172,7 @@ def test_an_empty_folder_is_wrong_usage_in_one_line(folder: Path, tmp_path: Path
 
 def test_memory_and_start_up_are_measured(folder: Path) -> None:
     speed = json.loads((folder / "first" / "results.json").read_text())["speed"]
-    assert [point["frames"] for point in speed["decode_memory"]] == [50, 250]
+    assert [point["frames"] for point in speed["decode_memory"]] == [72, 264]  # whole repeats
     assert all(point["peak_memory_megabytes"] > 30 for point in speed["decode_memory"])
     assert speed["decoding"][0]["device"] == "cpu"
     assert speed["decoding"][0]["import_seconds"] > 0

@@ -11,11 +11,9 @@ import pytest
 
 from sglat.bundles.bundle import Bundle
 from sglat_lab.bench import encodes
-from sglat_lab.bench.encode_options import IDENTITY_BYTES, EncodeJob
-from sglat_lab.bench.encodes import Encodes
-from sglat_lab.bench.processes import Failure
+from sglat_lab.bench.encodes import IDENTITY_BYTES, EncodeJob, Encodes
+from sglat_lab.bench.harness import Budget, Clock, Failure
 from sglat_lab.bench.run import BenchConfig
-from sglat_lab.bench.time_plan import Budget, Clock
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.video import moving_square, write_video
 
@@ -61,9 +59,9 @@ def videos(tmp_path: Path) -> list[Path]:
 
 
 def made(tmp_path: Path, bundle: Bundle, *, minutes: float = 10.0) -> Encodes:
-    wishes = BenchConfig(clips=tmp_path / "clips", out=tmp_path / "out")
+    options = BenchConfig(clips=tmp_path / "clips", out=tmp_path / "out")
     clock = Clock(lambda line: None, minutes)
-    return Encodes(wishes, bundle, clock, Budget(minutes=minutes, least_frames=20), 2)
+    return Encodes(options, bundle, clock, Budget(minutes=minutes, least_frames=20), 2)
 
 
 def test_the_first_encodings_are_short_and_the_plan_follows_from_them(

@@ -12,7 +12,7 @@ from sglat.decoder.decode import decode
 from sglat.errors import FormatError, UsageError
 from sglat.media.audio import AudioReader
 from sglat.media.reader import VideoReader
-from sglat_lab.bench import file_variants, robustness
+from sglat_lab.bench import file_variants
 from sglat_lab.measure import rates
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.files import write_file
@@ -138,21 +138,21 @@ def test_the_share_of_lost_groups_is_the_one_asked_for() -> None:
 
 
 def test_without_loss_nothing_changes(path: Path, tmp_path: Path) -> None:
-    found = robustness.lossy_file(path, tmp_path / "b.sglat", 0.0, seed=0)
+    found = file_variants.lossy_file(path, tmp_path / "b.sglat", 0.0, seed=0)
     assert found["frames_lost"] == 0
     shown = file_variants.parse(tmp_path / "b.sglat").motion.values
     assert (shown == file_variants.parse(path).motion.values).all()
 
 
 def test_damage_is_counted_and_every_trial_accounted_for(path: Path) -> None:
-    for found in robustness.corruption(path, trials=12).values():
+    for found in file_variants.corruption(path, trials=12).values():
         assert found["refused"] + found["unnoticed"] + found["crashed"] == found["tried"] == 12
         assert found["refused"] == 12
 
 
 def test_short_groups_cost_more(path: Path, tmp_path: Path) -> None:
-    short = robustness.small_group_cost(path, tmp_path / "b.sglat", 4)
-    long = robustness.small_group_cost(path, tmp_path / "c.sglat", 256)
+    short = file_variants.small_group_cost(path, tmp_path / "b.sglat", 4)
+    long = file_variants.small_group_cost(path, tmp_path / "c.sglat", 256)
     assert short > long
 
 

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from sglat.errors import FaceError, UsageError
-from sglat_lab.bench.processes import (
+from sglat_lab.bench.harness import (
     Failure,
     apart,
     guarded,

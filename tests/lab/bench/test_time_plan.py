@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sglat_lab.bench.time_plan import (
+from sglat_lab.bench.harness import (
     LEAST_STEPS,
     MOST_FRAMES,
     START_STEPS,

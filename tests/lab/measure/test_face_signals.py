@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sglat.errors import UsageError
-from sglat_lab.measure import face_signals
+from sglat_lab.measure import face_signals, landmarks
 from tests.lab.measure.faces import shared_faces
 from tests.support.shared import shared_path
 
@@ -18,10 +18,10 @@ def waves(count: int = 80) -> np.ndarray:
     return np.stack([np.sin(3 * time), np.cos(5 * time)], axis=1)
 
 
-def made(points: np.ndarray, pose: np.ndarray) -> face_signals.Signals:
+def made(points: np.ndarray, pose: np.ndarray) -> landmarks.Signals:
     shapes = np.zeros((len(points), 52), np.float32)
     shapes[:, 25] = 0.5 + 0.4 * pose[:, 0] / np.abs(pose).max()
-    return face_signals.Signals(
+    return landmarks.Signals(
         points=points.astype(np.float32), blendshapes=shapes, pose=pose.astype(np.float32)
     )
 
@@ -94,9 +94,9 @@ def test_yaw_and_pitch_are_those_of_the_matrix() -> None:
         [[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]]
     )
     # any positive scale of the columns leaves the angles alone
-    found = face_signals.yaw_and_pitch(3.0 * nod @ np.eye(3))
+    found = landmarks.head_angles(3.0 * nod @ np.eye(3))[:2]
     assert found == pytest.approx((0, -10))
-    assert face_signals.yaw_and_pitch(2.0 * turn) == pytest.approx((20, 0))
+    assert landmarks.head_angles(2.0 * turn)[:2] == pytest.approx((20, 0))
 
 
 def test_mediapipe_finds_real_faces_and_their_oval() -> None:
@@ -104,9 +104,9 @@ def test_mediapipe_finds_real_faces_and_their_oval() -> None:
         pytest.skip("needs the Python package mediapipe")
     pytest.importorskip("skimage")
     task = shared_path("teachers/face_landmarker_v2_with_blendshapes.task")
-    landmarker = face_signals.Landmarker(task)
+    landmarker = landmarks.MediaPipeLandmarker(task)
     faces = shared_faces(4, every=40)
-    seen = landmarker.watch(np.concatenate([faces, np.zeros_like(faces[:1])]))
+    seen = landmarker.signals(np.concatenate([faces, np.zeros_like(faces[:1])]))
     landmarker.close()
     masks = face_signals.face_masks(seen.points, 128)
     assert seen.is_found.tolist() == [True] * 4 + [False]

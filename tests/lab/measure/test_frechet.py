@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sglat.errors import UsageError
-from sglat_lab.measure.frechet import frechet_distance
+from sglat_lab.measure.judges import frechet_distance
 
 pytest.importorskip("scipy")
 

@@ -1,4 +1,4 @@
-"""Pictures and videos of the report as strings that HTML can hold: PNG and WebM in base64."""
+"""Contact sheets as files; pictures and videos as strings that HTML can hold."""
 
 from __future__ import annotations
 
@@ -9,26 +9,82 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sglat.errors import MediaError
 from sglat.media.pictures import encode_png
+from sglat_lab.measure.face_signals import eye_opening, gaze, mouth_opening
+from sglat_lab.measure.landmarks import Signals
 
 Pictures = NDArray[np.uint8]
 SHEET_COLUMNS: Final = 8
+EVEN_FRAMES: Final = 4  # evenly spread ones beside the extremes
+HEADER: Final = 16  # pixels above a column, for its name
 GAP: Final = 2  # pixels between videos side by side
 SCALE: Final = 2  # of videos
+JPEG_QUALITY: Final = 82
 VIDEO_OPTIONS: Final = {
     "deadline": "realtime", "cpu-used": "6", "crf": "16", "row-mt": "0", "lag-in-frames": "0",
 }  # fmt: skip
+
+
+def contact_sheet(rows: Sequence[Sequence[Pictures] | Pictures]) -> Pictures:
+    """Return rows of pictures `[H, W, 3]` of one size as one picture."""
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
+
+
+def write_sheet(
+    path: Path, rows: Sequence[Sequence[Pictures] | Pictures], names: Sequence[str] = ()
+) -> None:
+    """Write rows of pictures as a PNG or JPEG, with a name above each column if there are any."""
+    sheet = contact_sheet(rows)
+    if names:
+        side = sheet.shape[1] // len(names)
+        head = np.full((HEADER, sheet.shape[1], 3), 255, np.uint8)
+        for column, name in enumerate(names):
+            place = (column * side + 2, HEADER - 4)
+            cv2.putText(
+                head, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, (0, 0, 0), 1, cv2.LINE_AA
+            )
+        sheet = np.concatenate([head, sheet], axis=0)
+    if path.suffix == ".jpg":
+        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        if not cv2.imwrite(str(path), sheet[:, :, ::-1], options):
+            raise OSError(f"cannot write {path}")
+    else:
+        path.write_bytes(encode_png(np.ascontiguousarray(sheet)))
+
+
+def telling_frames(signals: Signals) -> list[tuple[str, int]]:
+    """Return names and numbers of frames at the extremes of the source's motion, and even ones.
+
+    Args:
+        signals: of the source.
+    """
+    found = np.flatnonzero(signals.is_found)
+    seen = signals.cut(found)
+    tracks: dict[str, NDArray[np.floating]] = {
+        "eyes shut": -eye_opening(seen.points),
+        "eyes wide": eye_opening(seen.points),
+        "mouth open": mouth_opening(seen.points),
+        "yaw +": seen.pose[:, 0],
+        "yaw -": -seen.pose[:, 0],
+        "pitch +": seen.pose[:, 1],
+        "gaze +": gaze(seen.points)[:, 0],
+        "gaze -": -gaze(seen.points)[:, 0],
+    }
+    even = np.linspace(0, len(found) - 1, EVEN_FRAMES).astype(int)
+    chosen = [(f"frame {found[i]}", int(found[i])) for i in even]
+    return chosen + [(name, int(found[np.argmax(values)])) for name, values in tracks.items()]
 
 
 def strip(pictures: Pictures) -> str:
     """Return a PNG data address: eight pictures at most of `[N, R, R, 3]`, side by side."""
     count = len(pictures)
     chosen = np.unique(np.linspace(0, count - 1, min(count, SHEET_COLUMNS)).round().astype(int))
-    return _address("image/png", encode_png(np.concatenate(list(pictures[chosen]), axis=1)))
+    return _address("image/png", encode_png(contact_sheet([pictures[chosen]])))
 
 
 def side_by_side(rows: Sequence[Pictures], rate: Fraction) -> str:

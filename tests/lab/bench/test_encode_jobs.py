@@ -15,8 +15,8 @@ from sglat.encoder import encode as encode_module
 from sglat.encoder.encode import EncodeConfig, encode
 from sglat.encoder.gauss_newton import SolverConfig
 from sglat.errors import UsageError
-from sglat_lab.bench import encode_options, file_variants, solvers
-from sglat_lab.bench.encode_options import EncodeJob, requantized, run_job, solved_motion
+from sglat_lab.bench import encodes, file_variants, solvers
+from sglat_lab.bench.encodes import EncodeJob, requantized, run_job, solved_motion
 from sglat_lab.measure.judges import Judges
 from sglat_lab.measure.rates import file_cost
 from tests.bundles.tiny import make_tiny_bundle
@@ -50,7 +50,7 @@ def config(folder: Path, quality: int = 62) -> EncodeConfig:
     return replace(CONFIG, workfile=folder / "base.work", quality=quality)
 
 
-@pytest.mark.parametrize("quality", encode_options.QUALITIES)
+@pytest.mark.parametrize("quality", encodes.QUALITIES)
 def test_a_point_of_the_quality_sweep_is_what_the_encoder_writes(
     made: tuple[Bundle, Path], tmp_path: Path, quality: int
 ) -> None:
@@ -82,7 +82,7 @@ def test_another_identity_size_shares_the_early_stages(
         video=folder / "in.mp4", target=tmp_path / "small.sglat", bundle="tiny", tune_steps=6,
         identity_bytes=4_000, shares=folder / "base.work",
     )  # fmt: skip
-    encode_options.share_stages(folder / "base.work", job.work)
+    encodes.share_stages(folder / "base.work", job.work)
     before = stamps(job.work)
     record = run_job(job)
     assert stamps(job.work) == before  # nothing of them was made again
@@ -92,7 +92,7 @@ def test_another_identity_size_shares_the_early_stages(
 
 
 def stamps(work: Path) -> dict[str, int]:
-    files = [f for stage in encode_options.SHARED_STAGES for f in (work / stage).iterdir()]
+    files = [f for stage in encodes.SHARED_STAGES for f in (work / stage).iterdir()]
     assert files
     return {str(f.relative_to(work)): f.stat().st_mtime_ns for f in files}
 
