@@ -326,6 +326,7 @@ def speed_figures(networks: EmbeddedAnalysis, clip: Clip, threads: int) -> Figur
         run[f"{name}_ms"] = 1000 * float(np.median(times))
         run[f"{name}_cpu_ms"] = 1000 * (time.process_time() - busy) / len(times)
         run[f"{name}_ms_best"] = 1000 * float(np.min(times))
+    run["together_ms"] = sum(run[f"{name}_ms"] for name in parts)
     for key, suffix in (("frames_per_second", "ms"), ("frames_per_cpu_second", "cpu_ms"),
                         ("frames_per_second_best", "ms_best")):  # fmt: skip
         run[key] = 1000 / sum(run[f"{name}_{suffix}"] for name in parts)

@@ -188,7 +188,8 @@ def provenance_lines(runs: Sequence[Record]) -> list[str]:
         if run.get("python"):
             packages = [f"{name} {v}" for name, v in run.get("packages", {}).items() if v]
             parts.append(", ".join([f"Python {run['python']}", *packages]))
-        parts += [f"`{run['command']}`"] * bool(run.get("command"))
+        if run.get("command"):
+            parts.append(f"`{run['command']}`")
         what = f"{run['what']}: " if run.get("what") else ""
         lines.append(f"* {what}{'; '.join(parts)}")
     return lines

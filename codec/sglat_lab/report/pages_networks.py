@@ -293,10 +293,11 @@ def _speed(found: Record) -> Table:
         [name, *(f"{run[f'{name}_ms']:.1f} ({run[f'{name}_ms_best']:.1f})" for run in runs)]
         for name in names
     ]
+    rows.append(["all four", *(f"{run['together_ms']:.1f}" for run in runs)])
     rows.append(["all four, frames/s", *(f"{run['frames_per_second']:.0f}" for run in runs)])
     return Table(
         title="Speed, milliseconds a frame",
-        head=["", *(f"{run['threads']} threads" for run in runs)],
+        head=["", *(f"threads: {run['threads']}" for run in runs)],
         rows=rows,
         notes=["Median of 30 calls by the wall clock; the best in brackets."],
     )
