@@ -22,7 +22,7 @@ from sglat.networks.embedded_identity import IdentityNetwork
 from sglat.networks.embedded_landmarks import LandmarkNetwork
 from sglat.networks.embedded_parsing import ParsingNetwork
 from sglat.networks.embedded_perceptual import PerceptualNetwork
-from sglat.networks.embedded_tracking import steadied
+from sglat.networks.embedded_tracking import smoothed
 from sglat.networks.embedded_views import (
     View,
     checked_picture,
@@ -243,15 +243,15 @@ def test_noise_of_a_still_face_is_damped_and_motion_is_kept() -> None:
     face = np.random.default_rng(1).uniform(0, 100, (478, 2))
     face[[362, 385, 387, 263, 373, 380]], face[[33, 160, 158, 133, 153, 144]] = (80, 40), (30, 40)
     still = landmarks_at(face)
-    trembling = steadied(landmarks_at(face + 0.1), still).points - still.points
-    moving = steadied(landmarks_at(face + 10), still).points - still.points
-    assert float(np.abs(trembling).max()) < 0.05
+    jitter = smoothed(landmarks_at(face + 0.1), still).points - still.points
+    moving = smoothed(landmarks_at(face + 10), still).points - still.points
+    assert float(np.abs(jitter).max()) < 0.05
     assert np.allclose(moving, 10, atol=1e-4)
 
 
 def test_a_blink_is_not_smoothed_away() -> None:
     face = np.random.default_rng(1).uniform(0, 100, (478, 2))
-    shut = steadied(landmarks_at(face, openness=0.05), landmarks_at(face, openness=0.3))
+    shut = smoothed(landmarks_at(face, openness=0.05), landmarks_at(face, openness=0.3))
     assert shut.eye_openness == pytest.approx((0.05, 0.05))
 
 

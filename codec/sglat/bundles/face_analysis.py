@@ -35,20 +35,25 @@ class MixedAnalysis:
     """Detection and landmarks of one analysis; parsing and identity of other networks."""
 
     def __init__(
-        self, finder: FaceAnalysis, *, parser: Parser, judge: Embedder, teacher: Embedder
+        self,
+        finder: FaceAnalysis,
+        *,
+        parser: Parser,
+        eval_embedder: Embedder,
+        loss_embedder: Embedder,
     ) -> None:
         """Take the networks.
 
         Args:
             finder: detection and landmarks.
             parser: face parsing, differentiable.
-            judge: identity vectors that people are compared by.
-            teacher: identity vectors whose gradient losses follow.
+            eval_embedder: identity vectors that people are compared by.
+            loss_embedder: identity vectors whose gradient losses follow.
         """
         self.finder = finder
         self.parser = parser
-        self.judge = judge
-        self.teacher = teacher
+        self.eval_embedder = eval_embedder
+        self.loss_embedder = loss_embedder
 
     def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
         """See `FaceAnalysis`."""
@@ -66,11 +71,11 @@ class MixedAnalysis:
 
     def embed(self, crops: Tensor) -> Tensor:
         """See `FaceAnalysis`."""
-        return self.judge.embed(crops)
+        return self.eval_embedder.embed(crops)
 
     def embed_for_loss(self, crops: Tensor) -> Tensor:
         """See `FaceAnalysis`."""
-        return self.teacher.embed(crops)
+        return self.loss_embedder.embed(crops)
 
 
 def face_analysis(bundle: Bundle, embedded: Bundle, *, pack_root: Path) -> FaceAnalysis:
@@ -96,13 +101,15 @@ def face_analysis(bundle: Bundle, embedded: Bundle, *, pack_root: Path) -> FaceA
     if bundle is embedded and finder is own:
         return own
     parser: Parser = own
-    teacher: Embedder = own
+    loss_embedder: Embedder = own
     if bundle.has("faces_parsing") and bundle.module("faces_parsing") is not networks["parsing"]:
         parser = cast(Parser, bundle.module("faces_parsing"))
     if bundle.has("faces_identity") and bundle.module("faces_identity") is not networks["identity"]:
-        teacher = cast(Embedder, bundle.module("faces_identity"))
-    judge = teacher if finder is own else finder
-    return MixedAnalysis(finder, parser=parser, judge=judge, teacher=teacher)
+        loss_embedder = cast(Embedder, bundle.module("faces_identity"))
+    eval_embedder = loss_embedder if finder is own else finder
+    return MixedAnalysis(
+        finder, parser=parser, eval_embedder=eval_embedder, loss_embedder=loss_embedder
+    )
 
 
 def _embedded_kind(bundle: Bundle, embedded: Bundle, role: str) -> nn.Module:

@@ -19,7 +19,7 @@ from sglat.networks.embedded_identity import IdentityNetwork
 from sglat.networks.embedded_landmarks import LandmarkNetwork, LandmarkOutput
 from sglat.networks.embedded_parsing import ParsingNetwork
 from sglat.networks.embedded_perceptual import PerceptualNetwork
-from sglat.networks.embedded_tracking import steadied
+from sglat.networks.embedded_tracking import smoothed
 from sglat.networks.embedded_views import (
     View,
     checked_picture,
@@ -183,7 +183,7 @@ class EmbeddedAnalysis:
             view = view_of_points(previous.points)
             found = _to_record(self._run_landmarks(picture, view), view)
             if found.score >= TRACKED_SCORE:
-                return steadied(found, previous)
+                return smoothed(found, previous)
         rough_view = view_of_box(box)
         rough = self._run_landmarks(picture, rough_view)
         view = view_of_points(to_picture(rough.points[0].cpu().numpy(), rough_view))

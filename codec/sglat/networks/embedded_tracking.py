@@ -20,7 +20,7 @@ STILL_SHARE: Final = 0.2  # share of a new value where nothing moves
 SHARPNESS: Final = 1.5
 
 
-def steadied(found: FaceLandmarks, previous: FaceLandmarks) -> FaceLandmarks:
+def smoothed(found: FaceLandmarks, previous: FaceLandmarks) -> FaceLandmarks:
     """Return landmarks drawn towards the previous frame's where the two hardly differ."""
     left = found.points[list(LEFT_EYE)].mean(0)
     right = found.points[list(RIGHT_EYE)].mean(0)
