@@ -1,5 +1,4 @@
-"""Batches for training: stills alone, video frames in pairs of one clip, labels mirrored with
-them."""
+"""Training batches: stills alone, video frames in pairs of one clip, with their labels."""
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sglat_lab.train.data import (
@@ -22,7 +22,7 @@ from sglat_lab.train.mini_model import FaceBatch
 
 
 class FaceSampler:
-    """Keeps all pictures on the device and draws batches of (identity frame, motion frame)."""
+    """Draws batches of pairs (identity frame, motion frame) from pictures kept on the device."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class FaceSampler:
         sizes = np.array([len(rows) for rows in self.clips], float)
         self.clip_chance = (
             np.sqrt(sizes) / np.sqrt(sizes).sum()
-        )  # long clips do not drown short ones
+        )  # between uniform over clips and over frames
         self.val_stills = faces.rows(split="val", stills=True)
         self.val_frames = faces.rows(split="val", stills=False)
         self.val_clips = labels["clip"]
@@ -113,7 +113,7 @@ class FaceSampler:
         return batches[0], batches[1]
 
     def _pair(self, frames: np.ndarray) -> np.ndarray:
-        """Return two frames of a clip; far ones are the most apart of a few in yaw and pitch."""
+        """Return two frames of a clip; far pairs differ most in yaw and pitch among six frames."""
         if self.random.random() >= self.far_share:
             return self.random.choice(frames, 2)
         some = self.random.choice(frames, 6)
@@ -131,3 +131,13 @@ class FaceSampler:
             torch.from_numpy(gains.astype(np.float32)).to(self.device),
             torch.from_numpy(shifts.astype(np.float32)).to(self.device),
         )
+
+
+def as_fine(images: Tensor, is_fine: Tensor) -> Tensor:
+    """Return images `[N, 3, H, W]`, those not fine `[N]` low-pass filtered to 128 px."""
+    side = images.shape[-1]
+    if side <= FINE_FROM or bool(is_fine.all()):
+        return images
+    coarse = F.interpolate(images, size=FINE_FROM, mode="area")
+    coarse = F.interpolate(coarse, size=side, mode="bilinear", align_corners=False)
+    return torch.where(is_fine[:, None, None, None], images, coarse)

@@ -1,7 +1,7 @@
-"""Writes the averaged weights of a training checkpoint as the embedded bundle's parts, half
-precision.
+"""Write trained weights into the embedded bundle, in half precision.
 
-`python -m sglat_lab.train.export --checkpoint FILE --out codec/sglat/bundles/mini`
+python -m sglat_lab.train.export model --checkpoint FILE --packs DIR --cache DIR --out BUNDLE
+python -m sglat_lab.train.export faces --weights DIR --bundle BUNDLE
 """
 
 from __future__ import annotations
@@ -15,19 +15,33 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sglat.bundles.controls import Controls
-from sglat.bundles.manifest import write_part
+from sglat.bundles.manifest import PartRecord, write_part
+from sglat.networks.embedded_analysis import KINDS, ROLES, load_weights
 from sglat.networks.motion_estimator import GROUP_INPUTS
+from sglat_lab.train.batches import FaceSampler
+from sglat_lab.train.data import prepare
 from sglat_lab.train.mini_model import MiniModel
 
 LICENCE: Final = "research only: trained on pictures for research and non-commercial use"
 SOURCE: Final = "trained by the sglat authors, see MODEL_CARD.md"
+FACES_LICENCE: Final = (
+    "research only: trained on pictures that are for research or non-commercial use"
+)
+FACES_SOURCES: Final = {
+    "detector": "trained from scratch by sglat_lab.train.faces_detector",
+    "landmarks": "trained from scratch by sglat_lab.train.faces_landmarks on MediaPipe labels",
+    "parsing": "trained from scratch by sglat_lab.train.faces_parsing",
+    "identity": "trained by sglat_lab.train.faces_identity to agree with MobileFaceNet",
+    "perceptual": "trained by sglat_lab.train.faces_perceptual to agree with LPIPS-squeeze",
+}
 
 
 Turn = tuple[int, int, float]
-"""Two controls of one group, counted from 0, and degrees."""
+"""Two controls of one group, counted from 0, and an angle in degrees."""
 
 
 def export(
@@ -41,10 +55,10 @@ def export(
     """Write generator, inverter, pose flow, controls and motion estimator.
 
     Args:
-        model: its controls are brought to unit deviation on the way.
+        model: its controls are scaled to unit deviation in place.
         folder: bundle folder; its manifest is created or updated.
         sample: landmarks, blendshapes and pose of training frames.
-        turns: controls to be turned into each other.
+        turns: controls to rotate into each other.
         name: bundle name.
     """
     rescale_controls(model, control_sigma(model, sample))
@@ -72,7 +86,7 @@ def export(
 
 @torch.no_grad()
 def rescale_controls(model: MiniModel, sigma: Tensor) -> None:
-    """Bring each control to unit standard deviation without changing any picture."""
+    """Scale each control to unit standard deviation without changing any picture."""
     model.directions.mul_(sigma[:, None])
     start = 0
     for group, linear, output in zip(
@@ -86,9 +100,9 @@ def rescale_controls(model: MiniModel, sigma: Tensor) -> None:
 
 @torch.no_grad()
 def turn_controls(model: MiniModel, first: int, second: int, degrees: float) -> None:
-    """Turn two controls of one group into each other without changing any picture.
+    """Rotate two controls of one group into each other without changing any picture.
 
-    A strong control shares its work with a weak one; together they say what they said before.
+    A strong control shares its range with a weak one; their common span stays the same.
 
     Raises:
         ValueError: the controls belong to two groups.
@@ -129,28 +143,49 @@ def control_sigma(model: MiniModel, sample: tuple[Tensor, Tensor, Tensor]) -> Te
     return values.std(0).clamp_min(1e-3)
 
 
-def main() -> None:
-    """Parse the arguments and export."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--packs", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--turn", nargs=3, action="append", default=[], metavar=("CONTROL", "CONTROL", "DEGREES"),
-        help="turn two controls of one group, counted from 0, into each other",
+def enter(weights: Path, bundle: Path, *, name: str, role: str) -> PartRecord:
+    """Check one network's exported weights and write them into a bundle's folder."""
+    tensors = load_file(weights / f"faces_{role}.safetensors")
+    load_weights(KINDS[role](), tensors, role)
+    return write_part(
+        bundle, name=name, role=f"faces_{role}", kind=f"embedded_{role}", tensors=tensors,
+        licence=FACES_LICENCE, source=FACES_SOURCES[role],
     )  # fmt: skip
-    args = parser.parse_args()
-    turns = [(int(first), int(second), float(degrees)) for first, second, degrees in args.turn]
-    from sglat_lab.train.batches import FaceSampler
-    from sglat_lab.train.data import prepare
 
+
+def export_checkpoint(args: argparse.Namespace) -> None:
+    """Export the averaged model of a checkpoint."""
+    turns = [(int(first), int(second), float(degrees)) for first, second, degrees in args.turn]
     faces = prepare(args.packs, args.cache, 128)
     sampler = FaceSampler(faces, args.packs, device=torch.device("cpu"), seed=0)
     stored = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
     model = MiniModel.of_size(stored["config"].get("size", 128))
     model.load_state_dict(stored["average"])
     export(model, args.out, sampler.label_sample(), turns=turns)
+
+
+def main() -> None:
+    """Parse the arguments and export."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    mini, faces = commands.add_parser("model"), commands.add_parser("faces")
+    for name in ("checkpoint", "packs", "cache", "out"):
+        mini.add_argument(f"--{name}", type=Path, required=True)
+    mini.add_argument(
+        "--turn", nargs=3, action="append", default=[], metavar=("CONTROL", "CONTROL", "DEGREES"),
+        help="rotate two controls of one group, counted from 0, into each other",
+    )  # fmt: skip
+    faces.add_argument("--weights", type=Path, required=True, help="of faces_<role>.safetensors")
+    faces.add_argument("--bundle", type=Path, required=True)
+    faces.add_argument("--name", default="mini")
+    faces.add_argument("--roles", default=",".join(ROLES), help="comma-separated")
+    args = parser.parse_args()
+    if args.command == "model":
+        export_checkpoint(args)
+        return
+    for role in args.roles.split(","):
+        record = enter(args.weights, args.bundle, name=args.name, role=role)
+        print(f"{record.role} {record.size_bytes} bytes, sha256 {record.sha256}")
 
 
 if __name__ == "__main__":

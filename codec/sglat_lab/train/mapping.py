@@ -1,7 +1,9 @@
-"""Gives a generator that was trained as an autoencoder a mapping network, so that it can be
-sampled.
+"""Fit distributions of identities to a trained bundle: a mapping network, principal directions.
 
-The mapping network is matched to the base codes of the inverter: many random projections of mapped
+    python -m sglat_lab.train.mapping network --packs DIR --cache DIR --bundle DIR [--sheet FILE]
+    python -m sglat_lab.train.mapping identities --packs DIR --cache DIR --bundle DIR [--sheet FILE]
+
+An autoencoder cannot be sampled. `network` adds a mapping network to the generator, matched to the base codes of the inverter: many random projections of mapped
 Gaussians must have the distribution of the same projections of real codes (sliced Wasserstein
 distance, Bonneel et al. 2015, https://doi.org/10.1007/s10851-014-0506-3).
 """
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.bundles.manifest import write_part
+from sglat.bundles.random_identities import KIND, ROLE, draw_people, principal_directions
 from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylespace import GeneratorConfig
 from sglat_lab.train.batches import FaceSampler
@@ -24,6 +27,7 @@ from sglat_lab.train.data import prepare
 from sglat_lab.train.validate import write_sheet
 
 LAYERS = 3
+DIRECTIONS = 48
 
 
 @torch.no_grad()
@@ -79,7 +83,7 @@ def with_mapping(generator: Generator, layers: int) -> Generator:
 
 
 def parser_of(description: str) -> argparse.ArgumentParser:
-    """Return a parser of the options that fitting a bundle's people needs."""
+    """Return a parser of the options of all fits to a trained bundle."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     for name in ("packs", "cache", "bundle"):
         parser.add_argument(f"--{name}", type=Path, required=True)
@@ -88,7 +92,7 @@ def parser_of(description: str) -> argparse.ArgumentParser:
 
 
 def opened(args: argparse.Namespace) -> tuple[Bundle, FaceSampler]:
-    """Return the bundle and the faces that the options name."""
+    """Return the bundle and the training faces of the options."""
     faces = prepare(args.packs, args.cache, 128)
     sampler = FaceSampler(faces, args.packs, device=torch.device("cpu"), seed=0)
     return load_bundle(args.bundle), sampler
@@ -101,13 +105,28 @@ def draw_sheet(path: Path, generator: Generator, ws: Tensor) -> None:
     write_sheet(path, list(pictures.clamp(-1, 1).split(16)))
 
 
-def main() -> None:
-    """Fit a mapping network to a bundle's inverter and write it into the bundle."""
-    parser = parser_of(__doc__ or "")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--codes", type=int, default=6000)
-    args = parser.parse_args()
-    bundle, sampler = opened(args)
+@torch.no_grad()
+def latents_of(bundle: Bundle, sampler: FaceSampler, count: int) -> Tensor:
+    """Return the latents `[N, L, D]` of `count` training stills, spread over all."""
+    stills = sampler.stills
+    rows = stills[np.linspace(0, len(stills) - 1, min(count, len(stills))).astype(int)]
+    parts = np.array_split(rows, max(1, len(rows) // 32))
+    return torch.cat([bundle.inverter(sampler.batch(part).images) for part in parts])
+
+
+def fit_identities(bundle: Bundle, latents: Tensor, *, directions: int = DIRECTIONS) -> None:
+    """Write mean and directions of latents `[N, L, D]` into the bundle's folder."""
+    mean, found = principal_directions(latents, directions)
+    part = bundle.part("generator")
+    write_part(
+        bundle.folder, name=bundle.name, role=ROLE, kind=KIND,
+        tensors={"mean": mean.half(), "directions": found.half().contiguous()},
+        licence=part.licence, source=part.source,
+    )  # fmt: skip
+
+
+def add_mapping(args: argparse.Namespace, bundle: Bundle, sampler: FaceSampler) -> None:
+    """Fit a mapping network to the bundle's inverter and write it into the bundle."""
     codes = base_codes(bundle.inverter, sampler, args.codes)
     generator = with_mapping(bundle.generator, LAYERS)
     torch.manual_seed(0)
@@ -123,6 +142,25 @@ def main() -> None:
         with torch.no_grad():
             ws = generator.repeat(generator.truncate(generator.mapping(z), 0.7))
         draw_sheet(args.sheet, generator, ws)
+
+
+def add_identities(args: argparse.Namespace, bundle: Bundle, sampler: FaceSampler) -> None:
+    """Fit principal directions of latents and write them into the bundle."""
+    fit_identities(bundle, latents_of(bundle, sampler, args.latents))
+    if args.sheet is not None:
+        fitted = load_bundle(args.bundle)
+        draw_sheet(args.sheet, fitted.generator, draw_people(fitted, 64, seed=1))
+
+
+def main() -> None:
+    """Parse the arguments, fit, and draw a sheet of random identities."""
+    parser = parser_of(__doc__ or "")
+    parser.add_argument("fit", choices=("network", "identities"))
+    parser.add_argument("--steps", type=int, default=1500, help="of the mapping network")
+    parser.add_argument("--codes", type=int, default=6000, help="stills for the mapping network")
+    parser.add_argument("--latents", type=int, default=4000, help="stills for the directions")
+    args = parser.parse_args()
+    (add_mapping if args.fit == "network" else add_identities)(args, *opened(args))
 
 
 if __name__ == "__main__":

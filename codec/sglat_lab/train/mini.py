@@ -1,8 +1,8 @@
 """Train the embedded bundle: `python -m sglat_lab.train.mini --packs DIR --teachers DIR --out DIR`.
 
-One resumable program for CPU and CUDA. Stage `autoencoder` learns pictures to W+ and back; stage
-`manifold` renders every picture the way a file says it: the ID latent of one frame, the pose and
-the 32 controls of another. Adversarial and identity terms switch on by weight.
+Resumable, on CPU or CUDA. Phase `autoencoder` trains inverter and generator; phase `manifold`
+renders every picture as a file does: from the ID latent of one frame, pose and 32 controls of
+another. Adversarial, identity, region and pose losses are switched on by their weights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import signal
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,102 @@ from sglat.errors import BundleError
 from sglat.files import atomic_file
 from sglat.networks.devices import feature_type
 from sglat.networks.face_regions import feature_weights
+from sglat.networks.stylespace import GeneratorConfig
 from sglat_lab.measure.teachers import MobileFaceIdentity, SqueezePerceptual, load_lpips_heads
-from sglat_lab.train.augment import AdaptiveAugment
-from sglat_lab.train.batches import FaceSampler
-from sglat_lab.train.config import TrainConfig, check
-from sglat_lab.train.control_losses import Locality
-from sglat_lab.train.data import FINE_FROM, prepare
-from sglat_lab.train.discriminator import Discriminator
+from sglat_lab.train.batches import FaceSampler, as_fine
+from sglat_lab.train.control_losses import ControlLosses, PoseLoss, RegionLoss
+from sglat_lab.train.data import prepare
+from sglat_lab.train.discriminator import AdaptiveAugment, Adversary
 from sglat_lab.train.export import control_sigma
-from sglat_lab.train.mini_model import FaceBatch, MiniModel
-from sglat_lab.train.posing import Posing
-from sglat_lab.train.start import grown, load_start
+from sglat_lab.train.mini_model import FaceBatch, MiniModel, grown, load_start, update_average
+from sglat_lab.train.validate import validate
+
+SIZES = (128, 256)
+OPTIONS = {"phase": "stage", "weight_region": "weight-locality"}  # of fields with another name
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of a run, written into the checkpoint."""
+
+    phase: str = "manifold"
+    """`autoencoder` or `manifold`; option `--stage`."""
+    size: int = 128
+    """Side of the generator's picture: 128 or 256. Weights of a smaller one are grown."""
+    resolution: int = 0
+    """Resolution of the losses; layers above it are not trained. 0: that of the picture."""
+    batch: int = 8
+    rate_generator: float = 2e-3
+    """Learning rate of the generator (equalised weights)."""
+    rate_inverter: float = 3e-3
+    rate_motion: float = 1e-3
+    """Learning rate of pose flow, controls and motion estimator."""
+    weight_perceptual: float = 0.03
+    weight_identity: float = 0.0
+    weight_adversarial: float = 0.0
+    """Of the discriminator, with adaptive augmentation."""
+    weight_r1: float = 1.0
+    weight_region: float = 0.0
+    """Of changes outside a control's face region (phase `manifold`); option
+    `--weight-locality`."""
+    weight_pose: float = 0.0
+    """Of requested against measured pose at random angles (phase `manifold`)."""
+    trial_faces: int = 4
+    """Faces of a batch for the region and pose losses."""
+    weight_features: float = 2.0
+    """Extra L1 weight of eyes and mouth."""
+    identity_every: int = 4
+    ema: float = 0.998
+    """Decay of the averaged weights per step at full warm-up."""
+    still_share: float = 0.4
+    """Share of stills in a batch; the rest are pairs of frames of one clip."""
+    far_share: float = 0.0
+    """Share of pairs with widely different head poses."""
+    precision: str = "auto"
+    """Of features: `bf16`, `fp32`, or `auto`: bf16 where that is faster."""
+    compile: str = "auto"
+    """Use `torch.compile`: `on`, `off`, or `auto`: on CUDA."""
+    seed: int = 0
+    minutes: float = 60.0
+    """Stop after this much wall time."""
+    steps: int = 0
+    """Stop after so many steps of this run; 0: by time alone."""
+    anneal_minutes: float = 0.0
+    """Decay the learning rates to 5 % over the last minutes."""
+    anneal_steps: int = 0
+    """Likewise over the last of `steps`, independent of the machine's speed."""
+
+    @property
+    def side(self) -> int:
+        """Side of the compared pictures in pixels."""
+        return self.resolution or self.size
+
+
+def check(config: TrainConfig) -> None:
+    """Exit with one line if the configuration cannot be trained."""
+    full = config.size
+    if full not in SIZES:
+        raise SystemExit(f"--size: expected one of {SIZES}, found {full}")
+    if config.compile not in ("auto", "on", "off"):
+        raise SystemExit(f"--compile: expected auto, on or off, found {config.compile}")
+    if config.anneal_steps > config.steps:
+        raise SystemExit(
+            f"--anneal-steps: expected at most the {config.steps} of --steps, "
+            f"found {config.anneal_steps}"
+        )
+    if config.phase not in ("autoencoder", "manifold"):
+        raise SystemExit(f"--stage: expected autoencoder or manifold, found {config.phase}")
+    if config.precision not in ("auto", "bf16", "fp32"):
+        raise SystemExit(f"--precision: expected auto, bf16 or fp32, found {config.precision}")
+    if config.side not in GeneratorConfig.mini(full).resolutions:
+        raise SystemExit(f"--resolution: expected a power of two to {full}, found {config.side}")
+    if config.side < 32:
+        raise SystemExit(f"--resolution: the losses need 32 px, found {config.side}")
+    if config.side < full and (config.phase == "manifold" or config.weight_adversarial):
+        raise SystemExit(
+            f"--resolution: phase manifold and the adversarial term need {full}, "
+            f"found {config.side}"
+        )
 
 
 class Trainer:
@@ -53,33 +138,29 @@ class Trainer:
         torch.manual_seed(config.seed)
         faces = prepare(args.packs, args.cache, config.size)
         self.sampler = FaceSampler(
-            faces,
-            args.packs,
-            device=self.device,
-            seed=config.seed,
-            still_share=config.still_share,
-            far_share=config.far_share,
-        )
+            faces, args.packs, device=self.device, seed=config.seed,
+            still_share=config.still_share, far_share=config.far_share,
+        )  # fmt: skip
         self.dtype = feature_type(config.precision, self.device)
         print(f"device {self.device}, features in {self.dtype}", flush=True)
         self.model = self._build()
         self.average = self._build().requires_grad_(False)
-        self.discriminator = Discriminator(config.size).to(self.device)
+        self.adversary = Adversary(
+            config.size, rate=config.rate_generator * 0.8, weight_r1=config.weight_r1,
+            device=self.device,
+        )  # fmt: skip
         self.perceptual = SqueezePerceptual(
             args.teachers / "squeezenet1_1_features.npz",
             load_lpips_heads(args.lpips_heads) if args.lpips_heads else None,
         ).to(self.device)
         self.identity = MobileFaceIdentity(args.teachers / "mobilefacenet_id.onnx").to(self.device)
         self.optimizer = self._optimizer()
-        self.optimizer_d = torch.optim.Adam(
-            self.discriminator.parameters(), lr=config.rate_generator * 0.8, betas=(0.0, 0.99)
-        )
         self.state: dict[str, Any] = {"step": 0, "images": 0, "seconds": 0.0, "log": []}
         self._resume(args.start)
-        self.augment = AdaptiveAugment(
+        self.adversary.augment = AdaptiveAugment(
             seed=config.seed + self.state["step"], probability=self.state.get("augment", 0.0)
         )
-        self.locality, self.posing = self._make_trials()
+        self.control_losses = self._control_losses()
         if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
             self._compile()
 
@@ -89,11 +170,7 @@ class Trainer:
 
     def _optimizer(self) -> torch.optim.Optimizer:
         model, config = self.model, self.config
-        motion = [
-            *model.pose_flow.parameters(),
-            *model.estimator.parameters(),
-            model.directions,
-        ]
+        motion = [*model.pose_flow.parameters(), *model.estimator.parameters(), model.directions]
         groups = [
             {"params": list(model.generator.parameters()), "base": config.rate_generator},
             {"params": list(model.inverter.parameters()), "base": config.rate_inverter},
@@ -103,12 +180,15 @@ class Trainer:
         return torch.optim.Adam(groups, lr=1.0, betas=(0.9, 0.99), fused=has_fused)
 
     def _compile(self) -> None:
-        """Have the networks that take the time compiled, each for the few shapes it is given."""
+        """Compile the expensive networks but the discriminator: R1 needs double backward."""
         generator, perceptual = self.model.generator, self.perceptual
         compiled = partial(torch.compile, dynamic=False)
         generator.synthesize = compiled(generator.synthesize)  # type: ignore[method-assign]
         perceptual.features = compiled(perceptual.features)  # type: ignore[method-assign]
-        for network in (self.model.inverter, self.identity):  # not the critic: twice derived
+        for network in (
+            self.model.inverter,
+            self.identity,
+        ):
             network.compile(dynamic=False)
 
     @property
@@ -120,14 +200,13 @@ class Trainer:
         stored = {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
+            **self.adversary.state(),
             "optimizer": self.optimizer.state_dict(),
-            "optimizer_d": self.optimizer_d.state_dict(),
             "state": self.state,
             "config": asdict(self.config),
         }
         with atomic_file(self.checkpoint_path, force=True) as file:
-            torch.save(tree_map(_on_processor, stored), file)
+            torch.save(tree_map(lambda v: v.cpu() if isinstance(v, Tensor) else v, stored), file)
 
     def _resume(self, bundle: Path | None) -> None:
         if not self.checkpoint_path.exists():
@@ -141,35 +220,31 @@ class Trainer:
                     self.model.estimator.fit_scale(*self.sampler.label_sample())
             self.average.load_state_dict(self.model.state_dict())
             return
+        bases = [group["base"] for group in self.optimizer.param_groups]
         try:
             stored = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
             is_smaller = stored["config"].get("size", 128) < self.config.size
-            if is_smaller:  # the optimisers' moments are of other shapes: they start anew
+            if is_smaller:  # the optimisers' moments have other shapes and start anew
                 stored["model"] = grown(stored["model"], self.model)
                 stored["average"] = grown(stored["average"], self.model)
             self.model.load_state_dict(stored["model"])
             self.average.load_state_dict(stored["average"])
             if not is_smaller:
-                self.discriminator.load_state_dict(stored["discriminator"])
+                self.adversary.restore(stored)
                 self.optimizer.load_state_dict(stored["optimizer"])
-                self.optimizer_d.load_state_dict(stored["optimizer_d"])
             state = stored["state"]
         except Exception as error:
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise SystemExit(f"cannot resume from {self.checkpoint_path}: {reason}") from error
-        for group, base in zip(self.optimizer.param_groups, self._bases(), strict=True):
+        for group, base in zip(self.optimizer.param_groups, bases, strict=True):
             group["base"] = base
         self.state = state
         print(f"resumed at step {self.state['step']}, {self.state['images']} images", flush=True)
 
-    def _bases(self) -> tuple[float, float, float]:
-        c = self.config
-        return c.rate_generator, c.rate_inverter, c.rate_motion
-
     def render(self, identity: FaceBatch, motion: FaceBatch) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return pictures, ID latents, and in stage `manifold` the StyleSpace vectors rendered."""
+        """Return pictures, ID latents and, in phase `manifold`, the rendered StyleSpace vectors."""
         model, config = self.model, self.config
-        if config.stage == "autoencoder":
+        if config.phase == "autoencoder":
             with self._reduced():
                 ws = model.inverter(motion.images).float()
             return model.generator(ws, resolution=config.side, dtype=self.dtype), ws, []
@@ -179,46 +254,25 @@ class Trainer:
         styles = model.styles(ws, identity.pose_degrees, motion.pose_degrees, controls)
         return model.generator.synthesize(styles, dtype=self.dtype), ws, styles
 
-    def _make_trials(self) -> tuple[Locality | None, Posing | None]:
+    def _control_losses(self) -> ControlLosses | None:
         config, seed = self.config, self.config.seed + self.state["step"]
-        if config.stage != "manifold" or not (config.weight_locality or config.weight_pose):
-            return None, None
-        eyes = load_bundle("mini", self.device)
-        locality = posing = None
-        if config.weight_locality:
+        if config.phase != "manifold" or not (config.weight_region or config.weight_pose):
+            return None
+        bundle = load_bundle("mini", self.device)
+        region = pose = None
+        if config.weight_region:
             with torch.no_grad():
                 sigma = control_sigma(self.average, self.sampler.label_sample())
-            locality = Locality(eyes.faces, sigma, seed=seed)
+            region = RegionLoss(bundle.faces, sigma, seed=seed)
         if config.weight_pose:
-            posing = Posing(eyes.module("faces_landmarks"), seed=seed)
-        return locality, posing
-
-    def _try(
-        self, identity: FaceBatch, pictures: Tensor, ws: Tensor, styles: list[Tensor]
-    ) -> tuple[dict[str, Tensor], Tensor | float]:
-        """Return terms and weighted loss of trying controls and poses, in turns where both are."""
-        config, count = self.config, self.config.trial_faces
-        terms: dict[str, Tensor] = {}
-        loss: Tensor | float = 0.0
-        both = self.locality is not None and self.posing is not None
-        turn, share = (self.state["step"] % 2, 2.0) if both else (-1, 1.0)
-        if self.locality is not None and turn != 1:
-            terms["locality"] = self.locality(
-                self.model, [s[-count:] for s in styles], pictures[-count:], dtype=self.dtype
-            )
-            loss = loss + share * config.weight_locality * terms["locality"]
-        if self.posing is not None and turn != 0:
-            faces = identity.tail(count)
-            terms["pose"], turned = self.posing(self.model, ws[-count:], faces, dtype=self.dtype)
-            with torch.no_grad():
-                wanted = self.identity(faces.images)
-            terms["turned"] = 1 - (self.identity(turned) * wanted).sum(1).mean()
-            loss = loss + share * config.weight_pose * terms["pose"]
-            loss = loss + share * config.weight_identity * terms["turned"]
-        return terms, loss
+            pose = PoseLoss(bundle.module("faces_landmarks"), seed=seed)
+        return ControlLosses(
+            region=region, pose=pose, identity=self.identity, weight_region=config.weight_region,
+            weight_pose=config.weight_pose, weight_identity=config.weight_identity,
+        )  # fmt: skip
 
     def _reduced(self) -> AbstractContextManager[object]:
-        """Return a context in which networks other than the generator compute as configured."""
+        """Return a context with the configured precision of networks other than the generator."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
@@ -248,56 +302,33 @@ class Trainer:
             found = self.identity(pictures[:half])
             terms["identity"] = 1 - (found * wanted).sum(1).mean()
             loss = loss + config.weight_identity * config.identity_every * terms["identity"]
-        tried, cost = self._try(identity, pictures, ws, styles)
-        terms |= tried
-        loss = loss + cost
+        if self.control_losses is not None:
+            count = config.trial_faces
+            more, cost = self.control_losses(
+                self.model, identity.tail(count), ws[-count:], [s[-count:] for s in styles],
+                pictures[-count:], step=self.state["step"], dtype=self.dtype,
+            )  # fmt: skip
+            terms, loss = terms | more, loss + cost
         if config.weight_adversarial:
-            self.discriminator.requires_grad_(False)
-            terms["adversarial"] = F.softplus(-self.discriminator(self.augment(pictures))).mean()
+            terms["adversarial"] = self.adversary.loss(pictures)
             loss = loss + config.weight_adversarial * terms["adversarial"]
-            self.discriminator.requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimizer.step()
         if config.weight_adversarial:
-            terms["discriminator"] = self._step_discriminator(pictures.detach(), target, rate)
-            terms["augment"] = torch.tensor(self.augment.probability)
-        self._update_average()
+            terms["discriminator"] = self.adversary.step(
+                pictures.detach(), target, rate=rate, step=self.state["step"]
+            )
+            self.state["augment"] = self.adversary.augment.probability
+            terms["augment"] = torch.tensor(self.state["augment"])
+        step = self.state["step"]
+        update_average(self.average, self.model, min(config.ema, (1 + step) / (20 + step)))
         return {name: float(value.detach()) for name, value in terms.items()}
 
-    def _step_discriminator(self, fake: Tensor, real: Tensor, rate: float) -> Tensor:
-        for group in self.optimizer_d.param_groups:
-            group["lr"] = self.config.rate_generator * 0.8 * rate
-        scores = self.discriminator(self.augment(real))
-        self.augment.update(scores)
-        self.state["augment"] = self.augment.probability
-        loss = F.softplus(self.discriminator(self.augment(fake))).mean()
-        loss = loss + F.softplus(-scores).mean()
-        if self.state["step"] % 16 == 0:  # lazy R1, Karras et al. 2020, section 3.1
-            real = self.augment(real[: max(4, len(real) // 2)]).detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(
-                self.discriminator(real).sum(), real, create_graph=True
-            )
-            penalty = gradient.square().sum((1, 2, 3)).mean()
-            loss = loss + penalty * (0.5 * 16 * self.config.weight_r1)
-        self.optimizer_d.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer_d.step()
-        return loss.detach()
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        step = self.state["step"]
-        decay = min(self.config.ema, (1 + step) / (20 + step))
-        for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
-        for stored, current in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            stored.copy_(current)
-
     def rate(self, step: int, *, seconds_left: float) -> float:
-        """Return what scales the learning rates at a step of this run: a warm-up of 200 steps, and
-        a fall to 5 % at the end where one is asked for."""
+        """Return the factor of the learning rates at a step of this run: a linear warm-up over 200
+        steps and, if configured, a linear decay to 5 % at the end."""
         config = self.config
         rate = min(1.0, (step + 1 / config.batch) / 200)
         if config.anneal_minutes:
@@ -307,12 +338,10 @@ class Trainer:
         return rate
 
     def run(self) -> None:
-        """Train until the time is over or a signal arrives, saving every few minutes."""
+        """Train until the limit or a signal, saving every few minutes."""
         stop: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: stop.append(number))
-        from sglat_lab.train.validate import validate
-
         start = last_report = last_save = last_validation = time.monotonic()
         first_images, first_step = self.state["images"], self.state["step"]
         sums: dict[str, tuple[float, int]] = {}
@@ -332,11 +361,8 @@ class Trainer:
                 speed = (self.state["images"] - first_images) / (now - start)
                 means = " ".join(f"{name} {t / n:.4f}" for name, (t, n) in sums.items())
                 print(f"{self.state['images']} images, {speed:.1f}/s: {means}", flush=True)
-                if self.locality is not None:
-                    print(f"local controls {self.locality.local_share():.2f}", flush=True)
-                if self.posing is not None:
-                    yaw, pitch = self.posing.error.tolist()
-                    print(f"degrees missed: yaw {yaw:.1f}, pitch {pitch:.1f}", flush=True)
+                if self.control_losses is not None:
+                    self.control_losses.report()
                 last_report, sums = now, {}
             if now - last_save > 180:
                 self.save()
@@ -349,21 +375,6 @@ class Trainer:
         self.save()
 
 
-def _on_processor(value: object) -> object:
-    return value.cpu() if isinstance(value, Tensor) else value
-
-
-def as_fine(images: Tensor, is_fine: Tensor) -> Tensor:
-    """Return images `[N, 3, H, W]`, those that are not fine `[N]` without the detail that the
-    128 px they were made from cannot hold."""
-    side = images.shape[-1]
-    if side <= FINE_FROM or bool(is_fine.all()):
-        return images
-    coarse = F.interpolate(images, size=FINE_FROM, mode="area")
-    coarse = F.interpolate(coarse, size=side, mode="bilinear", align_corners=False)
-    return torch.where(is_fine[:, None, None, None], images, coarse)
-
-
 def main() -> None:
     """Parse the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -374,8 +385,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     for field, default in asdict(TrainConfig()).items():
-        flag = "--" + field.replace("_", "-")
-        parser.add_argument(flag, type=type(default), default=default)
+        flag = "--" + OPTIONS.get(field, field.replace("_", "-"))
+        parser.add_argument(flag, dest=field, type=type(default), default=default)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     config = TrainConfig(**{name: getattr(args, name) for name in asdict(TrainConfig())})

@@ -1,19 +1,29 @@
-"""Validation of the embedded bundle while it trains: figures in one JSON line, pictures in a
-sheet."""
+"""Validation during training: one JSON line of figures, one sheet of pictures."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sglat_lab.measure.teachers import MobileFaceIdentity, SqueezePerceptual
+from sglat_lab.train.batches import FaceSampler
 from sglat_lab.train.mini_model import FaceBatch, MiniModel
 
-if TYPE_CHECKING:
-    from sglat_lab.train.mini import Trainer
+
+class Trained(Protocol):
+    """A training run as validation reads it."""
+
+    sampler: FaceSampler
+    average: MiniModel
+    state: dict[str, Any]
+    out: Path
+    perceptual: SqueezePerceptual
+    identity: MobileFaceIdentity
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -22,7 +32,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def validate(trainer: Trainer, *, stills: int = 96, pairs: int = 48) -> dict[str, Any]:
+def validate(trainer: Trained, *, stills: int = 96, pairs: int = 48) -> dict[str, Any]:
     """Measure inversion of stills and motion transfer within unseen clips; write a sheet."""
     sampler, model = trainer.sampler, trainer.average
     rows = sampler.val_stills[:: max(1, len(sampler.val_stills) // stills)]
@@ -61,7 +71,7 @@ def _in_parts(
     return torch.cat(pictures).clamp(-1, 1)
 
 
-def _figures(trainer: Trainer, pictures: Tensor, target: Tensor) -> dict[str, float]:
+def _figures(trainer: Trained, pictures: Tensor, target: Tensor) -> dict[str, float]:
     perceptual, use_heads = trainer.perceptual, trainer.perceptual.heads is not None
     distances, cosines = [], []
     for a, b in zip(pictures.split(16), target.split(16), strict=True):
@@ -83,7 +93,7 @@ def _clip_pairs(frames: np.ndarray, clips: np.ndarray, count: int) -> tuple[np.n
     return both[:, 0], both[:, 1]
 
 
-def write_sheet(path: Any, rows: list[Tensor]) -> None:
+def write_sheet(path: Path, rows: list[Tensor]) -> None:
     """Write rows of images `[N, 3, H, W]` in [-1, 1] as one PNG."""
     import cv2
 

@@ -1,4 +1,4 @@
-"""A control that moves its own part costs nothing; one that moves the rest is pushed back."""
+"""Region loss of controls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sglat.bundles.controls import GROUPS
 from sglat.networks.faces import PARSING_CLASSES
-from sglat_lab.train.control_losses import Locality
+from sglat_lab.train.control_losses import RegionLoss
 
 SIDE = 32
 
@@ -43,30 +43,30 @@ def painter(strength_inside: float, strength_outside: Tensor) -> Any:
     )
 
 
-def cost_of(outside: Tensor, *, count: int = 200) -> tuple[Tensor, Locality]:
-    locality = Locality(Parser(), torch.ones(len(GROUPS)), seed=1)  # type: ignore[arg-type]
+def cost_of(outside: Tensor, *, count: int = 200) -> tuple[Tensor, RegionLoss]:
+    loss = RegionLoss(Parser(), torch.ones(len(GROUPS)), seed=1)  # type: ignore[arg-type]
     styles = [torch.zeros(count, len(GROUPS))]
     pictures = torch.zeros(count, 3, SIDE, SIDE)
-    cost = locality(painter(1.0, outside), styles, pictures, dtype=torch.float32)
-    return cost, locality
+    cost = loss(painter(1.0, outside), styles, pictures, dtype=torch.float32)
+    return cost, loss
 
 
 def test_local_changes_cost_nothing() -> None:
-    cost, locality = cost_of(torch.zeros(()))
+    cost, loss = cost_of(torch.zeros(()))
     assert float(cost) == 0
-    assert locality.local_share() == 1
+    assert loss.local_share() == 1
 
 
 def test_spread_changes_cost_and_the_gradient_pulls_them_home() -> None:
     outside = torch.tensor(2.0, requires_grad=True)
-    cost, locality = cost_of(outside)
+    cost, loss = cost_of(outside)
     assert float(cost) > 0.3
-    assert locality.local_share() == 0
+    assert loss.local_share() == 0
     cost.backward()
     assert outside.grad is not None
     assert float(outside.grad) > 0
 
 
 def test_every_control_is_drawn() -> None:
-    _, locality = cost_of(torch.ones(()), count=600)
-    assert bool(torch.isfinite(locality.ratios).all())
+    _, loss = cost_of(torch.ones(()), count=600)
+    assert bool(torch.isfinite(loss.ratios).all())

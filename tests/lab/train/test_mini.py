@@ -16,12 +16,11 @@ from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.networks.stylegan2 import upsample_clamped
 from sglat.networks.stylespace import GeneratorConfig
-from sglat_lab.train import validate as validation
-from sglat_lab.train.batches import FaceSampler
-from sglat_lab.train.config import TrainConfig
+from sglat_lab.train import mini
+from sglat_lab.train.batches import FaceSampler, as_fine
 from sglat_lab.train.data import prepare
 from sglat_lab.train.export import control_sigma, export, rescale_controls, turn_controls
-from sglat_lab.train.mini import Trainer, as_fine
+from sglat_lab.train.mini import TrainConfig, Trainer
 from sglat_lab.train.mini_model import MiniModel
 from tests.lab.train.pack import FRAMES, STILLS, make_packs, make_teachers
 from tests.support.far import FAR, far_device
@@ -56,7 +55,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(GeneratorConfig, "mini", staticmethod(small_config))
-    patch.setattr(validation, "validate", partial(validation.validate, stills=12, pairs=12))
+    patch.setattr(mini, "validate", partial(mini.validate, stills=12, pairs=12))
 
 
 def trainer(
@@ -73,19 +72,19 @@ def trainer(
 @pytest.mark.parametrize(
     "options",
     [
-        {"stage": "autoencoder", "resolution": 32},
-        {"stage": "autoencoder", "resolution": 64},
-        {"stage": "autoencoder", "resolution": 128},
-        {"stage": "manifold"},
-        {"stage": "manifold", "precision": "bf16"},
-        {"stage": "manifold", "weight_adversarial": 0.1, "weight_identity": 0.1},
-        {"stage": "autoencoder", "size": 256, "resolution": 32},
-        {"stage": "manifold", "size": 256},
-        {"stage": "manifold", "size": 256, "weight_adversarial": 0.1, "weight_identity": 0.1},
+        {"phase": "autoencoder", "resolution": 32},
+        {"phase": "autoencoder", "resolution": 64},
+        {"phase": "autoencoder", "resolution": 128},
+        {"phase": "manifold"},
+        {"phase": "manifold", "precision": "bf16"},
+        {"phase": "manifold", "weight_adversarial": 0.1, "weight_identity": 0.1},
+        {"phase": "autoencoder", "size": 256, "resolution": 32},
+        {"phase": "manifold", "size": 256},
+        {"phase": "manifold", "size": 256, "weight_adversarial": 0.1, "weight_identity": 0.1},
     ],
     ids=lambda options: " ".join(str(value) for value in options.values()),
 )
-def test_every_stage_and_resolution_learns_from_its_first_steps(
+def test_every_phase_and_resolution_learns_from_its_first_steps(
     folder: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     trained = trainer(folder, tmp_path / "out", **options)
@@ -96,7 +95,7 @@ def test_every_stage_and_resolution_learns_from_its_first_steps(
     assert all(bool(torch.isfinite(value).all()) for value in after.values())
     moved = {name.split(".")[0] for name, value in after.items() if not value.equal(before[name])}
     parts = {"generator", "inverter"}
-    if options["stage"] == "manifold":
+    if options["phase"] == "manifold":
         parts |= {"pose_flow", "estimator", "directions"}
     assert moved == parts
     assert len(list((tmp_path / "out").glob("sheet_*.png"))) == 1
@@ -107,9 +106,9 @@ def test_every_stage_and_resolution_learns_from_its_first_steps(
 @pytest.mark.parametrize(
     "options",
     [
-        {"stage": "autoencoder", "resolution": 64, "weight_identity": 0.1},
-        {"stage": "manifold", "weight_adversarial": 0.1, "weight_identity": 0.1,
-         "weight_locality": 0.1, "weight_pose": 0.1},
+        {"phase": "autoencoder", "resolution": 64, "weight_identity": 0.1},
+        {"phase": "manifold", "weight_adversarial": 0.1, "weight_identity": 0.1,
+         "weight_region": 0.1, "weight_pose": 0.1},
     ],
     ids=("autoencoder", "manifold"),
 )  # fmt: skip
@@ -139,7 +138,7 @@ def test_a_run_goes_on_on_another_device_and_back(
 
 
 def test_a_low_resolution_leaves_the_layers_above_it_alone(folder: Path, tmp_path: Path) -> None:
-    trained = trainer(folder, tmp_path / "out", stage="autoencoder", resolution=32)
+    trained = trainer(folder, tmp_path / "out", phase="autoencoder", resolution=32)
     top = [layer for layer in trained.model.generator.layers if layer.entry.resolution > 32]
     before = [value.clone() for layer in top for value in layer.parameters()]
     trained.run()
@@ -150,14 +149,14 @@ def test_a_low_resolution_leaves_the_layers_above_it_alone(folder: Path, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stage": "manifold", "resolution": 64}, "need 128, found 64"),
-        ({"stage": "autoencoder", "resolution": 64, "weight_adversarial": 1.0}, "found 64"),
-        ({"stage": "autoencoder", "resolution": 16}, "need 32 px, found 16"),
-        ({"stage": "autoencoder", "resolution": 100}, "power of two to 128, found 100"),
-        ({"stage": "other"}, "expected autoencoder or manifold, found other"),
+        ({"phase": "manifold", "resolution": 64}, "need 128, found 64"),
+        ({"phase": "autoencoder", "resolution": 64, "weight_adversarial": 1.0}, "found 64"),
+        ({"phase": "autoencoder", "resolution": 16}, "need 32 px, found 16"),
+        ({"phase": "autoencoder", "resolution": 100}, "power of two to 128, found 100"),
+        ({"phase": "other"}, "expected autoencoder or manifold, found other"),
         ({"precision": "fp8"}, "expected auto, bf16 or fp32, found fp8"),
         ({"size": 512}, r"expected one of \(128, 256\), found 512"),
-        ({"size": 256, "resolution": 128, "stage": "manifold"}, "need 256, found 128"),
+        ({"size": 256, "resolution": 128, "phase": "manifold"}, "need 256, found 128"),
         ({"compile": "yes"}, "expected auto, on or off, found yes"),
         ({"steps": 2, "anneal_steps": 3}, "at most the 2 of --steps, found 3"),
     ],
@@ -211,10 +210,10 @@ def test_a_run_goes_on_where_the_last_one_ended(
     assert torch.load(out / "checkpoint.pt", weights_only=True)["state"]["step"] == 4
 
 
-def test_another_stage_goes_on_from_the_same_checkpoint(
+def test_another_phase_goes_on_from_the_same_checkpoint(
     folder: Path, trained: Path, tmp_path: Path
 ) -> None:
-    again = trainer(folder, copied(trained, tmp_path / "out"), stage="autoencoder", resolution=64)
+    again = trainer(folder, copied(trained, tmp_path / "out"), phase="autoencoder", resolution=64)
     again.run()
     assert again.state["step"] == 4
 

@@ -1,10 +1,10 @@
-"""Adaptive augmentation of what the critic sees."""
+"""Adaptive augmentation of the discriminator's pictures."""
 
 from __future__ import annotations
 
 import torch
 
-from sglat_lab.train.augment import PICTURES_TO_FULL, TARGET, AdaptiveAugment
+from sglat_lab.train.discriminator import PICTURES_TO_FULL, TARGET, AdaptiveAugment
 
 
 def pictures(count: int) -> torch.Tensor:
@@ -38,7 +38,7 @@ def test_grey_stays_grey() -> None:
     torch.testing.assert_close(shown[:, 0], shown[:, 2], atol=1e-4, rtol=0)
 
 
-def test_the_probability_follows_the_critic() -> None:
+def test_the_probability_follows_the_scores() -> None:
     augment = AdaptiveAugment()
     for _ in range(200):
         augment.update(torch.ones(8, 1))

@@ -1,4 +1,4 @@
-"""An angle that is seen as asked costs nothing; one that falls short is pushed further."""
+"""Pose loss: requested against measured angles."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sglat_lab.train.control_losses import RANGES, PoseLoss
 from sglat_lab.train.mini_model import FaceBatch
-from sglat_lab.train.posing import RANGES, Posing
 
 SIDE = 128
 
@@ -57,24 +57,24 @@ def faces(count: int) -> FaceBatch:
     )
 
 
-def cost_of(gain: Tensor, *, count: int = 64) -> tuple[Tensor, Posing]:
-    posing = Posing(Reader(), seed=1)
+def cost_of(gain: Tensor, *, count: int = 64) -> tuple[Tensor, PoseLoss]:
+    loss = PoseLoss(Reader(), seed=1)
     ws = torch.zeros(count, 2)
-    cost, _ = posing(turner(gain), ws, faces(count), dtype=torch.float32)
-    return cost, posing
+    cost, _ = loss(turner(gain), ws, faces(count), dtype=torch.float32)
+    return cost, loss
 
 
 def test_angles_seen_as_asked_cost_nothing() -> None:
-    cost, posing = cost_of(torch.ones(()))
+    cost, loss = cost_of(torch.ones(()))
     assert float(cost) < 1e-6
-    assert float(posing.error.max()) < 0.01
+    assert float(loss.error.max()) < 0.01
 
 
 def test_angles_that_fall_short_cost_and_are_pushed_further() -> None:
     gain = torch.tensor(0.5, requires_grad=True)
-    cost, posing = cost_of(gain)
+    cost, loss = cost_of(gain)
     assert float(cost) > 0.1
-    assert 0 < float(posing.error.min()) <= float(posing.error.max()) < max(RANGES)
+    assert 0 < float(loss.error.min()) <= float(loss.error.max()) < max(RANGES)
     cost.backward()
     assert gain.grad is not None
     assert float(gain.grad) < 0
