@@ -181,6 +181,6 @@ class Adversary:
             penalty = gradient.square().sum((1, 2, 3)).mean()
             loss = loss + penalty * (0.5 * 16 * self.weight_r1)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         return loss.detach()

@@ -3,9 +3,10 @@
     python -m sglat_lab.train.mapping network --packs DIR --cache DIR --bundle DIR [--sheet FILE]
     python -m sglat_lab.train.mapping identities --packs DIR --cache DIR --bundle DIR [--sheet FILE]
 
-An autoencoder cannot be sampled. `network` adds a mapping network to the generator, matched to the base codes of the inverter: many random projections of mapped
-Gaussians must have the distribution of the same projections of real codes (sliced Wasserstein
-distance, Bonneel et al. 2015, https://doi.org/10.1007/s10851-014-0506-3).
+`network` gives a generator that was trained as an autoencoder a mapping network. It minimises the
+sliced Wasserstein distance (Bonneel et al. 2015, https://doi.org/10.1007/s10851-014-0506-3) of
+mapped Gaussians and base codes of the inverter. `identities` writes the mean and the widest
+principal directions of inverted stills, along which random identities are drawn.
 """
 
 from __future__ import annotations
