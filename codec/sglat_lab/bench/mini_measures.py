@@ -37,7 +37,7 @@ from sglat_lab.measure.judges import (
 from sglat_lab.measure.teachers import FsaNetPair
 from sglat_lab.report.pictures import write_sheet
 from sglat_lab.train.data import read_pictures
-from sglat_lab.train.pose_calibration import face_box, seen_pose
+from sglat_lab.train.pose_calibration import face_box, measured_pose
 
 BATCH: Final = 16
 REFINED_TOGETHER: Final = 3  # pictures: more are no faster on a processor
@@ -257,7 +257,7 @@ def pose_figures(measured: Measured, stills: People, teachers: Path) -> dict[str
     other, missing = _fsa_meter(teachers, faces)
 
     def own(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return seen_pose(faces, pictures).astype(np.float32)
+        return measured_pose(faces, pictures).astype(np.float32)
 
     meters = {"embedded landmark network": own} | ({"FSA-Net pair": other} if other else {})
     source[5:] = torch.from_numpy(own(measured.render(ws[5:])))

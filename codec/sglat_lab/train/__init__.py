@@ -1,1 +1,1 @@
-"""How the embedded bundle was made."""
+"""Training of the embedded bundle."""

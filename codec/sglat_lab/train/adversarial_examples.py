@@ -1,8 +1,8 @@
-"""Pictures that fool a network in training: what an encoder finds when it tunes against it.
+"""Adversarial examples for the training of embedded distances.
 
-The encoder lowers the embedded distances by gradient steps on a generator; a network that has only
-seen natural distortions calls the result better than it is. Such pictures are made here against
-the network as it stands, so that it can be told what its teacher says of them.
+The encoder minimises these distances by gradient steps on a generator. A network trained on natural
+distortions alone underestimates the distance of the result; training with adversarial examples and
+the teacher's distances for them corrects this.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def fooled(
     *,
     steps: int,
 ) -> Tensor:
-    """Return pictures moved by gradient steps on their pixels that lower a distance.
+    """Return pictures after gradient steps on their pixels that lower a distance.
 
     Each call smooths the gradient over a patch of another size: a generator cannot change single
     pixels.
 
     Args:
         start: `[N, 3, H, W]` in [-1, 1].
-        reference: what they shall look like, of the same shape.
+        reference: targets, of the same shape.
         distance: one distance a picture, `[N]`; differentiable.
         generator: draws the patch and the length of the steps.
         steps: how many.
@@ -69,7 +69,7 @@ class TunedGenerator:
 
     @torch.no_grad()
     def pictures(self, references: Tensor) -> Tensor:
-        """Return what the generator makes of pictures `[N, 3, H, W]` in [-1, 1], untuned."""
+        """Return the untuned reconstructions of pictures `[N, 3, H, W]` in [-1, 1]."""
         return self.render(self.inverter(references))
 
     def render(self, latents: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class TunedGenerator:
             references: `[N, 3, size, size]` in [-1, 1].
             distance: one distance a picture, `[N]`; differentiable.
             steps: how many.
-            rate: of the filters, in shares of their size; latents go ten times as fast.
+            rate: learning rate of the filters relative to their size; tenfold for latents.
         """
         with torch.no_grad():
             latents = self.inverter(references).detach().clone().requires_grad_()

@@ -67,19 +67,19 @@ class RegionLoss:
         inside = (difference * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1)
         rest = 1 - mask
         outside = (difference * rest).sum((1, 2, 3)) / rest.sum((1, 2, 3)).clamp_min(1)
-        seen = mask.sum((1, 2, 3)) >= 4  # a hidden region gives no ratio
+        visible = mask.sum((1, 2, 3)) >= 4  # a hidden region gives no ratio
         ratio = (inside + 1e-4) / (outside + 1e-4)
         cost = (math.log(WANTED) - ratio.log()).clamp_min(0)
-        self._remember(drawn, ratio.detach(), seen)
-        total: Tensor = (cost * seen).sum() / seen.sum().clamp_min(1)
+        self._remember(drawn, ratio.detach(), visible)
+        total: Tensor = (cost * visible).sum() / visible.sum().clamp_min(1)
         return total
 
-    def _remember(self, drawn: Tensor, ratio: Tensor, seen: Tensor) -> None:
+    def _remember(self, drawn: Tensor, ratio: Tensor, visible: Tensor) -> None:
         """Keep a running mean of each control's ratio for the log."""
-        for control, value, is_seen in zip(
-            drawn.tolist(), ratio.tolist(), seen.tolist(), strict=True
+        for control, value, is_visible in zip(
+            drawn.tolist(), ratio.tolist(), visible.tolist(), strict=True
         ):
-            if is_seen:
+            if is_visible:
                 before = float(self.ratios[control])
                 fresh = value if math.isnan(before) else 0.9 * before + 0.1 * value
                 self.ratios[control] = fresh

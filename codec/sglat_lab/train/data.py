@@ -1,4 +1,4 @@
-"""The training pictures: packs of aligned, labelled faces decoded once into flat arrays.
+"""Training pictures: packs of aligned, labelled faces, decoded once into flat arrays.
 
 A pack is a folder with `images.tar` (one picture a label row) and `labels.npz`. All packs become
 one uint8 array on disk, mapped into memory, with the labels beside it.

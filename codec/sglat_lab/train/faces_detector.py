@@ -1,4 +1,4 @@
-"""Train the embedded face detector on faces placed into backgrounds that hold none."""
+"""Training task of the embedded face detector: faces composed into faceless backgrounds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sglat_lab.train.faces_loop import Batch
 INPUT_SIZE = 256
 SMALLEST = 10.0  # pixels of the input: 40 px in a frame of 1024 px
 MAX_FACES = 4
-CENTRE_SHARE = 0.25  # cells within this share of the box around its centre answer for the face
+CENTRE_SHARE = 0.25  # share of the box around its centre whose cells are positive
 
 
 class DetectorTask:
@@ -39,7 +39,7 @@ class DetectorTask:
         self.val_rows = faces.rows(split="val")
 
     def build(self) -> nn.Module:
-        """Return the untrained network; it begins by seeing no faces."""
+        """Return the untrained network, biased to find no faces."""
         network = DetectorNetwork(norm=True)
         nn.init.normal_(network.head.weight, std=0.01)
         with torch.no_grad():
@@ -169,7 +169,7 @@ class DetectorTask:
 
 
 def targets(boxes: Tensor, is_face: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """Return wanted scores `[N, h, w]` and the face each cell answers for, -1 for none."""
+    """Return target scores `[N, h, w]` and the face assigned to each cell, -1 for none."""
     height, width = shape
     x = STRIDE * (torch.arange(width, device=boxes.device) + 0.5)
     y = STRIDE * (torch.arange(height, device=boxes.device) + 0.5)
@@ -178,7 +178,7 @@ def targets(boxes: Tensor, is_face: Tensor, shape: torch.Size) -> tuple[Tensor, 
     across = (x[None, None] - ((left + right) / 2)[..., None]) / wide[..., None]  # [N, F, w]
     down = (y[None, None] - ((top + bottom) / 2)[..., None]) / high[..., None]
     distance = across[:, :, None].square() + down[..., None].square()  # [N, F, h, w]
-    # the nearest cell always answers, however small the face
+    # the nearest cell is always positive, however small the face
     distance = torch.where(is_face[..., None, None] > 0, distance, torch.inf)
     nearest = distance.flatten(2).argmin(2)
     is_nearest = functional.one_hot(nearest, height * width).view_as(distance) > 0

@@ -1,4 +1,4 @@
-"""Train the embedded identity network to agree with MobileFaceNet on faces and mixes of them."""
+"""Training task of the embedded identity network: MobileFaceNet's vectors of faces and mixtures."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from sglat_lab.train.data import Faces, to_input
 from sglat_lab.train.faces_augment import Picture, cover, cut, degrade
 from sglat_lab.train.faces_loop import Batch
 
-# Where the teacher expects eyes, nose tip and mouth corners in its 112 px input, left to right.
+# Eyes, nose tip and mouth corners in the teacher's 112 px input, left to right.
 TEMPLATE = np.array(((38.3, 51.7), (73.5, 51.5), (56.0, 71.7), (41.5, 92.4), (70.7, 92.2)))
 TEMPLATE_SIZE = 112
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 DEVIATION = np.array((0.229, 0.224, 0.225), np.float32)
-NUM_HARD = 8  # pictures made to fool the network, where a step has them
+NUM_HARD = 8  # adversarial examples in a step that has them
 HARD_SHARE = 0.35  # of the steps
 
 
 class IdentityTask:
-    """Aligned crops with the teacher's vectors; half of them are mixes of two faces."""
+    """Aligned crops with the teacher's vectors; half of them are mixtures of two faces."""
 
     name = "identity"
 
@@ -45,8 +45,8 @@ class IdentityTask:
     ) -> None:
         """Take the teacher's vectors `[M, 128]` of the mixes `[M, 3]`: row, other row, share.
 
-        With the teacher itself the network also learns from pictures that fool it; with a
-        generator, from generator outputs tuned to fool it.
+        A teacher adds adversarial examples on pixels; a generator adds adversarially tuned
+        outputs.
         """
         self.faces, self.teacher, self.generator = faces, teacher, generator
         train = set(faces.rows(split="train").tolist())
@@ -68,14 +68,14 @@ class IdentityTask:
         return IdentityNetwork(norm=True)
 
     def batch(self, generator: np.random.Generator, size: int) -> Batch:
-        """Return crops and the vectors they should get."""
+        """Return crops and their target vectors."""
         single = generator.choice(self.train_items, size - size // 3 // 2 * 2, replace=False)
         chosen = generator.choice(len(self.groups), size // 3 // 2, replace=False)
         pairs = [generator.choice(self.groups[int(g)], 2, replace=False) for g in chosen]
         items = np.concatenate([single, *pairs])
         crops = np.stack([self._crop(int(item), generator) for item in items])
         persons = self.persons[items]
-        persons = np.where(persons >= 0, persons, -1 - np.arange(len(items)))  # nobody else's
+        persons = np.where(persons >= 0, persons, -1 - np.arange(len(items)))  # unique
         return {
             "crop": torch.from_numpy(crops),
             "vector": torch.from_numpy(self.vectors[items]),
@@ -97,7 +97,7 @@ class IdentityTask:
         return cover(picture, generator) if generator.random() < 0.1 else picture
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Return one minus the cosine, and how far the similarities within the batch are off."""
+        """Return the losses of cosines, similarities within the batch, and contrast."""
         crops = to_input(batch["crop"])
         found, wanted = network(crops).float(), batch["vector"]
         cosine = (found * wanted).sum(1).mean()
@@ -116,7 +116,7 @@ class IdentityTask:
     def _hard(
         self, network: nn.Module, crops: Tensor, generator: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return pictures that the network takes for others than they are, and their vectors."""
+        """Return adversarial examples and the teacher's vectors for them."""
         assert self.teacher is not None
         reference, other = crops[:NUM_HARD], crops[NUM_HARD : 2 * NUM_HARD]
         size = crops.shape[-1]
@@ -166,7 +166,7 @@ class IdentityTask:
 
 
 def same_person(vectors: Tensor, persons: Tensor) -> Tensor:
-    """Return how poorly pictures of one person find each other among all others of a batch."""
+    """Return the contrastive loss of pictures of the same person within a batch."""
     logits = 12 * (vectors @ vectors.T)
     logits = logits - 1e4 * torch.eye(len(vectors), device=vectors.device)
     same = (persons[:, None] == persons[None]) & ~torch.eye(
@@ -177,7 +177,7 @@ def same_person(vectors: Tensor, persons: Tensor) -> Tensor:
 
 
 def mix(faces: Faces, recipe: NDArray[np.float32]) -> Picture:
-    """Return a face, or the weighted mean of two aligned faces: somebody who does not exist."""
+    """Return a face, or the weighted mean of two aligned faces."""
     first = np.asarray(faces.images[int(recipe[0])])
     if recipe[2] >= 1:
         return first
@@ -203,7 +203,7 @@ def five_points(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def align_for_teacher(picture: Picture, points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the teacher's input `[3, 112, 112]` of a face whose landmarks are given in pixels."""
+    """Return the teacher's input `[3, 112, 112]` of a face with landmarks in pixels."""
     source = five_points(points).astype(np.float64)
     z, t = source @ (1, 1j), TEMPLATE @ np.array((1, 1j))
     scale = ((t - t.mean()) * (z - z.mean()).conj()).sum() / (np.abs(z - z.mean()) ** 2).sum()

@@ -1,4 +1,4 @@
-"""Train the embedded landmark network on the labelled, aligned faces."""
+"""Training task of the embedded landmark network: labelled, aligned faces."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class LandmarkTask:
         self.emphasis = torch.from_numpy(emphasis / emphasis.mean())
 
     def _row_weights(self) -> NDArray[np.float64]:
-        """Return sampling weights: rare expressions and turned heads come more often."""
+        """Return sampling weights; rare expressions and turned heads are oversampled."""
         rows = self.train_rows
         shut = self.eyes[rows].min(1) < 0.12
         turned = (np.abs(self.pose[rows, 0]) > 18) | (np.abs(self.pose[rows, 1]) > 14)
@@ -149,7 +149,7 @@ class LandmarkTask:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Return errors on validation crops, once as a tracker cuts them and once as a detector."""
+        """Return errors on validation crops, once as the tracker and once as the detector crops."""
         figures: dict[str, float] = {}
         for kind, wide in (("track", False), ("wide", True)):
             samples = []
@@ -226,7 +226,7 @@ def faceless(
         return scenery(INPUT_SIZE, generator)
     low, high = points.min(0) * 128, points.max(0) * 128
     size = float((high - low).max())
-    side = CROP_SCALE * size * generator.uniform(0.15, 0.35)  # far too near
+    side = CROP_SCALE * size * generator.uniform(0.15, 0.35)  # strongly enlarged
     angle = generator.uniform(0, 2 * np.pi)
     reach = 0.6 * size if kind < 0.85 else 0.2 * size
     centre = (low + high) / 2 + reach * np.array((np.cos(angle), np.sin(angle)))

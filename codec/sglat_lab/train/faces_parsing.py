@@ -1,4 +1,4 @@
-"""Train the embedded parsing network on aligned faces with 19-class masks."""
+"""Training task of the embedded parsing network: aligned faces with 19-class masks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIRRORED[[2, 3, 4, 5, 7, 8]] = (3, 2, 5, 4, 8, 7)  # brows, eyes, ears change si
 
 
 class ParsingTask:
-    """Turned, scaled, relit faces with their masks; pictures with rare things come more often."""
+    """Rotated, scaled, relit faces with their masks; pictures with rare classes are oversampled."""
 
     name = "parsing"
 
@@ -80,7 +80,7 @@ class ParsingTask:
         crop = cv2.remap(picture, at_x, at_y, cv2.INTER_LINEAR, borderMode=border)
         view = cv2.remap(mask, mask_x, mask_y, cv2.INTER_NEAREST, borderMode=border)
         crop = degrade(np.asarray(crop, np.uint8), generator, 0.9)
-        if generator.random() < 0.1:  # part unseen, its classes still asked for
+        if generator.random() < 0.1:  # the classes of the covered part are still targets
             crop = cover(crop, generator)
         return crop, np.asarray(view, np.uint8)
 
@@ -96,7 +96,7 @@ class ParsingTask:
     def _with_thing(
         self, picture: NDArray[np.uint8], mask: NDArray[np.uint8], generator: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return a face that wears glasses, an earring, a necklace or a hat of another face."""
+        """Return a face with glasses, earring, necklace or hat pasted from another face."""
         kind = int(generator.choice(RARE))
         if not len(self.donors[kind]):
             return picture, mask
@@ -137,7 +137,7 @@ class ParsingTask:
 
 
 def held_back_rows(names: list[str]) -> NDArray[np.int64]:
-    """Return the 100 rows that are never trained on: the first by the sha256 of their names."""
+    """Return the 100 validation rows: the first by the sha256 of their names."""
     order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())
     return np.sort(np.array(order[:NUM_VAL], np.int64))
 

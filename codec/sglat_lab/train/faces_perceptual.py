@@ -1,4 +1,4 @@
-"""Train the embedded perceptual network to rank distortions as LPIPS with SqueezeNet does."""
+"""Training task of the embedded perceptual network: distances and features of LPIPS-squeeze."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from sglat_lab.train.faces_augment import Picture, cover, cut
 from sglat_lab.train.faces_loop import Batch
 
 VARIANTS = 4  # distorted pictures a reference
-WEAK = ("shift", "pixelate", "warp")  # shown more often: ranked worst, or nearest to those
-WINDOW = 96  # pixels of the 128 that a training step looks at; distances are means over places
-NUM_IMITATED = 4  # levels whose features are learned from the teacher's
+WEAK = ("shift", "pixelate", "warp")  # oversampled: the worst rank correlations
+WINDOW = 96  # side of the training crop of the 128 pixels; distances are means over places
+NUM_IMITATED = 4  # levels fitted to the teacher's features
 HARD_SHARE = 0.3  # of the steps have adversarial variants
 EVEN_SHARE = 0.3  # of the channels' weight, spread evenly; later layers need all channels
 CHANGE_FLOOR = 2e-3  # of the weighted change of a pair, added to its error's denominator
@@ -103,7 +103,7 @@ DISTORTIONS: dict[str, Callable[[Picture, float, Random], Picture]] = {
 
 
 class PerceptualTask:
-    """Faces, distorted versions of them, generator outputs for them, and other faces."""
+    """Faces with distorted versions, generator outputs, and other faces."""
 
     name = "perceptual"
 
@@ -113,11 +113,11 @@ class PerceptualTask:
         teacher: SqueezePerceptual,
         generated: list[Pairs],
     ) -> None:
-        """Take generator outputs; each of the files they come from is drawn from as often."""
+        """Take generator outputs; their files are drawn with equal probability."""
         self.faces, self.teacher = faces, teacher.eval().requires_grad_(False)
         assert teacher.heads is not None, "the teacher needs its heads"
         heads = teacher.heads[:NUM_IMITATED]
-        # The network's first channels are the teacher's that weigh most: it compares only these.
+        # The network compares its first channels: the teacher's by descending weight.
         self.orders = [head.flatten().argsort(descending=True) for head in heads]
         weights = channel_weights(heads)
         self.weights = [w[:, order] for w, order in zip(weights, self.orders, strict=True)]
@@ -153,13 +153,13 @@ class PerceptualTask:
             made = [self._training_variant(row, generator) for _ in range(VARIANTS - use)]
             if use:
                 made.append(output)
-            turn = int(generator.integers(3))  # seen as it is, mirrored, or enlarged by half
+            turn = int(generator.integers(3))  # as it is, mirrored, or enlarged by half
             matrix = np.array(((1.5, 0, -32), (0, 1.5, -32)) if turn == 2 else np.eye(3)[:2])
             if turn == 1:
                 matrix = np.array(((-1.0, 0, 127), (0, 1, 0)))
             relit, colours = generator.random() < 0.3, int(generator.integers(1 << 31))
             for picture, into in ((reference, references), *((v, variants) for v in made)):
-                same = np.random.default_rng(colours)  # one border and one light for all
+                same = np.random.default_rng(colours)  # the same border and light for all
                 view = cut(picture, matrix, 128, same) if turn else picture
                 into.append(_colour(view, 0.7, same) if relit else view)
         top, left = generator.integers(0, 128 - WINDOW + 1, 2)
@@ -173,7 +173,7 @@ class PerceptualTask:
         }
 
     def _training_variant(self, row: int, generator: np.random.Generator) -> Picture:
-        """Return a version as for validation, or one of the kinds that are ranked worst."""
+        """Return a version as for validation, or an oversampled kind."""
         kind = generator.random()
         if kind < 0.12:
             name = WEAK[int(generator.integers(len(WEAK)))]
@@ -186,7 +186,7 @@ class PerceptualTask:
     def variant(
         self, row: int, generator: np.random.Generator, rows: NDArray[np.int64]
     ) -> tuple[Picture, str]:
-        """Return a distorted version of a face, and what was done to it."""
+        """Return a distorted version of a face, and the kind of distortion."""
         picture = np.asarray(self.faces.images[row])
         kind = generator.random()
         if kind < 0.04:
@@ -205,11 +205,11 @@ class PerceptualTask:
         return picture, "+".join(names) if count == 1 else "two"
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Return how far distances are off in logarithms, and features and their changes."""
+        """Return log errors of distances and errors of features and their changes."""
         assert isinstance(network, PerceptualNetwork)
         reference, variant = to_input(batch["reference"]), to_input(batch["variant"])
         if int(batch["hard"]):
-            variant = _with_fooled(network, reference, variant, int(batch["hard"]))
+            variant = _with_adversarial(network, reference, variant, int(batch["hard"]))
         with torch.no_grad():
             levels = repeated(self.teacher.features(reference)), self.teacher.features(variant)
             wanted = _five(self.teacher.maps(*levels))
@@ -253,7 +253,7 @@ class PerceptualTask:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module, *, seed: int = 9) -> dict[str, float]:
-        """Return the rank correlation with the teacher over all distortions and over each."""
+        """Return the rank correlation with the teacher, over all distortions and for each."""
         assert isinstance(network, PerceptualNetwork)
         generator = np.random.default_rng(seed)
         kinds, found, wanted = [], [], []
@@ -279,7 +279,7 @@ class PerceptualTask:
 
 
 def channel_weights(heads: Sequence[Tensor]) -> list[Tensor]:
-    """Return weights `[1, C, 1, 1]` that sum to 1, most of it as the distance weighs channels."""
+    """Return weights `[1, C, 1, 1]` that sum to 1: heads blended with even weights."""
     return [
         (1 - EVEN_SHARE) * head / head.sum() + EVEN_SHARE / head.numel()
         for head in (h.clamp(min=0) for h in heads)
@@ -336,7 +336,7 @@ def _five(maps: list[Tensor]) -> list[Tensor]:
 
 
 def _imitated(activations: list[Tensor]) -> list[Tensor]:
-    """Return unit vectors of all channels at the levels that are learned from the teacher's.
+    """Return unit vectors of all channels at the imitated levels.
 
     Of the two finest levels every second place is taken.
     """
@@ -344,10 +344,10 @@ def _imitated(activations: list[Tensor]) -> list[Tensor]:
     return [normalised(x, x.shape[1]).float() for x in thinned[:NUM_IMITATED]]
 
 
-def _with_fooled(
+def _with_adversarial(
     network: PerceptualNetwork, reference: Tensor, variant: Tensor, seed: int
 ) -> Tensor:
-    """Return the variants with the last of each reference moved to lower the network's distance."""
+    """Return the variants with the last of each reference made adversarial."""
     generator = np.random.default_rng(seed)
     with torch.no_grad():
         target = network.features(reference)

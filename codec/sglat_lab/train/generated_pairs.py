@@ -1,10 +1,10 @@
-"""Write down what a bundle's generator makes of faces: pairs for the perceptual network.
+"""Write pairs of faces and generator outputs for the perceptual network.
 
     python -m sglat_lab.train.generated_pairs --packs DIR --cache DIR --output FILE.npz
 
-Each picture is the generator's answer to the inverter's latents of a face, to these latents with
-noise, or to a mixture with another face's. With `--against` a perceptual network's weights each is
-the generator tuned to a face with that network for a loss: what fools it.
+Each picture is rendered from the inverted latents of a face, from these with noise, or from a
+mixture with another face's. With `--against` and a perceptual network's weights, each is an
+adversarial example: the generator tuned to a face with that network as the loss.
 """
 
 from __future__ import annotations

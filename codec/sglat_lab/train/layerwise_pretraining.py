@@ -1,11 +1,11 @@
-"""Teach the perceptual network its levels one after the other, before distances are trained.
+"""Pretrain the perceptual network level by level, before distances are trained.
 
     python -m sglat_lab.train.layerwise_pretraining --packs DIR --features FILE --heads FILE \\
         --cache DIR --output FILE.safetensors
 
-A level looks at what the levels before it make of pictures and learns the teacher's normalised
-features there: shallow tasks, learned in minutes where the whole network takes hours.
-`faces_perceptual --start` goes on from the result.
+Each level is fitted to the teacher's normalised features on the outputs of the levels before it:
+shallow problems, solved in minutes where the whole network takes hours. `face perceptual --start`
+continues from the result.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from sglat_lab.train.faces_perceptual import (
     repeated,
 )
 
-CHUNK = 50  # pictures that are put through a network at once
-SIZE = 1.5  # root mean square of raw features that training leans to: smooth, but far from linear
+CHUNK = 50  # pictures in one forward pass
+SIZE = 1.5  # target root mean square of raw features: smooth, but far from linear
 SIZE_WEIGHT = 0.02
 WEIGHT_BOUNDS = (1e-3, 3.0)  # of a channel's squared difference
 RELATIVE_FLOOR = 2e-3  # of a level's distance
@@ -44,7 +44,7 @@ RELATIVE_FLOOR = 2e-3  # of a level's distance
 
 @dataclass(frozen=True, kw_only=True)
 class LevelPlan:
-    """How one level is taught."""
+    """Length of the training of one level."""
 
     pictures: int
     """An eighth of them is held back for the log."""
@@ -62,7 +62,7 @@ PLANS = (
 
 @dataclass(frozen=True, kw_only=True)
 class LevelData:
-    """What a level sees and what it shall make of it, `[N, C, h, w]`, bfloat16."""
+    """Inputs and target features of a level, `[N, C, h, w]`, bfloat16."""
 
     inputs: Tensor
     wanted: Tensor
@@ -97,7 +97,7 @@ def scale_to_unit(network: PerceptualNetwork, pictures: Tensor) -> None:
 def level_data(
     network: PerceptualNetwork, task: PerceptualTask, pictures: Tensor, index: int
 ) -> LevelData:
-    """Return one level's inputs and what it shall learn, of uint8 pictures `[N, H, W, 3]`."""
+    """Return inputs and target features of a level, of uint8 pictures `[N, H, W, 3]`."""
     inputs, wanted, between = [], [], []
     for some in pictures.split(CHUNK):
         x = to_input(some).contiguous(memory_format=torch.channels_last)
@@ -114,17 +114,17 @@ def level_data(
     )  # fmt: skip
 
 
-def teach(
+def train_level(
     block: nn.Module, data: LevelData, weights: Tensor, plan: LevelPlan, rate: float, seed: int
 ) -> float:
-    """Teach one level; return the share of the held-back variance that it misses.
+    """Train one level; return its unexplained share of the held-back variance.
 
     Args:
         block: the level.
         data: its pictures.
         weights: of the channels, `[1, C, 1, 1]`.
-        plan: how long.
-        rate: the highest learning rate; it rises for 20 steps and falls as a cosine.
+        plan: length of the training.
+        rate: highest learning rate, after 20 steps of warm-up; then a cosine.
         seed: of the order of the pictures.
     """
     held = len(data.inputs) // 8
@@ -153,7 +153,7 @@ def _missed(
     block: nn.Module, data: LevelData, pick: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the weighted squared error and the root mean square of the raw features."""
-    x = data.inputs[pick].float()  # kept in bfloat16; autocast decides what is computed in
+    x = data.inputs[pick].float()  # stored in bfloat16
     between = torch.zeros(())
     if data.between is not None:
         assert isinstance(block, nn.Sequential)
@@ -176,12 +176,12 @@ def _spread(features: Tensor, weights: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fit_weights(network: PerceptualNetwork, task: PerceptualTask, pairs: int, seed: int) -> None:
-    """Set what each channel's difference counts: by least squares, to the teacher's distances.
+    """Fit the channel weights to the teacher's distances by least squares.
 
     Args:
-        network: its features are kept.
+        network: its features are unchanged.
         task: has the teacher and draws the pairs.
-        pairs: how many; each gives four samples, a quarter of the picture each.
+        pairs: number of pairs, four samples each: the quarters of the picture.
         seed: of the pairs.
     """
     generator = np.random.default_rng(seed)
@@ -198,7 +198,7 @@ def fit_weights(network: PerceptualNetwork, task: PerceptualTask, pairs: int, se
             wanted[level].append(functional.adaptive_avg_pool2d(true[:, None], 2).flatten())
     for level, logarithm in enumerate(network.log_weights):
         target = torch.cat(wanted[level]).double().numpy()
-        share = 1 / (target + RELATIVE_FLOOR)  # small distances count as much as large ones
+        share = 1 / (target + RELATIVE_FLOOR)  # relative errors
         rows = torch.cat(squares[level]).double().numpy() * share[:, None]
         found = lsq_linear(rows, target * share, bounds=WEIGHT_BOUNDS).x
         logarithm.copy_(torch.from_numpy(np.log(np.expm1(found))))
@@ -225,7 +225,7 @@ def main(
     seed: int = 0,
     threads: int = 1,
 ) -> None:
-    """Teach the levels from random weights and write them down."""
+    """Train the levels from random weights and write them."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     torch.manual_seed(seed)
@@ -238,7 +238,7 @@ def main(
         pictures = draw_pictures(task, PLANS[index].pictures, 100 + index)
         data = level_data(network, task, pictures, index)
         weights, plan = task.weights[index], PLANS[index]
-        missed = teach(network.levels[index], data, weights, plan, learning_rate, seed)
+        missed = train_level(network.levels[index], data, weights, plan, learning_rate, seed)
         print(f"level {index}: {missed:.3f} of the variance missed", flush=True)
     fit_weights(network, task, 960, seed)
     export(network, output)

@@ -1,9 +1,9 @@
-"""Brings the degrees that a bundle's pose flow is asked for and those that are seen to one measure.
+"""Calibrate a bundle's pose flow: requested against measured degrees.
 
     python -m sglat_lab.train.pose_calibration --packs DIR --cache DIR --bundle DIR
 
-turns training stills and random people, looks at them with the landmark network, and stretches the
-flow's conditions until the seen angle rises by one degree for every degree asked.
+turns training stills and random identities, measures their pose with the landmark network, and
+scales the flow's conditions until the measured angle rises by one degree per requested degree.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from sglat_lab.train.batches import FaceSampler
 from sglat_lab.train.mapping import opened, parser_of
 
 ANGLES: Final = ((-20.0, -10.0, 0.0, 10.0, 20.0), (-12.0, -6.0, 0.0, 6.0, 12.0))  # yaw, pitch
-ROUNDS: Final = 2  # the seen angle is not quite a straight line of the asked one
+ROUNDS: Final = 2  # the measured angle is slightly nonlinear in the requested one
 
 
 @torch.no_grad()
 def stretch(flow: PoseFlow, factors: tuple[float, float]) -> None:
-    """Make the flow do for one degree of yaw and pitch what it did for `factors` of them."""
+    """Scale the flow's conditions: one degree of yaw and pitch acts as `factors` before."""
     for layer in flow.layers:
         assert isinstance(layer, ConcatSquash)
         for part in (layer.gate, layer.shift):  # their inputs: time, yaw, pitch
@@ -38,14 +38,13 @@ def stretch(flow: PoseFlow, factors: tuple[float, float]) -> None:
 
 
 def face_box(side: int) -> FaceBox:
-    """Return where a face lies in an aligned crop of so many pixels."""
+    """Return the typical face box of an aligned crop of `side` pixels."""
     left, top, right, bottom = (side * share for share in (0.2, 0.28, 0.8, 0.95))
     return FaceBox(left=left, top=top, right=right, bottom=bottom, score=1)
 
 
-def seen_pose(faces: FaceAnalysis, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return yaw and pitch `[N, 2]` in degrees of crops `[N, H, W, 3]`; not a number where no face
-    is seen."""
+def measured_pose(faces: FaceAnalysis, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return yaw and pitch `[N, 2]` in degrees of crops `[N, H, W, 3]`; NaN without a face."""
     box = face_box(pictures.shape[1])
     found = [faces.landmarks(picture, box) for picture in pictures]
     return np.array(
@@ -54,22 +53,23 @@ def seen_pose(faces: FaceAnalysis, pictures: NDArray[np.uint8]) -> NDArray[np.fl
 
 
 @torch.no_grad()
-def people_of(bundle: Bundle, sampler: FaceSampler, count: int) -> tuple[Tensor, Tensor]:
-    """Return latents `[N, L, D]` and poses `[N, 2]` of stills and half as many random people."""
+def identities_of(bundle: Bundle, sampler: FaceSampler, count: int) -> tuple[Tensor, Tensor]:
+    """Return latents `[N, L, D]` and poses `[N, 2]` of stills and half as many random
+    identities."""
     stills = sampler.stills
     rows = stills[np.linspace(0, len(stills) - 1, min(count, len(stills))).astype(int)]
     batches = [sampler.batch(part) for part in np.array_split(rows, max(1, len(rows) // 8))]
     drawn = draw_people(bundle, count // 2, seed=5)
     shown = np.concatenate([to_pixels(bundle.generator(part)) for part in drawn.split(8)])
-    seen = torch.from_numpy(seen_pose(bundle.faces, shown)).float()
-    known = ~seen.isnan().any(1)
+    measured = torch.from_numpy(measured_pose(bundle.faces, shown)).float()
+    known = ~measured.isnan().any(1)
     ws = torch.cat([*(bundle.inverter(batch.images) for batch in batches), drawn[known]])
-    return ws, torch.cat([*(batch.pose_degrees for batch in batches), seen[known]])
+    return ws, torch.cat([*(batch.pose_degrees for batch in batches), measured[known]])
 
 
 @torch.no_grad()
 def slopes(bundle: Bundle, ws: Tensor, source: Tensor) -> tuple[float, float]:
-    """Return by how many degrees the seen yaw and pitch rise for one asked.
+    """Return the slopes of measured over requested yaw and pitch.
 
     Args:
         bundle: generator, pose flow and landmark network.
@@ -78,28 +78,28 @@ def slopes(bundle: Bundle, ws: Tensor, source: Tensor) -> tuple[float, float]:
     """
     found = []
     for axis, angles in enumerate(ANGLES):
-        asked, seen = [], []
+        requested, measured = [], []
         for angle in angles:
             target = torch.zeros(len(ws), 2)
             target[:, axis] = angle
             turned = bundle.pose_flow.turn(ws, source, target)
             shown = np.concatenate([to_pixels(bundle.generator(part)) for part in turned.split(8)])
-            seen.append(seen_pose(bundle.faces, shown)[:, axis])
-            asked.append(np.full(len(ws), angle))
-        x, y = np.concatenate(asked), np.concatenate(seen)
-        is_seen = np.isfinite(y)
-        found.append(float(np.polyfit(x[is_seen], y[is_seen], 1)[0]))
+            measured.append(measured_pose(bundle.faces, shown)[:, axis])
+            requested.append(np.full(len(ws), angle))
+        x, y = np.concatenate(requested), np.concatenate(measured)
+        is_valid = np.isfinite(y)
+        found.append(float(np.polyfit(x[is_valid], y[is_valid], 1)[0]))
     return found[0], found[1]
 
 
-def fit_degrees(
+def calibrate(
     bundle: Bundle, ws: Tensor, source: Tensor, *, rounds: int = ROUNDS
 ) -> list[tuple[float, float]]:
-    """Stretch the pose flow of an opened bundle in place; return the slopes before each round and
-    after the last.
+    """Calibrate the pose flow of an opened bundle in place; return the slopes before each round
+    and after the last.
 
     Raises:
-        ValueError: asking for degrees does not turn the head at all.
+        ValueError: the pose flow barely turns the head.
     """
     flow = cast(PoseFlow, bundle.pose_flow)
     history = [slopes(bundle, ws, source)]
@@ -117,8 +117,8 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=60, help="training stills to turn")
     args = parser.parse_args()
     bundle, sampler = opened(args)
-    for yaw, pitch in fit_degrees(bundle, *people_of(bundle, sampler, args.people)):
-        print(f"seen for one degree asked: yaw {yaw:.3f}, pitch {pitch:.3f}", flush=True)
+    for yaw, pitch in calibrate(bundle, *identities_of(bundle, sampler, args.people)):
+        print(f"measured per requested degree: yaw {yaw:.3f}, pitch {pitch:.3f}", flush=True)
     part = bundle.part("pose_flow")
     flow: nn.Module = cast(nn.Module, bundle.pose_flow)
     write_part(

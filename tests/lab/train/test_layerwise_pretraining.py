@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sglat.networks.embedded_perceptual import Fire, PerceptualNetwork
-from sglat_lab.train.layerwise_pretraining import LevelData, LevelPlan, scale_to_unit, teach
+from sglat_lab.train.layerwise_pretraining import LevelData, LevelPlan, scale_to_unit, train_level
 
 
 def test_random_filters_are_scaled_to_unit_deviation() -> None:
@@ -28,6 +28,6 @@ def test_a_level_learns_features_of_another_of_its_shape() -> None:
     weights = torch.full((1, 16, 1, 1), 1 / 16)
     short = LevelPlan(pictures=64, batch_size=16, steps=1)
     longer = LevelPlan(pictures=64, batch_size=16, steps=400)
-    before = teach(student, data, weights, short, 0.01, 0)
-    after = teach(student, data, weights, longer, 0.01, 0)
+    before = train_level(student, data, weights, short, 0.01, 0)
+    after = train_level(student, data, weights, longer, 0.01, 0)
     assert after < 0.25 < before

@@ -9,7 +9,7 @@ from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.bundles.random_identities import draw_people
 from sglat.networks.pose_flow import PoseFlow, PoseFlowConfig
 from sglat_lab.train import pose_calibration
-from sglat_lab.train.pose_calibration import fit_degrees, slopes, stretch
+from sglat_lab.train.pose_calibration import calibrate, slopes, stretch
 
 
 def random_flow() -> PoseFlow:
@@ -62,7 +62,7 @@ def test_degrees_that_mean_too_little_are_found_and_mended() -> None:
     bundle = load_bundle("mini")
     ws, source = people(bundle)
     stretch(bundle.pose_flow, (0.7, 0.7))  # type: ignore[arg-type]
-    before, *_, after = fit_degrees(bundle, ws, source)
+    before, *_, after = calibrate(bundle, ws, source)
     assert max(before) < 0.9
     assert after == pytest.approx((1.0, 1.0), abs=0.05)
     assert slopes(bundle, ws, source) == after
@@ -74,4 +74,4 @@ def test_a_flow_that_turns_nothing_is_refused() -> None:
     ws, source = people(bundle)
     stretch(bundle.pose_flow, (0.0, 0.0))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected heads that turn"):
-        fit_degrees(bundle, ws, source)
+        calibrate(bundle, ws, source)
