@@ -11,6 +11,7 @@ from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.bundles.manifest import write_part
 from sglat.bundles.random_identities import KIND, ROLE, draw_people, principal_directions
 from sglat.errors import BundleError
+from sglat.networks.pixels import to_pixels
 from tests.bundles.tiny import make_tiny_bundle
 
 
@@ -71,6 +72,5 @@ def test_embedded_people_are_faces_of_different_people() -> None:
         looks = bundle.faces.embed(pictures)
     likeness = (looks @ looks.T - torch.eye(6)).max()
     assert float(likeness) < 0.9
-    for picture in pictures:
-        pixels = ((picture.permute(1, 2, 0) + 1) * 127.5).byte().numpy()
+    for pixels in to_pixels(pictures):
         assert bundle.faces.detect(pixels)

@@ -16,6 +16,7 @@ from sglat.decoder.composite import (
     feather,
 )
 from sglat.encoder.crops import crop_picture
+from sglat.networks.pixels import from_pixels
 from tests.support.tolerances import PASTE_BACK_LEVELS
 
 PLACEMENT = np.array([60.0, 50.0, 48.0, 15.0])
@@ -27,8 +28,7 @@ def smooth_picture(height: int = 100, width: int = 120) -> np.ndarray:
 
 
 def crop_of(picture: np.ndarray, side: int = 64) -> torch.Tensor:
-    crop = torch.from_numpy(crop_picture(picture, PLACEMENT, side))
-    return crop.permute(2, 0, 1).float() / 127.5 - 1
+    return from_pixels(crop_picture(picture, PLACEMENT, side))
 
 
 def paste(picture: np.ndarray, crop: torch.Tensor, compositor: Compositor) -> np.ndarray:

@@ -14,7 +14,7 @@ from sglat.encoder.residuals import (
     PixelResidual,
     Residual,
 )
-from sglat.networks.embedded_landmarks import LandmarkNetwork
+from sglat.networks.embedded_nets import LandmarkNetwork
 from sglat.networks.embedded_perceptual import PerceptualNetwork
 from sglat.networks.perceptual import PerceptualDistance
 

@@ -18,16 +18,14 @@ from sglat.networks.embedded_detector import (
     boxes_of,
     candidates,
 )
-from sglat.networks.embedded_identity import IdentityNetwork
-from sglat.networks.embedded_landmarks import LandmarkNetwork
-from sglat.networks.embedded_parsing import ParsingNetwork
+from sglat.networks.embedded_nets import IdentityNetwork, LandmarkNetwork, ParsingNetwork
 from sglat.networks.embedded_perceptual import PerceptualNetwork
-from sglat.networks.embedded_tracking import smoothed
 from sglat.networks.embedded_views import (
     View,
     checked_picture,
     cut_view,
     letterbox,
+    smoothed,
     to_picture,
     view_of_box,
     view_of_points,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sglat.bundles.controls import Controls
+from sglat.bundles.face_analysis import OWN_ROLES, face_analysis
 from sglat.bundles.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -23,7 +24,8 @@ from sglat.bundles.manifest import (
 )
 from sglat.bundles.parts import load_network
 from sglat.errors import BundleError, BundleMismatchError, MissingExtraError
-from sglat.networks.embedded_landmarks import LandmarkNetwork
+from sglat.networks.embedded_analysis import KINDS
+from sglat.networks.embedded_nets import LandmarkNetwork
 from sglat.networks.faces import FaceAnalysis
 from sglat.networks.perceptual import PerceptualDistance
 from sglat.networks.stylegan2 import Generator
@@ -128,10 +130,15 @@ class Bundle:
         Raises:
             BundleError: a face network is missing or damaged.
         """
-        from sglat.bundles.face_analysis import face_analysis
-
-        pack_root = bundles_folder() / "insightface"
-        return face_analysis(self, self._embedded, pack_root=pack_root)
+        names = {role: f"faces_{role}" for role in KINDS}
+        present = {role: self.part(name).kind for role, name in names.items() if self.has(name)}
+        same = {role for role, kind in present.items() if kind == f"embedded_{role}"}
+        return face_analysis(
+            {role: self.module(names[role]) for role in present if role in {*same, *OWN_ROLES}},
+            {role: self._embedded.module(names[role]) for role in KINDS if role not in same},
+            device=self.device,
+            pack_root=bundles_folder() / "insightface",
+        )
 
     @cached_property
     def eyes_id(self) -> str:

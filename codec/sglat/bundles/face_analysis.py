@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Final, Protocol, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sglat.networks.embedded_analysis import ROLES, EmbeddedAnalysis
+from sglat.networks.embedded_analysis import KINDS, EmbeddedAnalysis
 from sglat.networks.faces import FaceAnalysis, FaceBox, FaceLandmarks
 from sglat.networks.insightface_backend import choose_face_analysis, is_available
 
-if TYPE_CHECKING:
-    from sglat.bundles.bundle import Bundle
+OWN_ROLES: Final = ("parsing", "identity")  # for which a bundle may bring another kind of network
 
 
 class Parser(Protocol):
@@ -47,8 +48,8 @@ class MixedAnalysis:
         Args:
             finder: detection and landmarks.
             parser: face parsing, differentiable.
-            eval_embedder: identity vectors that people are compared by.
-            loss_embedder: identity vectors whose gradient losses follow.
+            eval_embedder: identity vectors for comparing people.
+            loss_embedder: identity vectors for losses, differentiable.
         """
         self.finder = finder
         self.parser = parser
@@ -78,7 +79,13 @@ class MixedAnalysis:
         return self.loss_embedder.embed(crops)
 
 
-def face_analysis(bundle: Bundle, embedded: Bundle, *, pack_root: Path) -> FaceAnalysis:
+def face_analysis(
+    own: Mapping[str, nn.Module],
+    embedded: Mapping[str, nn.Module],
+    *,
+    device: torch.device,
+    pack_root: Path,
+) -> FaceAnalysis:
     """Return the face analysis of a bundle.
 
     Where insightface and its model pack are present, they detect faces, align landmarks and compare
@@ -87,34 +94,26 @@ def face_analysis(bundle: Bundle, embedded: Bundle, *, pack_root: Path) -> FaceA
     that evaluates identity is not the one that tuning minimises.
 
     Args:
-        bundle: may have networks of its own, roles `faces_parsing` and `faces_identity`.
-        embedded: the bundle with all the embedded face networks.
+        own: the bundle's face networks by role; of another kind than the embedded ones only in
+            `OWN_ROLES`.
+        embedded: the embedded bundle's, for the roles that are not in `own` or of another kind.
+        device: where they run.
         pack_root: where a fetched insightface pack lies, if it does.
 
     Raises:
         BundleError: a network is missing or damaged.
     """
-    networks = {role: _embedded_kind(bundle, embedded, role) for role in ROLES}
-    own = EmbeddedAnalysis(networks=networks, device=bundle.device)
+    same = {role: network for role, network in own.items() if isinstance(network, KINDS[role])}
+    analysis = EmbeddedAnalysis(networks={**embedded, **same}, device=device)
     root = pack_root if is_available(pack_root) else None  # None: insightface's own home
-    finder = choose_face_analysis(own, root=root)
-    if bundle is embedded and finder is own:
-        return own
-    parser: Parser = own
-    loss_embedder: Embedder = own
-    if bundle.has("faces_parsing") and bundle.module("faces_parsing") is not networks["parsing"]:
-        parser = cast(Parser, bundle.module("faces_parsing"))
-    if bundle.has("faces_identity") and bundle.module("faces_identity") is not networks["identity"]:
-        loss_embedder = cast(Embedder, bundle.module("faces_identity"))
-    eval_embedder = loss_embedder if finder is own else finder
+    finder = choose_face_analysis(analysis, root=root)
+    other = {role: network for role, network in own.items() if role not in same}
+    if not other and finder is analysis:
+        return analysis
+    loss_embedder = cast(Embedder, other.get("identity", analysis))
     return MixedAnalysis(
-        finder, parser=parser, eval_embedder=eval_embedder, loss_embedder=loss_embedder
+        finder,
+        parser=cast(Parser, other.get("parsing", analysis)),
+        eval_embedder=loss_embedder if finder is analysis else finder,
+        loss_embedder=loss_embedder,
     )
-
-
-def _embedded_kind(bundle: Bundle, embedded: Bundle, role: str) -> nn.Module:
-    """Return a bundle's network if it is of the embedded kind, as in a copy of that bundle; else
-    the embedded bundle's."""
-    name = f"faces_{role}"
-    is_own = bundle.has(name) and bundle.part(name).kind == f"embedded_{role}"
-    return (bundle if is_own else embedded).module(name)

@@ -45,11 +45,9 @@ KINDS: Final[dict[str, Kind]] = {
     "lpips_alex": Kind(module="sglat.networks.perceptual", network="Lpips", takes_tensors=True),
     "motion_estimator": Kind(module="sglat.networks.motion_estimator", network="MotionEstimator"),
     "embedded_detector": Kind(module="sglat.networks.embedded_detector", network="DetectorNetwork"),
-    "embedded_landmarks": Kind(
-        module="sglat.networks.embedded_landmarks", network="LandmarkNetwork"
-    ),
-    "embedded_parsing": Kind(module="sglat.networks.embedded_parsing", network="ParsingNetwork"),
-    "embedded_identity": Kind(module="sglat.networks.embedded_identity", network="IdentityNetwork"),
+    "embedded_landmarks": Kind(module="sglat.networks.embedded_nets", network="LandmarkNetwork"),
+    "embedded_parsing": Kind(module="sglat.networks.embedded_nets", network="ParsingNetwork"),
+    "embedded_identity": Kind(module="sglat.networks.embedded_nets", network="IdentityNetwork"),
     "embedded_perceptual": Kind(
         module="sglat.networks.embedded_perceptual", network="PerceptualNetwork"
     ),

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from sglat.decoder.placement import SIZE, crop_to_frame, frame_to_crop, transform_points
 from sglat.networks.faces import PARSING_CLASSES
+from sglat.networks.pixels import from_pixels, to_pixels
 
 Parse = Callable[[Tensor], Tensor]
 """Aligned crops `[N, 3, H, W]` to class probabilities `[N, 19, H, W]`."""
@@ -86,8 +87,8 @@ class Compositor:
         if box is None:
             return frame
         left, top, right, bottom = box
-        source = torch.from_numpy(frame[top:bottom, left:right].copy()).to(crop.device)
-        ground = source.permute(2, 0, 1).float().div(127.5).sub(1)
+        source = torch.from_numpy(frame[top:bottom, left:right].copy())
+        ground = from_pixels(source.to(crop.device))
         size = float(placement[SIZE])
         grid = _grid(placement, box).to(crop)
         layers = _shrink(torch.cat([crop, mask])[None], size)
@@ -99,8 +100,7 @@ class Compositor:
         face = self._matched(sampled[:3], ground, alpha)
         mixed = ground + alpha * (face - ground)
         pasted = frame.copy()
-        levels = mixed.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-        pasted[top:bottom, left:right] = levels.permute(1, 2, 0).cpu().numpy()
+        pasted[top:bottom, left:right] = to_pixels(mixed[None])[0]
         return pasted
 
     def _matched(self, face: Tensor, ground: Tensor, alpha: Tensor) -> Tensor:

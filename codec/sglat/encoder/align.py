@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from sglat.encoder.track import CHUNK, Track
 from sglat.encoder.workfile import Stage
 from sglat.media.reader import VideoReader
 from sglat.networks.face_points import LEFT_EYE, MOUTH_CORNERS, NOSE_FOOT, RIGHT_EYE
+from sglat.networks.pixels import from_pixels
 
 Float64 = NDArray[np.float64]
 
@@ -61,8 +61,7 @@ class Crops:
 
     def tensor(self, rows: range | list[int] | NDArray[np.int64]) -> Tensor:
         """Return crops as `[N, 3, R, R]` float32 in [-1, 1]."""
-        pictures = torch.from_numpy(self.pictures(rows))
-        return pictures.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
+        return from_pixels(self.pictures(rows)).contiguous()
 
     def batches(self, size: int) -> Iterator[tuple[range, Tensor]]:
         """Yield all crops in order, `size` at a time."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import jvp
 
-from sglat.networks.embedded_landmarks import INPUT_SIZE, LandmarkNetwork, LandmarkOutput
+from sglat.networks.embedded_nets import INPUT_SIZE, LandmarkNetwork, LandmarkOutput
 from sglat.networks.embedded_views import CROP_SCALE
 from sglat.networks.perceptual import PerceptualDistance
 

@@ -15,6 +15,7 @@ from sglat.decoder.decode import Decoder
 from sglat.encoder.align import Crops
 from sglat.encoder.track import Track
 from sglat.networks.faces import FaceAnalysis
+from sglat.networks.pixels import from_pixels
 
 _POOR_IDENTITY = 0.5  # cosine below which another person may be seen
 _POOR_PICTURE = 20.0  # dB below which shapes are wrong
@@ -74,8 +75,7 @@ def check_file(
     with path.open("rb") as file:
         for number, frame in enumerate(Decoder(file, bundle=bundle).frames()):
             if number % every == 0 and not track.held[number]:
-                picture = torch.from_numpy(np.array(frame.picture)).permute(2, 0, 1)
-                batch.append((number, picture.float() / 127.5 - 1))
+                batch.append((number, from_pixels(frame.picture)))
             if len(batch) == 8:
                 measure()
             if progress is not None:

@@ -13,18 +13,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sglat.errors import BundleError, FaceError
-from sglat.networks import embedded_identity, embedded_landmarks, embedded_parsing
 from sglat.networks.embedded_detector import ALIGN, DetectorNetwork, candidates
-from sglat.networks.embedded_identity import IdentityNetwork
-from sglat.networks.embedded_landmarks import LandmarkNetwork, LandmarkOutput
-from sglat.networks.embedded_parsing import ParsingNetwork
+from sglat.networks.embedded_nets import (
+    INPUT_SIZE,
+    IdentityNetwork,
+    LandmarkNetwork,
+    LandmarkOutput,
+    ParsingNetwork,
+)
 from sglat.networks.embedded_perceptual import PerceptualNetwork
-from sglat.networks.embedded_tracking import smoothed
 from sglat.networks.embedded_views import (
     View,
     checked_picture,
     cut_view,
     letterbox,
+    smoothed,
     to_picture,
     view_of_box,
     view_of_points,
@@ -156,7 +159,7 @@ class EmbeddedAnalysis:
         return float(torch.sigmoid(output.score_logit))
 
     def _run_landmarks(self, picture: NDArray[np.uint8], view: View) -> LandmarkOutput:
-        crop = cut_view(picture, view, embedded_landmarks.INPUT_SIZE)
+        crop = cut_view(picture, view, INPUT_SIZE)
         output: LandmarkOutput = self.networks["landmarks"](crop.to(self.device))
         return output
 
@@ -196,7 +199,7 @@ class EmbeddedAnalysis:
         Raises:
             FaceError: not a batch of crops.
         """
-        small = _resized(crops, embedded_parsing.INPUT_SIZE).to(self.device)
+        small = _resized(crops, INPUT_SIZE).to(self.device)
         scores = self.networks["parsing"](small)
         if scores.shape[2:] != crops.shape[2:]:
             scores = functional.interpolate(
@@ -210,7 +213,7 @@ class EmbeddedAnalysis:
         Raises:
             FaceError: not a batch of crops.
         """
-        small = _resized(crops, embedded_identity.INPUT_SIZE).to(self.device)
+        small = _resized(crops, INPUT_SIZE).to(self.device)
         vectors: Tensor = self.networks["identity"](small)
         return vectors
 

@@ -1,9 +1,10 @@
-"""Cutting views out of pictures for the embedded face networks: squares and letterboxes."""
+"""Squares and letterboxes cut out of pictures for the embedded face networks, and landmarks
+smoothed over time."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -14,9 +15,17 @@ from torch.nn import functional
 
 from sglat.errors import FaceError
 from sglat.networks.face_points import LEFT_EYE, RIGHT_EYE
-from sglat.networks.faces import FaceBox
+from sglat.networks.faces import FaceBox, FaceLandmarks
+from sglat.networks.pixels import from_levels
 
 CROP_SCALE: Final = 1.4  # crop side over the larger side of the landmark box, as in training
+# From these changes on a new value is kept unsmoothed. Points: share of the inter-ocular distance.
+POINT_MOTION: Final = 0.09
+POSE_MOTION_DEGREES: Final = 3.0
+OPENNESS_MOTION: Final = 0.06
+BLENDSHAPE_MOTION: Final = 0.15
+STILL_SHARE: Final = 0.2  # share of a new value where nothing moves
+SHARPNESS: Final = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +120,7 @@ def cut_view(picture: NDArray[np.uint8], view: View, size: int) -> Tensor:
         region = functional.interpolate(
             region, wanted, mode="bilinear", antialias=True, align_corners=False
         )
-    region = region.float() / 127.5 - 1
+    region = from_levels(region)
     axis = (torch.arange(size, dtype=torch.float32) + 0.5) / size - 0.5
     angle = math.radians(view.roll_degrees)
     cosine, sine = math.cos(angle), math.sin(angle)
@@ -139,4 +148,43 @@ def letterbox(picture: NDArray[np.uint8], longest: int, align: int) -> tuple[Ten
         tensor, wanted, mode="bilinear", antialias=scale < 1, align_corners=False
     )
     pad = (0, -wanted[1] % align, 0, -wanted[0] % align)
-    return functional.pad(small.float() / 127.5 - 1, pad), scale
+    return functional.pad(from_levels(small), pad), scale
+
+
+def smoothed(found: FaceLandmarks, previous: FaceLandmarks) -> FaceLandmarks:
+    """Return landmarks drawn towards the previous frame's where the two hardly differ."""
+    left = found.points[list(LEFT_EYE)].mean(0)
+    right = found.points[list(RIGHT_EYE)].mean(0)
+    between = max(float(np.linalg.norm(left - right)), 1e-6)
+    moved = np.linalg.norm(found.points - previous.points, axis=1, keepdims=True) / between
+    share = followed_share(moved, POINT_MOTION)
+    points = previous.points + share * (found.points - previous.points)
+    pose = _followed(_pose(found), _pose(previous), POSE_MOTION_DEGREES)
+    eyes = _followed(np.array(found.eye_openness), np.array(previous.eye_openness), OPENNESS_MOTION)
+    blendshapes = _followed(found.blendshapes, previous.blendshapes, BLENDSHAPE_MOTION)
+    return replace(
+        found,
+        points=points.astype(np.float32),
+        yaw_degrees=float(pose[0]),
+        pitch_degrees=float(pose[1]),
+        roll_degrees=float(pose[2]),
+        eye_openness=(float(eyes[0]), float(eyes[1])),
+        blendshapes=blendshapes.astype(np.float32),
+    )
+
+
+def followed_share(change: NDArray[np.floating], full_motion: float) -> NDArray[np.floating]:
+    """Return the applied share of a change: `STILL_SHARE` for none, all from `full_motion` on."""
+    moving = np.minimum(np.abs(change) / full_motion, 1) ** SHARPNESS
+    return np.asarray(STILL_SHARE + (1 - STILL_SHARE) * moving)
+
+
+def _followed(
+    new: NDArray[np.floating], old: NDArray[np.floating], full_motion: float
+) -> NDArray[np.floating]:
+    change = new - old
+    return np.asarray(old + followed_share(change, full_motion) * change)
+
+
+def _pose(record: FaceLandmarks) -> NDArray[np.floating]:
+    return np.array((record.yaw_degrees, record.pitch_degrees, record.roll_degrees))

@@ -24,6 +24,7 @@ from torch import Tensor
 from sglat.errors import BundleError, MissingExtraError, UsageError
 from sglat.networks.face_points import IRISES, MOUTH_CORNERS, NOSE_TIP
 from sglat.networks.faces import FaceAnalysis, FaceBox, FaceLandmarks
+from sglat.networks.pixels import to_pixels
 
 PACK: Final = "buffalo_l"
 DETECTOR_FILE: Final = "det_10g.onnx"
@@ -157,8 +158,7 @@ class InsightFaceAnalysis:
                 "no-gradient", "insightface's identity network has no gradient: embed_for_loss has"
             )
         faces = template_faces(crops.detach().float().cpu())
-        levels = ((faces + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        pictures = [_blue_first(face) for face in levels.permute(0, 2, 3, 1).numpy()]
+        pictures = [_blue_first(face) for face in to_pixels(faces)]
         # one by one: graphs that state a batch of 1 warn of more
         rows = [self._identity.get_feat([picture]) for picture in pictures]
         features = torch.from_numpy(np.concatenate(rows).astype(np.float32))

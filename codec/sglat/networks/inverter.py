@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sglat.networks.stylegan2 import EqualizedLinear
+
 _GAIN = math.sqrt(2.0)  # keeps the variance through a leaky rectifier
 
 
@@ -38,19 +40,6 @@ class InverterConfig:
     """Width of the shared code."""
     offset_hidden: int = 192
     """Width of the code behind the per-row offsets."""
-
-
-class EqualizedLinear(nn.Module):
-    """Linear layer with equalised learning rate: weights of unit variance, scaled at run time."""
-
-    def __init__(self, inputs: int, outputs: int, *, gain: float = 1.0) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) * gain)
-        self.bias = nn.Parameter(torch.zeros(outputs))
-        self.scale = 1 / math.sqrt(inputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.scale, self.bias)
 
 
 class EqualizedConv(nn.Module):
@@ -98,9 +87,9 @@ class Inverter(nn.Module):
         self.shared = EqualizedLinear(config.neck_channels * side**2, config.hidden)
         self.base = EqualizedLinear(config.hidden, config.style_dim)
         self.offset_hidden = EqualizedLinear(config.hidden, config.offset_hidden)
-        self.offsets = EqualizedLinear(
-            config.offset_hidden, config.num_ws * config.style_dim, gain=0.1
-        )
+        self.offsets = EqualizedLinear(config.offset_hidden, config.num_ws * config.style_dim)
+        with torch.no_grad():
+            self.offsets.weight.mul_(0.1)  # training begins near one code for all rows
 
     def forward(self, crops: Tensor) -> Tensor:
         """Return W+ codes.

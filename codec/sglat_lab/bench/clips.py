@@ -34,12 +34,11 @@ from sglat.decoder.output import OutputConfig, write_decoded
 from sglat.encoder.encode import EncodeConfig
 from sglat.files import write_atomically
 from sglat.media.audio import AudioReader
-from sglat.networks.pixels import to_pixels
+from sglat.networks.pixels import from_pixels, to_pixels
 from sglat_lab.bench import file_variants, long_decode
 from sglat_lab.bench.harness import Cache
 from sglat_lab.bench.probes import ToolConfig, Tools
 from sglat_lab.measure.face_signals import correlations, jitter_pixels
-from sglat_lab.measure.judges import to_tensor
 from sglat_lab.measure.landmarks import Signals
 from sglat_lab.measure.picture_metrics import Reference, make_reference, means, measure_pictures
 from sglat_lab.report.document import Record, provenance
@@ -187,7 +186,7 @@ def picture_figures(shown: Pictures, reference: Reference, tools: Tools) -> dict
 def inverted(pictures: Pictures, tools: Tools) -> Pictures:
     """Return the inverter's own reconstruction of crops `[N, R, R, 3]`."""
     bundle = tools.bundle
-    parts = [bundle.generator(bundle.inverter(part)) for part in to_tensor(pictures).split(8)]
+    parts = [bundle.generator(bundle.inverter(part)) for part in from_pixels(pictures).split(8)]
     return to_pixels(torch.cat(parts))
 
 

@@ -21,7 +21,8 @@ from sglat.media.reader import VideoReader
 from sglat.networks.embedded_analysis import EmbeddedAnalysis
 from sglat.networks.face_points import FIRST_IRIS_POINT, LEFT_EYE, RIGHT_EYE
 from sglat.networks.faces import PARSING_CLASSES, FaceBox, FaceLandmarks
-from sglat_lab.measure.judges import IDENTITY_FILE, LANDMARKER_FILE, SQUEEZE_FILE, to_tensor
+from sglat.networks.pixels import from_pixels
+from sglat_lab.measure.judges import IDENTITY_FILE, LANDMARKER_FILE, SQUEEZE_FILE
 from sglat_lab.measure.landmarks import Tracked, tracked_video
 from sglat_lab.measure.teachers import MobileFaceIdentity, SqueezePerceptual, load_lpips_heads
 from sglat_lab.train.adversarial_examples import TunedGenerator
@@ -236,7 +237,7 @@ def parsing_figures(networks: EmbeddedAnalysis, packs: Path) -> Figures:
     pictures, masks, names = read_parsing(packs / "parsing256")
     confusion = np.zeros((19, 19), np.int64)
     for row in held_back_rows(names):
-        crop = to_tensor(pictures[row][None])
+        crop = from_pixels(pictures[row][None])
         confusion += confusion_of(networks.parse(crop)[0].argmax(0).numpy(), masks[row])
     names = [name.replace("_", " ") for name in PARSING_CLASSES]
     ious = dict(zip(names, class_ious(confusion).tolist(), strict=True))
@@ -255,7 +256,7 @@ def identity_figures(networks: EmbeddedAnalysis, faces: Faces, teachers: Path) -
 
     def embed(pictures: NDArray[np.uint8]) -> Points:
         with torch.inference_mode():
-            return networks.embed(to_tensor(pictures)).numpy()
+            return networks.embed(from_pixels(pictures)).numpy()
 
     vectors = [
         session.run(None, {"input0": align_for_teacher(s, p)[None]})[0][0]
@@ -301,7 +302,7 @@ def speed_figures(networks: EmbeddedAnalysis, clip: Clip, threads: int) -> Figur
     """Return milliseconds a frame of each network, and all four together in frames a second."""
     torch.set_num_threads(threads)
     frame, box, track = clip.frames[0], clip.boxes[0], clip.tracks[0]
-    crop = to_tensor(clip.crop(0)[None])
+    crop = from_pixels(clip.crop(0)[None])
     if box is None:
         raise UsageError("no-face", f"expected a face in the first frame of {clip.name}")
 
@@ -356,7 +357,7 @@ def fooled_figures(
     tuner = TunedGenerator()
     table: dict[str, list[list[float]]] = {"untuned": [], "tuned": []}
     for row in rows:
-        reference = to_tensor(np.asarray(faces.images[row])[None])
+        reference = from_pixels(np.asarray(faces.images[row])[None])
 
         def cosine(network: Callable[[Tensor], Tensor], made: Tensor, wanted: Tensor) -> Tensor:
             return (network(made) * network(wanted)).sum(1)

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from sglat.networks.embedded_analysis import EmbeddedAnalysis
+from sglat.networks.pixels import from_pixels
 from sglat_lab.bench.faces_measures import Clip
-from sglat_lab.measure.judges import to_tensor
 from sglat_lab.report.pictures import write_sheet
 from sglat_lab.train.faces_perceptual import DISTORTIONS
 
@@ -79,7 +79,7 @@ def _landmarks(clip: Clip, moment: int) -> Picture:
 
 def _parsing(networks: EmbeddedAnalysis, clip: Clip, moment: int) -> Picture:
     crop = clip.crop(moment)
-    classes = networks.parse(to_tensor(crop[None]))[0].argmax(0).numpy()
+    classes = networks.parse(from_pixels(crop[None]))[0].argmax(0).numpy()
     painted = _palette()[classes] // 2 + crop // 2
     both = np.concatenate([crop, painted.astype(np.uint8)], axis=0)
     return np.asarray(
@@ -99,7 +99,7 @@ def _identity(networks: EmbeddedAnalysis, clips: list[Clip]) -> Picture:
     """Draw cosines between three frames of every clip: bright blocks on the diagonal are right."""
     crops = [c.crop(t) for c in clips for t in _moments(c, 3)]
     with torch.inference_mode():
-        vectors = networks.embed(to_tensor(np.stack(crops))).numpy()
+        vectors = networks.embed(from_pixels(np.stack(crops))).numpy()
     cosine = vectors @ vectors.T
     cell = 64
     count = len(crops)
@@ -125,7 +125,7 @@ def _perceptual(networks: EmbeddedAnalysis, clip: Clip) -> Picture:
         tiles = [crop]
         for distort in DISTORTIONS.values():
             changed = np.ascontiguousarray(distort(crop, strength, np.random.default_rng(3)))
-            pair = to_tensor(np.stack([crop, changed]))
+            pair = from_pixels(np.stack([crop, changed]))
             with torch.inference_mode():
                 distance = float(networks.perceptual(pair[:1], pair[1:]))
             cv2.putText(changed, f"{distance:.3f}", (4, 122), 0, 0.5, WHITE, 1, cv2.LINE_AA)

@@ -25,14 +25,13 @@ from sglat.encoder.workfile import config_hash
 from sglat.errors import UsageError
 from sglat.files import atomic_file
 from sglat.networks.faces import FaceAnalysis
-from sglat.networks.pixels import to_pixels
+from sglat.networks.pixels import from_pixels, to_pixels
 from sglat_lab.measure.judges import (
     Judges,
     embeddings,
     frechet_distance,
     perceptual_distances,
     pooled_features,
-    to_tensor,
 )
 from sglat_lab.measure.teachers import FsaNetPair
 from sglat_lab.report.pictures import write_sheet
@@ -69,7 +68,7 @@ class People:
 
     def tensor(self, rows: Sequence[int] | slice = slice(None)) -> Tensor:
         """Return pictures `[N, 3, 128, 128]` in [-1, 1]."""
-        return to_tensor(self.images[rows]).contiguous()
+        return from_pixels(self.images[rows]).contiguous()
 
 
 def held_back_stills(data: Path) -> People:

@@ -28,8 +28,9 @@ from sglat.encoder.paper_solver import PaperConfig, PaperSolver
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.solve_motion import FitConfig, expression_residual
 from sglat.encoder.start_motion import signature
+from sglat.networks.pixels import from_pixels, to_pixels
 from sglat_lab.bench.encodes import solved_motion
-from sglat_lab.measure.judges import Judges, distances_to, features_of, to_tensor
+from sglat_lab.measure.judges import Judges, distances_to, features_of
 from sglat_lab.measure.pixels import psnr_db
 
 JACOBIANS: Final = 8  # as the encoder takes
@@ -139,8 +140,7 @@ class _Judge:
     @torch.no_grad()
     def __call__(self, motion: Tensor) -> dict[str, float]:
         parts = [self.piece.person.render(part) for part in motion.split(8)]
-        levels = torch.cat(parts).clamp(-1, 1).add(1).mul(127.5).round().byte()
-        pictures = levels.permute(0, 2, 3, 1).numpy()
+        pictures = to_pixels(torch.cat(parts))
         pairs = zip(pictures, self.piece.crops, strict=True)
         found = {"psnr": float(np.mean([psnr_db(a, b) for a, b in pairs]))}
         if self.judges.perceptual is not None and self.features is not None:
@@ -155,7 +155,7 @@ def _fast(piece: Piece, bundle: Bundle, judge: _Judge, iterations: int) -> list[
     The last run is the whole of it, with the Jacobians that it takes on the way.
     """
     config = SolverConfig(window=len(piece.start))
-    targets = to_tensor(piece.crops)
+    targets = from_pixels(piece.crops)
     residual = expression_residual(bundle, piece.points, FitConfig())
     usable = torch.ones(len(piece.all_start), dtype=torch.bool)
     rows = spread_frames(signature(piece.all_start), JACOBIANS, 0, usable)
@@ -186,7 +186,7 @@ def _paper(piece: Piece, bundle: Bundle, judge: _Judge, epochs: int) -> list[dic
     config = PaperConfig(epochs=epochs, window=count)
     piece.person.asked.clear()
     solver = PaperSolver(piece.person, bundle, bundle.faces, piece.points, config)
-    targets = to_tensor(piece.crops)
+    targets = from_pixels(piece.crops)
     began = time.perf_counter()
     last = torch.cat(list(solver.solve(lambda a, b: targets[a:b], piece.start)))
     seconds = (time.perf_counter() - began) / count

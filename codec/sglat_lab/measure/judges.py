@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sglat.errors import MissingExtraError, SglatError, UsageError
 from sglat.networks.perceptual import weighted_feature_distance
+from sglat.networks.pixels import from_pixels
 
 SQUEEZE_FILE: Final = "squeezenet1_1_features.npz"
 IDENTITY_FILE: Final = "mobilefacenet_id.onnx"
@@ -153,12 +154,6 @@ def _alex(missing: dict[str, str]) -> Perceptual | None:
     return Perceptual(name="LPIPS v0.1 (AlexNet)", features=network.features, heads=heads)
 
 
-def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
-    """Return pictures `[N, H, W, 3]` as float32 `[N, 3, H, W]` in [-1, 1]."""
-    tensor = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2)
-    return tensor.float().div_(127.5).sub_(1.0)
-
-
 @torch.inference_mode()
 def perceptual_distances(
     network: Perceptual,
@@ -184,7 +179,7 @@ def perceptual_distances(
 def features_of(network: Perceptual, pictures: NDArray[np.uint8]) -> list[list[Tensor]]:
     """Return the feature maps of pictures `[N, H, W, 3]`, batch by batch, to compare with often."""
     return [
-        network.features(to_tensor(pictures[at : at + BATCH]))
+        network.features(from_pixels(pictures[at : at + BATCH]))
         for at in range(0, len(pictures), BATCH)
     ]
 
@@ -208,7 +203,7 @@ def distances_to(
     inside: list[Tensor] = []
     for at, features in zip(range(0, len(shown), BATCH), wanted, strict=True):
         span = slice(at, at + BATCH)
-        found = network.features(to_tensor(shown[span]))
+        found = network.features(from_pixels(shown[span]))
         whole.append(weighted_feature_distance(found, features, network.heads, None))
         if masks is not None:
             mask = torch.from_numpy(masks[span]).float()[:, None]
@@ -225,7 +220,9 @@ def embeddings(
     network: Callable[[Tensor], Tensor], pictures: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
     """Return one unit vector a frame, `[N, D]`, of aligned crops `[N, H, W, 3]`."""
-    parts = [network(to_tensor(pictures[at : at + BATCH])) for at in range(0, len(pictures), BATCH)]
+    parts = [
+        network(from_pixels(pictures[at : at + BATCH])) for at in range(0, len(pictures), BATCH)
+    ]
     return np.asarray(torch.cat(parts).numpy())
 
 
@@ -239,7 +236,7 @@ def identity_losses(shown: NDArray[np.float32], wanted: NDArray[np.float32]) -> 
 def pooled_features(network: Perceptual, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the last feature map averaged over positions, `[N, C]`."""
     parts: Sequence[Tensor] = [
-        network.features(to_tensor(pictures[at : at + BATCH]))[-1].mean((2, 3))
+        network.features(from_pixels(pictures[at : at + BATCH]))[-1].mean((2, 3))
         for at in range(0, len(pictures), BATCH)
     ]
     return np.asarray(torch.cat(list(parts)).numpy())

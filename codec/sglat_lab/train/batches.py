@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sglat.networks.pixels import from_pixels
 from sglat_lab.train.data import (
     FINE_FROM,
     Faces,
     blendshape_names,
     mirror_order,
     mirrored_names,
-    to_input,
 )
 from sglat_lab.train.mini_model import FaceBatch
 
@@ -76,7 +76,7 @@ class FaceSampler:
     def batch(self, rows: np.ndarray, *, mirrored: Tensor | None = None) -> FaceBatch:
         """Return the faces of some rows; `mirrored` `[N]` says which to flip."""
         index = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
-        images = to_input(self.images[index])
+        images = from_pixels(self.images[index])
         points, shapes, pose = self.points[index], self.blendshapes[index], self.pose[index]
         if mirrored is not None:
             flipped = points[:, self.mirror_points] * points.new_tensor([-1.0, 1.0])

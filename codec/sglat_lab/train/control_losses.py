@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sglat.bundles.controls import GROUPS
 from sglat.bundles.discover import part_masks
-from sglat.networks.embedded_landmarks import INPUT_SIZE
+from sglat.networks.embedded_nets import INPUT_SIZE
 from sglat.networks.embedded_views import CROP_SCALE
 from sglat.networks.faces import FaceAnalysis
 from sglat_lab.train.mini_model import FaceBatch, MiniModel

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sglat.files import atomic_file
 
@@ -131,11 +130,6 @@ def mirrored_names(names: list[str]) -> list[int]:
         name.replace("Left", "#").replace("Right", "Left").replace("#", "Right") for name in names
     ]
     return [names.index(name) for name in swapped]
-
-
-def to_input(crops: Tensor) -> Tensor:
-    """Map uint8 `[N, H, W, 3]` to `[N, 3, H, W]` in [-1, 1]."""
-    return crops.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def read_parsing(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[str]]:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sglat.networks.inverter import EqualizedConv, EqualizedLinear, HalvingBlock
+from sglat.networks.inverter import EqualizedConv, HalvingBlock
+from sglat.networks.stylegan2 import EqualizedLinear
 
 TARGET: Final = 0.6  # mean sign of the scores of real pictures; above it is overfitting
 PICTURES_TO_FULL: Final = 100_000  # over which the probability rises from 0 to 1

@@ -17,7 +17,8 @@ from sglat.networks.embedded_detector import (
     candidates,
     overlap_of,
 )
-from sglat_lab.train.data import Faces, to_input
+from sglat.networks.pixels import from_pixels
+from sglat_lab.train.data import Faces
 from sglat_lab.train.faces_augment import Picture, degrade, scenery, shuffled
 from sglat_lab.train.faces_loop import Batch
 
@@ -129,7 +130,7 @@ class DetectorTask:
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return focal loss of the scores plus overlap loss of the boxes of the faces' cells."""
-        out: DetectorOutput = network(to_input(batch["picture"]))
+        out: DetectorOutput = network(from_pixels(batch["picture"]))
         heat, owner = targets(batch["boxes"], batch["is_face"], out.score_logits.shape[1:])
         count = batch["is_face"].sum().clamp(min=1)
         score = _focal(out.score_logits.float(), heat) / count
@@ -152,7 +153,7 @@ class DetectorTask:
         for start in range(0, len(scenes), 32):
             part = scenes[start : start + 32]
             pictures = torch.from_numpy(np.stack([picture for picture, _ in part]))
-            results = candidates(network(to_input(pictures)), threshold=0.4)
+            results = candidates(network(from_pixels(pictures)), threshold=0.4)
             for rows, (_, boxes) in zip(results, part, strict=True):
                 total += len(boxes)
                 wanted = torch.from_numpy(boxes)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sglat.networks.embedded_identity import DIMENSIONS, IdentityNetwork
+from sglat.networks.embedded_nets import IDENTITY_DIM, IdentityNetwork
 from sglat.networks.face_points import LEFT_EYE, MOUTH_CORNERS, NOSE_TIP, RIGHT_EYE
+from sglat.networks.pixels import from_pixels
 from sglat_lab.measure.teachers import MobileFaceIdentity
 from sglat_lab.train.adversarial_examples import TunedGenerator, fooled
-from sglat_lab.train.data import Faces, to_input
+from sglat_lab.train.data import Faces
 from sglat_lab.train.faces_augment import Picture, cover, cut, degrade
 from sglat_lab.train.faces_loop import Batch
 
@@ -98,7 +99,7 @@ class IdentityTask:
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the losses of cosines, similarities within the batch, and contrast."""
-        crops = to_input(batch["crop"])
+        crops = from_pixels(batch["crop"])
         found, wanted = network(crops).float(), batch["vector"]
         cosine = (found * wanted).sum(1).mean()
         off = (found @ found.T - wanted @ wanted.T).square()
@@ -156,7 +157,7 @@ class IdentityTask:
         rows = np.array([row for row in self.val_rows if identity[row] >= 0])
         item_of = {int(a): i for i, (a, _, share) in enumerate(self.recipes) if share >= 1}
         crops = torch.from_numpy(np.stack([np.asarray(self.faces.images[r]) for r in rows]))
-        vectors = network(to_input(crops)).numpy()
+        vectors = network(from_pixels(crops)).numpy()
         teacher = self.vectors[[item_of[int(row)] for row in rows]]
         return {
             "cosine": float((vectors * teacher).sum(1).mean()),
@@ -240,7 +241,7 @@ def teacher_vectors(
     mixes = [(a, b, generator.uniform(0.35, 0.65)) for a, b in pairs]
     recipes = np.concatenate([alone, np.array(mixes).reshape(-1, 3)]).astype(np.float32)
     points = faces.labels["landmarks478"].astype(np.float32) * faces.images.shape[1]
-    vectors = np.zeros((len(recipes), DIMENSIONS), np.float32)
+    vectors = np.zeros((len(recipes), IDENTITY_DIM), np.float32)
     for index, recipe in enumerate(recipes):
         share = recipe[2]
         middle = share * points[int(recipe[0])] + (1 - share) * points[int(recipe[1])]

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sglat.networks.embedded_landmarks import (
+from sglat.networks.embedded_nets import (
     INPUT_SIZE,
     NUM_SHAPES,
     LandmarkNetwork,
@@ -24,7 +24,8 @@ from sglat.networks.face_points import (
     NUM_POINTS,
     RIGHT_EYE,
 )
-from sglat_lab.train.data import Faces, mirrored_names, to_input
+from sglat.networks.pixels import from_pixels
+from sglat_lab.train.data import Faces, mirrored_names
 from sglat_lab.train.faces_augment import cover, cut, deformed, degrade, scenery, shuffled
 from sglat_lab.train.faces_loop import Batch
 
@@ -118,7 +119,7 @@ class LandmarkTask:
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the weighted sum of point, pose, eye, blendshape and score errors."""
-        out: LandmarkOutput = network(to_input(batch["crop"]))
+        out: LandmarkOutput = network(from_pixels(batch["crop"]))
         face = batch["is_face"]
         count = face.sum().clamp(min=1)
         unit = interocular(batch["points"])[:, None]
@@ -167,7 +168,7 @@ class LandmarkTask:
                     }
                 )
             batch = _stack(samples)
-            out: LandmarkOutput = network(to_input(batch["crop"]))
+            out: LandmarkOutput = network(from_pixels(batch["crop"]))
             unit = interocular(batch["points"])[:, None]
             distance = torch.linalg.vector_norm(out.points - batch["points"], dim=-1) / unit
             figures[f"{kind}_points"] = float(100 * distance.mean())

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sglat.networks.embedded_parsing import INPUT_SIZE, NUM_CLASSES, ParsingNetwork
-from sglat_lab.train.data import to_input
+from sglat.networks.embedded_nets import INPUT_SIZE, ParsingNetwork
+from sglat.networks.faces import PARSING_CLASSES
+from sglat.networks.pixels import from_pixels
 from sglat_lab.train.faces_augment import cover, degrade, smooth_field
 from sglat_lab.train.faces_loop import Batch
 
 NUM_VAL = 100
 RARE = (6, 9, 15, 18)  # glasses, earring, necklace, hat
+NUM_CLASSES = len(PARSING_CLASSES)
 MIRRORED = np.arange(NUM_CLASSES, dtype=np.uint8)
 MIRRORED[[2, 3, 4, 5, 7, 8]] = (3, 2, 5, 4, 8, 7)  # brows, eyes, ears change sides
 
@@ -110,7 +112,7 @@ class ParsingTask:
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return weighted cross entropy and the soft Dice loss of the classes present."""
-        scores = network(to_input(batch["crop"])).float()
+        scores = network(from_pixels(batch["crop"])).float()
         weights = self.class_weights.to(scores.device)
         entropy = functional.cross_entropy(scores, batch["mask"], weights)
         probability = scores.softmax(1)
@@ -127,7 +129,7 @@ class ParsingTask:
         """Return mean IoU and pixel accuracy at 256 px on the masks held back."""
         confusion = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
         for row in self.val_rows:
-            scores = network(to_input(torch.from_numpy(self.pictures[row][None])))
+            scores = network(from_pixels(self.pictures[row][None]))
             found = functional.interpolate(scores, (256, 256), mode="bilinear").argmax(1)[0].numpy()
             confusion += confusion_of(found, self.masks[row])
         return {

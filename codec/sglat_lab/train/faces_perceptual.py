@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sglat.networks.embedded_perceptual import COMPARED, PerceptualNetwork, normalised
+from sglat.networks.pixels import from_pixels
 from sglat_lab.measure.teachers import SqueezePerceptual
 from sglat_lab.train.adversarial_examples import fooled
-from sglat_lab.train.data import Faces, to_input
+from sglat_lab.train.data import Faces
 from sglat_lab.train.faces_augment import Picture, cover, cut
 from sglat_lab.train.faces_loop import Batch
 
@@ -207,7 +208,7 @@ class PerceptualTask:
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return log errors of distances and errors of features and their changes."""
         assert isinstance(network, PerceptualNetwork)
-        reference, variant = to_input(batch["reference"]), to_input(batch["variant"])
+        reference, variant = from_pixels(batch["reference"]), from_pixels(batch["variant"])
         if int(batch["hard"]):
             variant = _with_adversarial(network, reference, variant, int(batch["hard"]))
         with torch.no_grad():
@@ -264,8 +265,8 @@ class PerceptualTask:
             picture, kind = self.variant(row, generator, self.val_rows)
             if from_generator:
                 picture, kind = self.generated_val[row], "generator"
-            reference = to_input(torch.from_numpy(np.asarray(self.faces.images[row])[None]))
-            variant = to_input(torch.from_numpy(picture[None]))
+            reference = from_pixels(self.faces.images[row][None])
+            variant = from_pixels(picture[None])
             kinds.append(kind)
             found.append(float(network(reference, variant)))
             wanted.append(float(self._teacher(reference, variant)))

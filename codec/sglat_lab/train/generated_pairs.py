@@ -22,8 +22,9 @@ from sglat.bundles.bundle import EMBEDDED
 from sglat.networks.devices import fast_type
 from sglat.networks.embedded_analysis import load_weights
 from sglat.networks.embedded_perceptual import PerceptualNetwork
+from sglat.networks.pixels import from_pixels, to_pixels
 from sglat_lab.train.adversarial_examples import TunedGenerator
-from sglat_lab.train.data import Faces, prepare, to_input
+from sglat_lab.train.data import Faces, prepare
 
 BATCH = 16
 TUNED_STEPS = (4, 33)  # from, to below
@@ -62,10 +63,10 @@ def generated_pairs(
     for first in range(0, len(rows), BATCH):
         some = np.sort(rows[first : first + BATCH])
         rows[first : first + BATCH] = some
-        references = to_input(torch.from_numpy(np.asarray(faces.images[some])))
+        references = from_pixels(faces.images[some])
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             made = maker.render(moved(maker.inverter(references).float(), generator))
-        pictures.append(_levels(made))
+        pictures.append(to_pixels(made))
     return {"rows": rows, "pictures": np.concatenate(pictures)}
 
 
@@ -79,7 +80,7 @@ def tuned_pairs(
     rows = generator.choice(faces.rows(split="train"), train, replace=False).astype(np.int64)
     pictures = []
     for row in rows:
-        reference = to_input(torch.from_numpy(np.asarray(faces.images[row])[None]))
+        reference = from_pixels(faces.images[row][None])
         with torch.no_grad():
             target = network.features(reference)
 
@@ -87,13 +88,8 @@ def tuned_pairs(
             return WEIGHT_PERCEPTUAL * network.distance(network.features(made), target)
 
         steps = int(generator.integers(*TUNED_STEPS))
-        pictures.append(_levels(maker.tuned(reference, distance, steps=steps)))
+        pictures.append(to_pixels(maker.tuned(reference, distance, steps=steps)))
     return {"rows": rows, "pictures": np.concatenate(pictures)}
-
-
-def _levels(pictures: Tensor) -> np.ndarray:
-    levels = (pictures.float().permute(0, 2, 3, 1) + 1) * 127.5
-    return levels.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def main(

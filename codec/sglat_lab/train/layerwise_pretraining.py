@@ -25,8 +25,9 @@ from torch.nn import functional
 
 from sglat.networks.devices import fast_type
 from sglat.networks.embedded_perceptual import PerceptualNetwork, normalised, pooled
+from sglat.networks.pixels import from_pixels
 from sglat_lab.measure.teachers import SqueezePerceptual, load_lpips_heads
-from sglat_lab.train.data import prepare, to_input
+from sglat_lab.train.data import prepare
 from sglat_lab.train.faces_loop import MuonAdam, export, set_rate
 from sglat_lab.train.faces_perceptual import (
     NUM_IMITATED,
@@ -100,7 +101,7 @@ def level_data(
     """Return inputs and target features of a level, of uint8 pictures `[N, H, W, 3]`."""
     inputs, wanted, between = [], [], []
     for some in pictures.split(CHUNK):
-        x = to_input(some).contiguous(memory_format=torch.channels_last)
+        x = from_pixels(some).contiguous(memory_format=torch.channels_last)
         first, last = task.teacher.stage(x, index)
         wanted.append(normalised(last, last.shape[1])[:, task.orders[index]].bfloat16())
         if first is not None:
@@ -189,7 +190,7 @@ def fit_weights(network: PerceptualNetwork, task: PerceptualTask, pairs: int, se
     wanted: list[list[Tensor]] = [[] for _ in network.log_weights]
     for _ in range(pairs // 16):
         batch = task.batch(generator, 4)
-        first, second = to_input(batch["reference"]), to_input(batch["variant"])
+        first, second = from_pixels(batch["reference"]), from_pixels(batch["variant"])
         mine = repeated(network.features(first)), network.features(second)
         maps = task.teacher_maps(first, second)
         for level, (one, other, true) in enumerate(zip(*mine, maps, strict=True)):
@@ -233,7 +234,7 @@ def main(
     pairs = read_generated(generated or [])
     task = PerceptualTask(prepare(packs, cache, 128), teacher, pairs)
     network = PerceptualNetwork()
-    scale_to_unit(network, to_input(draw_pictures(task, 16, 5)))
+    scale_to_unit(network, from_pixels(draw_pictures(task, 16, 5)))
     for index in range(NUM_IMITATED):
         pictures = draw_pictures(task, PLANS[index].pictures, 100 + index)
         data = level_data(network, task, pictures, index)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sglat.networks.pixels import to_pixels
 from sglat_lab.measure.teachers import MobileFaceIdentity, SqueezePerceptual
 from sglat_lab.train.batches import FaceSampler
 from sglat_lab.train.mini_model import FaceBatch, MiniModel
@@ -98,5 +99,4 @@ def write_sheet(path: Path, rows: list[Tensor]) -> None:
     import cv2
 
     sheet = torch.cat([torch.cat(list(row.float().cpu()), 2) for row in rows], 1)
-    pixels = ((sheet.permute(1, 2, 0).numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
-    cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    cv2.imwrite(str(path), cv2.cvtColor(to_pixels(sheet[None])[0], cv2.COLOR_RGB2BGR))

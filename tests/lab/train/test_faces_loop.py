@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 
 from sglat.networks.embedded_analysis import KINDS, load_weights
 from sglat.networks.embedded_blocks import folded_state
-from sglat.networks.embedded_identity import IdentityNetwork
-from sglat.networks.embedded_parsing import ParsingNetwork
+from sglat.networks.embedded_nets import IdentityNetwork, ParsingNetwork
 from sglat.networks.embedded_perceptual import PerceptualNetwork
 from sglat_lab.train import face, faces_loop
 from sglat_lab.train.adversarial_examples import fooled

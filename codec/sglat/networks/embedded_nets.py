@@ -1,4 +1,4 @@
-"""The embedded landmark network: 478 points, pose, eye openness, blendshapes and a face score."""
+"""The embedded networks of one face: landmarks, parsing and identity."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from torch.nn import functional
 
 from sglat.networks.embedded_blocks import ConvUnit, ResidualUnit, unshuffled
 from sglat.networks.face_points import NUM_BLENDSHAPES, NUM_POINTS
+from sglat.networks.faces import PARSING_CLASSES
 
-INPUT_SIZE: Final = 128
+INPUT_SIZE: Final = 128  # pixels, of all three
 NUM_SHAPES: Final = 80  # principal shapes; 0.25 % of the inter-ocular distance is left over
 DEGREES: Final = 30.0  # unit of the pose outputs; keeps them near 1
 SHAPE_TENSORS: Final = ("mean_shape", "shapes")
+IDENTITY_DIM: Final = 128
+WINDOW: Final = (slice(22, 118), slice(16, 112))  # the face itself: rows and columns of the crop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,3 +84,65 @@ class LandmarkNetwork(nn.Module):
             blendshapes=torch.sigmoid(blendshapes),
             score_logit=score[:, 0],
         )
+
+
+class ParsingNetwork(nn.Module):
+    """A small U-Net that works at half the input's resolution and below."""
+
+    def __init__(self, *, norm: bool = False) -> None:
+        super().__init__()
+        self.at2 = nn.Sequential(
+            ConvUnit(12, 32, norm=norm), ConvUnit(32, 32, norm=norm)
+        )  # 64 x 64
+        self.at4 = nn.Sequential(ConvUnit(32, 48, stride=2, norm=norm), ResidualUnit(48, norm=norm))
+        self.at8 = nn.Sequential(ConvUnit(48, 80, stride=2, norm=norm), ResidualUnit(80, norm=norm))
+        self.at16 = nn.Sequential(
+            ConvUnit(80, 80, stride=2, norm=norm), ResidualUnit(80, norm=norm)
+        )  # 8 x 8
+        self.context = ConvUnit(80, 80, kernel=1, norm=norm)  # of the whole crop
+        self.to_eighth = ConvUnit(80, 80, kernel=1, norm=norm, activate=False)
+        self.to_quarter = ConvUnit(64, 48, kernel=1, norm=norm, activate=False)
+        self.to_half = ConvUnit(48, 32, kernel=1, norm=norm, activate=False)
+        self.merge_eighth = ConvUnit(80, 64, norm=norm)
+        self.merge_quarter = ConvUnit(48, 48, norm=norm)
+        self.merge_half = ConvUnit(32, 48, norm=norm)
+        self.head = nn.Conv2d(48, 4 * len(PARSING_CLASSES), 1)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Map aligned crops `[N, 3, 128, 128]` in [-1, 1] to class scores `[N, 19, 128, 128]`."""
+        half = self.at2(unshuffled(crops, 2))
+        quarter = self.at4(half)
+        eighth = self.at8(quarter)
+        deep = self.at16(eighth)
+        deep = deep + self.context(deep.mean(dim=(2, 3), keepdim=True))
+        eighth = self.merge_eighth(eighth + _doubled(self.to_eighth(deep)))
+        quarter = self.merge_quarter(quarter + _doubled(self.to_quarter(eighth)))
+        half = self.merge_half(half + _doubled(self.to_half(quarter)))
+        return functional.pixel_shuffle(self.head(half), 2)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class IdentityNetwork(nn.Module):
+    """A residual network ending in one learned weight per position and channel."""
+
+    def __init__(self, *, norm: bool = False) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            ConvUnit(48, 64, norm=norm),  # 24 x 24
+            ResidualUnit(64, norm=norm),
+            ConvUnit(64, 96, stride=2, norm=norm),  # 12 x 12
+            ResidualUnit(96, norm=norm),
+            ConvUnit(96, 96, stride=2, norm=norm),  # 6 x 6
+            ResidualUnit(96, norm=norm),
+        )
+        self.gather = nn.Conv2d(96, 192, 6, groups=96)
+        self.head = nn.Linear(192, IDENTITY_DIM)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Map aligned crops `[N, 3, 128, 128]` in [-1, 1] to unit vectors `[N, 128]`."""
+        window = crops[:, :, WINDOW[0], WINDOW[1]]
+        gathered = self.gather(self.trunk(unshuffled(window, 4))).flatten(1)
+        return functional.normalize(self.head(gathered), dim=1)
