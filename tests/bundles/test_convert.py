@@ -19,9 +19,14 @@ from sglat.bundles.manifest import canonical_json
 from sglat.bundles.store import import_own
 from sglat.errors import BundleError, MissingExtraError, UsageError
 from sglat.networks.insightface_backend import DETECTOR_FILE, IDENTITY_FILE, pack_folder
-from sglat.networks.layouts import write_generator
 from sglat.networks.stylespace import GeneratorConfig
-from tests.bundles.toys import TOY_CONFIG, toy_generator, write_toy_flow, write_toy_generator
+from tests.bundles.toys import (
+    TOY_CONFIG,
+    toy_generator,
+    write_generator,
+    write_toy_flow,
+    write_toy_generator,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sglat.bundles.catalogue import CatalogueBundle, CatalogueFile
 from sglat.networks.face_layouts import styleflow_names
-from sglat.networks.layouts import write_generator
+from sglat.networks.layouts import Layout, names_of
 from sglat.networks.styleflow import StyleFlow, StyleFlowConfig
 from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylespace import GeneratorConfig
 
 TOY_CONFIG = GeneratorConfig(resolution=16, channels=(8, 8, 4), latent_dim=16, mapping_layers=2)
+
+
+def write_generator(
+    state: Mapping[str, Tensor], config: GeneratorConfig, layout: Layout
+) -> dict[str, Tensor]:
+    """Our state as a published file stores it; the inverse of `read_generator`."""
+    named = {n.theirs: state[n.ours].reshape(n.shape) for n in names_of(layout, config)}
+    named["latent_avg" if layout == "rosinality" else "mapping.w_avg"] = state["w_avg"]
+    return named
 
 
 def toy_generator(seed: int = 0) -> Generator:

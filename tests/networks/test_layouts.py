@@ -13,14 +13,12 @@ from sglat.errors import BundleError
 from sglat.networks.layouts import (
     Layout,
     find_generator,
-    from_prototype,
     names_of,
-    prototype_names,
     read_generator,
-    write_generator,
 )
 from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylespace import GeneratorConfig
+from tests.bundles.toys import write_generator
 from tests.networks.test_fast import NARROW, random_generator, random_styles
 
 LAYOUTS: tuple[Layout, ...] = ("rosinality", "nvidia")
@@ -148,11 +146,3 @@ def test_every_tensor_but_the_mean_latent_has_one_name_in_each_layout(layout: La
     assert {name.ours for name in table} | {"w_avg"} == set(state)
     assert len({name.theirs for name in table}) == len(table)
     assert all(tuple(state[name.ours].shape) == name.our_shape for name in table)
-
-
-def test_a_prototype_without_a_tensor_is_refused() -> None:
-    config = GeneratorConfig.mini()
-    state = {name.theirs: torch.zeros(name.shape) for name in prototype_names(config)}
-    del state["convs.3.aff.w"]
-    with pytest.raises(BundleError, match=r"convs\.3\.aff\.w"):
-        from_prototype(state, config)

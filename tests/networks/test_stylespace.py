@@ -102,3 +102,12 @@ def test_a_generator_without_mapping_says_so() -> None:
         generator = Generator(GeneratorConfig.mini())
     with pytest.raises(UsageError, match="no-mapping"):
         generator.mapping(torch.zeros(1, 256, device="meta"))
+
+
+def test_mini_generator_trains() -> None:
+    generator = Generator(GeneratorConfig.mini()).to(memory_format=torch.channels_last)
+    ws = torch.randn(1, 12, 256, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    generator(ws, resolution=32).square().mean().backward()
+    used = [layer for layer in generator.layers if layer.entry.resolution <= 32]
+    without = [n for layer in used for n, p in layer.named_parameters() if p.grad is None]
+    assert without == [] and ws.grad is not None and bool(ws.grad[:, :8].abs().amax(dim=2).all())

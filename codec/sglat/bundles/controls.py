@@ -210,11 +210,6 @@ class Controls:
                 edited[edit.layer] = edited[edit.layer] + edit.offset(values)
         return edited
 
-    def apply_flat(self, styles: Tensor, values: Tensor) -> Tensor:
-        """Move concatenated style vectors `[N, S]` by values `[N, 32]`."""
-        parts = torch.split(styles, list(self.style_widths), dim=1)
-        return torch.cat(self.apply(parts, values), dim=1)
-
     def _units(self) -> dict[str, Any]:
         return {
             "sigma": self.sigma,

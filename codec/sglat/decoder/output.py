@@ -10,10 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import floor
 from pathlib import Path
-from typing import Final, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final, Literal
 
 from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.decoder.backdrop import Backdrop, VideoBackdrop, open_backdrop, plate_backdrop
@@ -30,13 +27,6 @@ Progress = Callable[[int, int | None], None]
 """Called with frames written and frames expected, where known."""
 PIPE: Final = Path("-")
 NOMINAL_RATE: Final = Fraction(25)  # for the header of a video with a variable rate
-
-
-class FrameWriter(Protocol):
-    """Where frames go."""
-
-    def write(self, picture: NDArray[np.uint8], pts: int, *, duration: int = 0) -> None:
-        """Append one frame."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -160,18 +160,15 @@ class BiSeNet(nn.Module):
         self.cp = ContextPath()
         self.ffm = FeatureFusion()
         self.conv_out = OutputHead(256, 256, classes)
+        # the published file carries the heads of training too
         self.conv_out16 = OutputHead(128, 64, classes)
         self.conv_out32 = OutputHead(128, 64, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised pictures `[N, 3, H, W]` to logits `[N, 19, H, W]`."""
         spatial, context, _ = self.cp(x)
-        return _to_size(self.conv_out(self.ffm(spatial, context)), x)
-
-    def auxiliary(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of the two training heads, `[N, 19, H, W]` each."""
-        _, context8, context16 = self.cp(x)
-        return _to_size(self.conv_out16(context8), x), _to_size(self.conv_out32(context16), x)
+        logits = self.conv_out(self.ffm(spatial, context))
+        return F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=True)
 
     def parse(self, crops: Tensor) -> Tensor:
         """Map aligned crops `[N, 3, H, W]` in [-1, 1] to class probabilities `[N, 19, H, W]`."""
@@ -187,7 +184,3 @@ class BiSeNet(nn.Module):
                 probabilities, crops.shape[-2:], mode="bilinear", align_corners=False
             )
         return probabilities
-
-
-def _to_size(logits: Tensor, x: Tensor) -> Tensor:
-    return F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=True)

@@ -72,11 +72,6 @@ def folded_state(network: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def parameter_count(network: nn.Module) -> int:
-    """Return the number of learned values."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def unshuffled(x: Tensor, factor: int) -> Tensor:
     """Move pixel blocks into channels: `[N, C, H, W]` to `[N, C f f, H/f, W/f]`, f the factor."""
     return functional.pixel_unshuffle(x, factor).contiguous(memory_format=torch.channels_last)

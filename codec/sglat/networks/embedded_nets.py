@@ -16,7 +16,6 @@ from sglat.networks.faces import PARSING_CLASSES
 INPUT_SIZE: Final = 128  # pixels, of all three
 NUM_SHAPES: Final = 80  # principal shapes; 0.25 % of the inter-ocular distance is left over
 DEGREES: Final = 30.0  # unit of the pose outputs; keeps them near 1
-SHAPE_TENSORS: Final = ("mean_shape", "shapes")
 IDENTITY_DIM: Final = 128
 WINDOW: Final = (slice(22, 118), slice(16, 112))  # the face itself: rows and columns of the crop
 

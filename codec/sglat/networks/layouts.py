@@ -1,6 +1,6 @@
 """Generator checkpoints: which tensor of a published file is which of ours; names and shapes only.
 
-A layout is one table, used in both directions. Our own names follow the StyleSpace index:
+A layout is one table of names and shapes. Our own names follow the StyleSpace index:
 `layers.6.affine.weight` makes the style that `6:113` indexes.
 """
 
@@ -109,18 +109,6 @@ def read_generator(
     state = take(inside, names_of(found.layout, config), source=source)
     state["w_avg"] = _mean_latent(mean, state, config, source)
     return config, state
-
-
-def write_generator(
-    state: Mapping[str, Tensor], config: GeneratorConfig, layout: Layout
-) -> dict[str, Tensor]:
-    """Return our state under another layout's names and shapes; the inverse of `read_generator`.
-
-    The mean latent becomes `latent_avg` or `mapping.w_avg`; fixed blur filters are left out.
-    """
-    named = {n.theirs: state[n.ours].reshape(n.shape) for n in names_of(layout, config)}
-    named["latent_avg" if layout == "rosinality" else "mapping.w_avg"] = state["w_avg"]
-    return named
 
 
 def take(
@@ -317,26 +305,3 @@ def _mean_latent(
             f"{source}: expected a mean latent [{config.style_dim}], found {list(mean.shape)}",
         )
     return mean.float()
-
-
-def prototype_names(config: GeneratorConfig) -> tuple[TensorName, ...]:
-    """Return the table of the embedded generator's study prototype (`convs.0.aff.w`)."""
-    constant = (1, config.channels[0], 4, 4)
-    names = [TensorName(ours="const", theirs="const", shape=constant, our_shape=constant)]
-    short = {"weight": "w", "bias": "b", "affine.weight": "aff.w", "affine.bias": "aff.b"}
-    counts = {"convs": 0, "rgbs": 0}
-    for entry in config.style_table:
-        kind = "rgbs" if entry.kind == "torgb" else "convs"
-        for part, shape in _entry_shapes(entry, config).items():
-            theirs = f"{kind}.{counts[kind]}.{short[part]}"
-            ours = f"layers.{entry.index}.{part}"
-            names.append(TensorName(ours=ours, theirs=theirs, shape=shape, our_shape=shape))
-        counts[kind] += 1
-    return tuple(names)
-
-
-def from_prototype(state: Mapping[str, Tensor], config: GeneratorConfig) -> dict[str, Tensor]:
-    """Rename the prototype's tensors; the mean latent, which it lacks, is 0."""
-    renamed = take(state, prototype_names(config), source="prototype")
-    renamed["w_avg"] = torch.zeros(config.style_dim)
-    return renamed
