@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sglat.networks import winograd
 from sglat.networks.stylegan2 import (
     ACTIVATION_GAIN,
     DEMODULATION_EPSILON,
@@ -33,6 +32,7 @@ from sglat.networks.stylegan2 import (
     upsample_clamped,
     upsample_zero_padded,
 )
+from sglat.networks.winograd import convolve, transform_filters
 
 STRIPE_BYTES: Final = 8 << 20  # output of one layer; measured best of 2, 4 and 8 MB and whole
 # Winograd's scheme pays from here on; below, moving its larger filters costs more than it saves
@@ -60,7 +60,8 @@ def _pad_rows(x: Tensor, missing: tuple[int, int]) -> Tensor:
     return F.pad(x, (0, 0, *missing)) if missing != (0, 0) else x
 
 
-def _profits_from_winograd(layer: StyledConv, dtype: torch.dtype) -> bool:
+def profits_from_winograd(layer: StyledConv, dtype: torch.dtype) -> bool:
+    """Tell whether a layer is convolved by Winograd's scheme."""
     entry = layer.entry
     size = entry.resolution
     if entry.kind == "conv_up":
@@ -73,7 +74,13 @@ def _profits_from_winograd(layer: StyledConv, dtype: torch.dtype) -> bool:
 
 
 class FastConv(nn.Module):
-    """A 3x3 layer with final weights."""
+    """A 3x3 layer with final weights.
+
+    Args:
+        layer: the trainable layer.
+        dtype: of its features.
+        winograd: convolve by Winograd's scheme; None: where it pays.
+    """
 
     weight: Tensor
     energy: Tensor
@@ -81,7 +88,9 @@ class FastConv(nn.Module):
     noise: Tensor | None
     blur: Tensor | None
 
-    def __init__(self, layer: StyledConv, dtype: torch.dtype) -> None:
+    def __init__(
+        self, layer: StyledConv, dtype: torch.dtype, *, winograd: bool | None = None
+    ) -> None:
         super().__init__()
         self.entry = layer.entry
         self.dtype = dtype
@@ -91,9 +100,9 @@ class FastConv(nn.Module):
         self.register_buffer("energy", weight.square().sum(dim=(2, 3)).T.contiguous())  # [I, O]
         if self.transposed:
             weight = weight.transpose(0, 1)  # [I, O, 3, 3]
-        self.tiled = _profits_from_winograd(layer, dtype)
+        self.tiled = profits_from_winograd(layer, dtype) if winograd is None else winograd
         if self.tiled:
-            weight = winograd.transform_filters(weight)  # [36, I, O]
+            weight = transform_filters(weight)  # [36, I, O]
         else:
             weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self.register_buffer("weight", weight)
@@ -161,7 +170,7 @@ class FastConv(nn.Module):
         x = _scaled(x, modulation.before)
         inside = bias if modulation.after is None else None  # the convolution adds it for free
         if self.tiled:
-            x = winograd.convolve(F.pad(x, (1, 1, *missing)), modulation.weight)
+            x = convolve(F.pad(x, (1, 1, *missing)), modulation.weight)
         elif missing == (1, 1):
             x = F.conv2d(x, modulation.weight, inside, padding=1)
         else:

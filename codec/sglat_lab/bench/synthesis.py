@@ -5,6 +5,11 @@ the ratios hold on a busy machine too. There, `--clock processor` with one threa
 process's own time:
 
     python -m sglat_lab.bench.synthesis --threads 1 --clock processor --out FILE.md
+
+With `--layers` it times each layer that the fast path convolves by Winograd's scheme, with that
+scheme and with a plain convolution, and writes the record alone:
+
+    python -m sglat_lab.bench.synthesis --layers --threads 1 --clock processor --out FILE.json
 """
 
 from __future__ import annotations
@@ -15,14 +20,15 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sglat.files import write_atomically
-from sglat.networks.stylegan2 import Generator
-from sglat.networks.stylegan2_fast import FastSynthesis
+from sglat.networks.stylegan2 import Generator, StyledConv
+from sglat.networks.stylegan2_fast import FastConv, FastSynthesis, profits_from_winograd
 from sglat.networks.stylegan2_reference import synthesize_reference
 from sglat.networks.stylespace import GeneratorConfig
 from sglat_lab.report.document import Record, provenance
@@ -114,13 +120,62 @@ def measure(
     }
 
 
+@torch.inference_mode()
+def measure_layers(
+    name: str, config: GeneratorConfig, *, rounds: int, clock: Callable[[], float]
+) -> list[Record]:
+    """Time the layers of one generator by Winograd's scheme and by plain convolution.
+
+    `gain` is the share of the plain convolution's time that the scheme saves, `difference` the
+    largest between the two results.
+    """
+    generator = random_generator(config)
+    generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rows = []
+    for layer in generator.layers:
+        if not isinstance(layer, StyledConv) or not profits_from_winograd(layer, torch.float32):
+            continue
+        entry = layer.entry
+        side = entry.resolution // 2 if entry.kind == "conv_up" else entry.resolution
+        x = torch.randn(1, entry.channels, side, side)
+        x = x.contiguous(memory_format=torch.channels_last)
+        style = torch.randn(1, entry.channels)
+
+        def convolved(by: FastConv, x: Tensor = x, style: Tensor = style) -> Tensor:
+            modulation = by.modulate(style, x.shape[2] * x.shape[3])
+            return by.rows(x, modulation, 0, by.entry.resolution)
+
+        tiled = FastConv(layer, torch.float32, winograd=True)
+        plain = FastConv(layer, torch.float32, winograd=False)
+        difference = float((convolved(tiled) - convolved(plain)).abs().max())
+        calls: dict[str, Callable[[], Tensor]] = {
+            "winograd": partial(convolved, tiled),
+            "plain": partial(convolved, plain),
+        }
+        times = best_times(calls, rounds=rounds, device=torch.device("cpu"), clock=clock)
+        rows.append(
+            {
+                "generator": name,
+                "layer": entry.index,
+                "kind": entry.kind,
+                "resolution": entry.resolution,
+                "channels": [entry.channels, entry.outputs],
+                "milliseconds": times,
+                "gain": 1 - times["winograd"] / times["plain"],
+                "difference": difference,
+            }
+        )
+    return rows
+
+
 def main() -> None:
     """Measure, print, and write the page with its record beside it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch chooses")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
+    parser.add_argument("--layers", action="store_true", help="Winograd's scheme layer by layer")
+    parser.add_argument("--out", type=Path, help="file to write: Markdown, or JSON")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -130,6 +185,9 @@ def main() -> None:
         remark=f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
         f"load average at the start {os.getloadavg()[0]:.1f}",
     )
+    if options.layers:
+        _write_layers(run, options)
+        return
     rows = [
         measure(
             name,
@@ -153,6 +211,19 @@ def main() -> None:
     if options.out:
         write_atomically(options.out, text)
         write_atomically(options.out.with_suffix(".json"), json.dumps(record, indent=1))
+
+
+def _write_layers(run: Record, options: argparse.Namespace) -> None:
+    rows = [
+        row
+        for name, config in CONFIGS.items()
+        for row in measure_layers(name, config, rounds=options.rounds, clock=CLOCKS[options.clock])
+    ]
+    record = {"clock": options.clock, "rounds": options.rounds, "layers": rows, "runs": [run]}
+    text = json.dumps(record, indent=1)
+    print(text)
+    if options.out:
+        write_atomically(options.out, text)
 
 
 if __name__ == "__main__":
