@@ -18,13 +18,23 @@ CODEC = ROOT / "codec"
 # Rooms of the product from the ground up, each with those below it that it may import.
 PRODUCT: Final[dict[str, set[str]]] = {
     "errors": set(),
+    "version": set(),
     "files": {"errors"},
     "bitstream": {"errors", "files"},
     "media": {"errors", "files", "bitstream"},
     "networks": {"errors", "files", "bitstream"},
     "bundles": {"errors", "files", "bitstream", "networks"},
     "decoder": {"errors", "files", "bitstream", "media", "networks", "bundles"},
-    "encoder": {"errors", "files", "bitstream", "media", "networks", "bundles", "decoder"},
+    "encoder": {
+        "errors",
+        "files",
+        "bitstream",
+        "media",
+        "networks",
+        "bundles",
+        "decoder",
+        "version",
+    },
 }
 PRODUCT["api"] = set(PRODUCT)
 PRODUCT["cli"] = set(PRODUCT)

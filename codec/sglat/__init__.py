@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from sglat.version import __version__ as __version__
+
 if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
     from sglat.api import decode as decode
     from sglat.api import encode as encode
@@ -19,8 +21,6 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
     from sglat.encoder.encode import EncodeResult as EncodeResult
     from sglat.errors import FormatError as FormatError
     from sglat.errors import SglatError as SglatError
-
-__version__: Final = "0.1.0"
 
 _PUBLIC: Final[dict[str, str]] = {
     "DecodeConfig": "sglat.decoder.decode",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sglat.bitstream import constants, integers, motion_coder
 from sglat.bitstream.constants import CHUNKS, ERROR_CODES, MAX_PAYLOAD
-from sglat.bitstream.tables import THETA
+from sglat.bitstream.rans import THETA
 from tests.bitstream.samples import tiny_file
 from tests.support.shared import REPOSITORY
 

@@ -9,17 +9,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sglat.bitstream.constants import MAX_VALUE, SCALES
-from sglat.bitstream.fit import fit_model, quantize, scale_steps
+from sglat.bitstream.motion_batch import unpack_frames_batch
 from sglat.bitstream.motion_coder import (
     NO_REF,
     MotionModel,
     default_model,
+    fit_model,
     pack_frames,
     pack_model,
+    quantize,
     unpack_frames,
     unpack_model,
 )
-from sglat.bitstream.motion_lockstep import unpack_frames_lockstep
 from sglat.errors import FormatError
 from tests.bitstream.samples import walk
 
@@ -56,11 +57,11 @@ def test_a_model_comes_back(model: MotionModel) -> None:
 
 @given(st.lists(tracks, min_size=1, max_size=9), models())
 @settings(max_examples=40, deadline=None)
-def test_the_lockstep_decoder_equals_its_scalar_twin(
+def test_the_batch_decoder_equals_its_scalar_twin(
     groups: list[np.ndarray], model: MotionModel
 ) -> None:
     payloads = [pack_frames(values, model) for values in groups]
-    found = unpack_frames_lockstep(payloads, [len(values) for values in groups], model)
+    found = unpack_frames_batch(payloads, [len(values) for values in groups], model)
     assert found is not None
     for values, decoded in zip(groups, found, strict=True):
         assert np.array_equal(values, decoded)
@@ -68,17 +69,15 @@ def test_the_lockstep_decoder_equals_its_scalar_twin(
 
 @given(tracks, st.binary(min_size=5, max_size=60))
 @settings(max_examples=100, deadline=None)
-def test_the_lockstep_decoder_refuses_what_its_twin_refuses(
-    values: np.ndarray, noise: bytes
-) -> None:
+def test_the_batch_decoder_refuses_what_its_twin_refuses(values: np.ndarray, noise: bytes) -> None:
     model = default_model(CHANNELS)
     payloads = [pack_frames(values, model), noise]
     try:
         expected = unpack_frames(noise, 9, model)
     except FormatError:
-        assert unpack_frames_lockstep(payloads, [len(values), 9], model) is None
+        assert unpack_frames_batch(payloads, [len(values), 9], model) is None
     else:
-        found = unpack_frames_lockstep(payloads, [len(values), 9], model)
+        found = unpack_frames_batch(payloads, [len(values), 9], model)
         assert found is not None
         assert np.array_equal(found[1], expected)
 
@@ -132,8 +131,3 @@ def test_a_track_that_stands_still_gets_no_model() -> None:
 def test_quantize_refuses_what_has_no_integer() -> None:
     with pytest.raises(FormatError, match="bad-value"):
         quantize(np.array([[np.nan]], dtype=np.float32), np.ones(1, dtype=np.float32))
-
-
-def test_quality_halves_the_steps_every_twelve_and_a_half() -> None:
-    steps = np.array([0.5, 2.0], dtype=np.float32)
-    assert scale_steps(steps, 62.5).tolist() == [0.25, 1.0]

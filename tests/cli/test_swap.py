@@ -110,7 +110,7 @@ def test_other_decoders_are_refused_in_one_line_and_nothing_is_written(
     data = bytearray(sample_file(seed=3))
     at = data.index(bytes(range(32)))
     data[at] ^= 1
-    from sglat.bitstream.checksum import crc32c
+    from sglat.bitstream.chunks import crc32c
 
     length = int.from_bytes(data[13:16], "little")
     data[16 + length : 20 + length] = crc32c(bytes(data[8 : 16 + length])).to_bytes(4, "little")

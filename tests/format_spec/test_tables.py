@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sglat.bitstream import constants, tables
+from sglat.bitstream import constants, rans
 from tests.format_spec.support import FORMAT_SPEC, MANIFEST, data_of, reference
 
 SPEC = (FORMAT_SPEC / "SPEC.md").read_text(encoding="utf-8")
@@ -78,12 +78,12 @@ def test_scale_table_is_the_same_everywhere() -> None:
     in_spec = [int(n) for n in re.findall(r"\b\d{9,10}\b", section("A. The scale table"))]
     assert len(in_spec) == 40
     assert in_spec == list(reference.THETA)
-    assert in_spec == list(tables.THETA)
+    assert in_spec == list(rans.THETA)
 
 
 def test_frequencies_are_the_same_in_reference_and_code() -> None:
-    table = tables.boundaries()
-    rows = tables.scale_rows()
+    table = rans.boundaries()
+    rows = rans.scale_rows()
     for scale in range(constants.SCALES):
         row = int(rows[reference.middle(scale)])
         for phase in range(-8, 8):
@@ -91,7 +91,7 @@ def test_frequencies_are_the_same_in_reference_and_code() -> None:
 
 
 def test_scale_of_every_magnitude_is_the_same_in_reference_and_code() -> None:
-    rows = tables.scale_rows()
+    rows = rans.scale_rows()
     first = int(rows[reference.middle(0)])
     stride = int(rows[reference.middle(1)]) - first
     for magnitude in range(0, 65536, 7):

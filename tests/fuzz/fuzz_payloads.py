@@ -31,8 +31,8 @@ with atheris.instrument_imports(include=["sglat"]) if IS_MAIN else nullcontext()
         header,
         identity,
         integers,
+        motion_batch,
         motion_coder,
-        motion_lockstep,
     )
     from sglat.errors import SglatError
 
@@ -68,7 +68,7 @@ def compare_frames(data: bytes) -> None:
     if sum(data[-3:]) % TWIN_EVERY:
         motion_coder.unpack_frames(data[1:], count, MODEL)
         return
-    together = motion_lockstep.unpack_frames_lockstep([data[1:]] * 8, [count] * 8, MODEL)
+    together = motion_batch.unpack_frames_batch([data[1:]] * 8, [count] * 8, MODEL)
     try:
         alone = motion_coder.unpack_frames(data[1:], count, MODEL)
     except SglatError:

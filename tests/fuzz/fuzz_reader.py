@@ -31,7 +31,8 @@ except ImportError:  # the corpus can be replayed without it
 IS_MAIN = __name__ == "__main__" and atheris is not None
 
 with atheris.instrument_imports(include=["sglat"]) if IS_MAIN else nullcontext():
-    from sglat.bitstream import checksum, edits
+    from sglat.bitstream import edits
+    from sglat.bitstream.chunks import crc32c
     from sglat.bitstream.reader import Reader
     from sglat.bitstream.seek import SeekableFile
     from sglat.errors import SglatError
@@ -134,7 +135,7 @@ def mend(data: bytes) -> bytes:
         end = at + CHUNK_HEAD_BYTES + int.from_bytes(out[at + 5 : at + 8], "little")
         if end + 4 > len(out):
             break
-        struct.pack_into("<I", out, end, checksum.crc32c(bytes(out[at:end])))
+        struct.pack_into("<I", out, end, crc32c(bytes(out[at:end])))
         at = end + 4
     return bytes(out)
 

@@ -1,13 +1,13 @@
-"""Signature and chunk framing, in both directions (SPEC.md sections 2 and 3)."""
+"""Signature, chunk framing and CRC-32C, in both directions (SPEC.md sections 2 and 3)."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import BinaryIO, Final
 
-from sglat.bitstream.checksum import crc32c
 from sglat.bitstream.constants import (
     ANCILLARY,
     BOUND,
@@ -26,6 +26,44 @@ _PIECE_BYTES: Final = 1 << 16  # a length that lies costs one piece, not its cla
 _TYPE_BYTES: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 BODY_CHUNKS: Final = frozenset({"MOTN", "PLAC", "APKT"})
 _UNKNOWN: Final = ChunkRule(flags=ANCILLARY, max_bytes=MAX_PAYLOAD, is_single=False)
+CRC_POLYNOMIAL: Final = 0x82F63B78  # Castagnoli, reflected
+
+COMPILED_CRC_BYTES: Final = 1 << 14  # the compiled package takes longer to load than this to sum
+
+
+@cache
+def _compiled_crc() -> Callable[[bytes, int], int] | None:
+    try:
+        from crc32c import crc32c as compiled
+    except ImportError:  # it has no wheel for some machines
+        return None
+    return compiled
+
+
+@cache
+def _crc_table() -> tuple[int, ...]:
+    rows = []
+    for byte in range(256):
+        value = byte
+        for _ in range(8):
+            value = value >> 1 ^ (CRC_POLYNOMIAL if value & 1 else 0)
+        rows.append(value)
+    return tuple(rows)
+
+
+def crc32c_scalar(data: bytes, start: int = 0) -> int:
+    """Return what `crc32c` returns, byte by byte; the slow twin."""
+    table = _crc_table()
+    value = start ^ 0xFFFFFFFF
+    for byte in data:
+        value = table[(value ^ byte) & 255] ^ value >> 8
+    return value ^ 0xFFFFFFFF
+
+
+def crc32c(data: bytes, start: int = 0) -> int:
+    """Return CRC-32C of data, continuing from the CRC of what came before."""
+    compiled = _compiled_crc() if len(data) >= COMPILED_CRC_BYTES else None
+    return crc32c_scalar(data, start) if compiled is None else compiled(data, start)
 
 
 @dataclass(frozen=True, kw_only=True)

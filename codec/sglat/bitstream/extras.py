@@ -15,10 +15,10 @@ from sglat.bitstream.constants import (
     MAX_TICKS,
     MAX_TIME_BASE,
 )
-from sglat.bitstream.fields import Fields
 from sglat.bitstream.records import AudioFormat, AudioPacket, IndexEntry, Picture, Provenance
 from sglat.bitstream.values import (
     Cursor,
+    Fields,
     pack_map,
     pack_svarint,
     pack_text,

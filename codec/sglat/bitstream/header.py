@@ -17,10 +17,9 @@ from sglat.bitstream.constants import (
     MAX_W_DIM,
     VERSION,
 )
-from sglat.bitstream.fields import Fields
 from sglat.bitstream.motion_coder import MotionModel, pack_model, unpack_model
 from sglat.bitstream.records import MOTION_CHANNELS, PLACEMENT_CHANNELS, Float32, Header
-from sglat.bitstream.values import pack_map, unpack_map
+from sglat.bitstream.values import Fields, pack_map, unpack_map
 from sglat.errors import FormatError
 
 VERSION_BYTES: Final = 4

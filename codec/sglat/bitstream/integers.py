@@ -7,20 +7,18 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.bitstream.constants import DEFAULT_SPREAD, LEAST_STATE, REACH, TOTAL, TOTAL_BITS
+from sglat.bitstream.constants import DEFAULT_SPREAD, LEAST_STATE, REACH, TOTAL_BITS
 from sglat.bitstream.rans import (
-    REFILL_SHIFT,
-    STATE_BYTES,
-    StreamReader,
-    pack_escapes,
-    pack_symbols,
-    stream_error,
-)
-from sglat.bitstream.tables import (
     HIGH_ESCAPE,
     LOW_ESCAPE,
     MAX_MAGNITUDE,
+    REFILL_SHIFT,
+    STATE_BYTES,
+    SharedLanes,
+    StreamReader,
     boundaries,
+    pack_escapes,
+    pack_symbols,
     scale_middle,
     scale_row_list,
     scale_rows,
@@ -69,7 +67,7 @@ def unpack_integers(
         FormatError: `bad-stream`.
     """
     if 1 << lane_bits >= _VECTOR_LANES:
-        return _unpack_lockstep(data, count, 1 << lane_bits, spread)
+        return _unpack_lanes(data, count, 1 << lane_bits, spread)
     return unpack_integers_scalar(data, count, lane_bits=lane_bits, spread=spread)
 
 
@@ -125,50 +123,19 @@ def _active_lanes(counts: list[int], width: int) -> list[int]:
     return [int(np.count_nonzero(filled > i)) for i in range(width)]
 
 
-def _unpack_lockstep(data: bytes, count: int, lanes: int, spread: int) -> Narrow:
+def _unpack_lanes(data: bytes, count: int, lanes: int, spread: int) -> Narrow:
     """Decode all lanes together, one position at a time."""
-    opening = StreamReader(data, lanes)  # checks and reads the states
-    states = np.array(opening.states, dtype=np.int64)
-    source = np.frombuffer(data, dtype=np.uint8)
-    front, back = STATE_BYTES * lanes, len(data)
+    reader = SharedLanes(data, lanes)
     width, counts = lane_counts(count, lanes)
     out = np.zeros((width, lanes), dtype=np.int32)
     averages = _Averages(lanes, spread)
-    table = boundaries()
+    everyone = np.arange(lanes)
     for i, active in enumerate(_active_lanes(counts, width)):
-        bounds = table[averages.rows(active)]
-        state = states[:active]
-        slot = state & (TOTAL - 1)
-        symbol = (bounds <= slot[:, None]).sum(axis=1) - 1
-        lane = np.arange(active)
-        start = bounds[lane, symbol]
-        state = (bounds[lane, symbol + 1] - start) * (state >> TOTAL_BITS) + slot - start
-        refill = state < LEAST_STATE
-        needed = int(np.count_nonzero(refill))
-        if front + 2 * needed > back:
-            raise stream_error("no more words")
-        words = source[front : front + 2 * needed].view("<u2")
-        state[refill] = state[refill] << 16 | words
-        front += 2 * needed
-        states[:active] = state
-        value = symbol - 1 - REACH
-        for escaped in np.flatnonzero((symbol == LOW_ESCAPE) | (symbol == HIGH_ESCAPE)).tolist():
-            extra, back = read_escape(data, front, back)
-            value[escaped] += extra if symbol[escaped] == HIGH_ESCAPE else -extra
+        value = reader.residual(everyone[:active], averages.rows(active))
         averages.update(value, slow_rate(i))
         out[i, :active] = value
-    if front != back:
-        raise stream_error(f"{back - front} bytes left over")
-    if (states != LEAST_STATE).any():
-        raise stream_error("a wrong final state")
+    reader.finish()
     return np.ascontiguousarray(out.T).reshape(-1)[:count]
-
-
-def read_escape(data: bytes, front: int, back: int) -> tuple[int, int]:
-    """Return an escape that ends before `back`, and the new `back`."""
-    reader = StreamReader.__new__(StreamReader)
-    reader._data, reader._front, reader._back = data, front, back
-    return reader._escape(), reader._back
 
 
 def pack_integers(values: Ints, *, lane_bits: int = 0, spread: int = DEFAULT_SPREAD) -> bytes:
@@ -192,7 +159,7 @@ def pack_integers(values: Ints, *, lane_bits: int = 0, spread: int = DEFAULT_SPR
         start = table[rows, symbol]
         symbols.append((start, table[rows, symbol + 1] - start))
         averages.update(value, slow_rate(i))
-    return _pack_lockstep(symbols, lanes) + pack_escapes(escapes)
+    return _pack_lanes(symbols, lanes) + pack_escapes(escapes)
 
 
 def _pack_one_lane(values: Ints, spread: int) -> bytes:
@@ -214,7 +181,7 @@ def _pack_one_lane(values: Ints, spread: int) -> bytes:
     return pack_symbols(start.tolist(), frequency.tolist()) + pack_escapes(escapes)
 
 
-def _pack_lockstep(symbols: list[tuple[Ints, Ints]], lanes: int) -> bytes:
+def _pack_lanes(symbols: list[tuple[Ints, Ints]], lanes: int) -> bytes:
     """Run the coder backwards over all lanes; return states and words."""
     states = np.full(lanes, LEAST_STATE, dtype=np.int64)
     words: list[bytes] = []

@@ -1,5 +1,4 @@
-"""What a layer of an identity holds: entries and the stream of their integers (SPEC.md section
-6)."""
+"""Layers of an identity: entries, row prediction, the stream of integers (SPEC.md section 6)."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from sglat.bitstream import constants as k
 from sglat.bitstream.integers import choose_lanes, pack_integers, unpack_integers
-from sglat.bitstream.latent import choose_weights, predict_rows, residual_rows
+from sglat.bitstream.rans import scale_middle
 from sglat.bitstream.records import (
     DeltaLayer,
     DenseDelta,
@@ -26,13 +25,13 @@ from sglat.bitstream.records import (
     SpectralDelta,
     WeightDelta,
 )
-from sglat.bitstream.tables import scale_middle
 from sglat.bitstream.values import Cursor, pack_step, pack_text, pack_varint
 from sglat.errors import FormatError
 
 Ints = NDArray[np.int64]
 Integers = NDArray[np.int64] | NDArray[np.int32]
 
+FULL_WEIGHT: Final = 16  # of the row before in the prediction of a row: one
 LATENT, LOW_RANK, GAIN, DENSE, SPARSE, SPECTRAL = range(6)
 
 
@@ -353,3 +352,41 @@ def version_of(has_spectral: bool) -> tuple[int, int]:
     """Return the least version of the format that knows an identity with spectral deltas or
     without."""
     return k.SPECTRAL_VERSION if has_spectral else k.FIRST_VERSION
+
+
+def predict_rows(residuals: Ints | NDArray[np.int32], weights: Sequence[int]) -> Ints:
+    """Return rows from residuals, `[L, D]` (SPEC.md section 6.2)."""
+    rows = residuals.astype(np.int64)
+    for i, weight in enumerate(weights):
+        if weight:
+            # Bounded residuals keep this far inside 64 bits only row by row, so stop early.
+            if np.abs(rows[i - 1]).max(initial=0) > k.MAX_VALUE:
+                raise FormatError(
+                    "bad-value", f"expected integers within ±{k.MAX_VALUE}, found a larger one"
+                )
+            rows[i] += (weight * rows[i - 1] + 8) >> 4
+    return rows
+
+
+def residual_rows(rows: Ints, weights: Sequence[int]) -> Ints:
+    """Return residuals from rows, `[L, D]`; the reverse of `predict_rows`."""
+    residuals = rows.astype(np.int64)
+    for i, weight in enumerate(weights):
+        if weight:
+            residuals[i] -= (weight * rows[i - 1] + 8) >> 4
+    return residuals
+
+
+def _cost(residuals: Ints) -> float:
+    """Return a stand-in for the bits of residuals."""
+    return float(np.log2(1 + 2 * np.abs(residuals)).sum())
+
+
+def choose_weights(rows: Ints) -> list[int]:
+    """Return the row weights that make the residuals of `[L, D]` cheapest."""
+    chosen = [0]
+    for i in range(1, len(rows)):
+        options = range(FULL_WEIGHT + 1)
+        costs = [_cost(rows[i] - ((weight * rows[i - 1] + 8) >> 4)) for weight in options]
+        chosen.append(int(np.argmin(costs)))
+    return chosen

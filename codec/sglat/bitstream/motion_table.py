@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, Final, TextIO
 import numpy as np
 
 from sglat.bitstream.edits import LOOK_CHUNKS, Source
-from sglat.bitstream.fit import fit_model, quantize
 from sglat.bitstream.groups import join_motion
+from sglat.bitstream.motion_coder import fit_model, quantize
 from sglat.bitstream.reader import Reader
 from sglat.bitstream.records import (
     MOTION_CHANNELS,

@@ -19,7 +19,7 @@ from sglat.bitstream.groups import (
 )
 from sglat.bitstream.identity import IdentityDigest
 from sglat.bitstream.layers import count_integers
-from sglat.bitstream.motion_lockstep import LEAST_GROUPS, unpack_frames_lockstep
+from sglat.bitstream.motion_batch import LEAST_GROUPS, unpack_frames_batch
 from sglat.bitstream.records import (
     AudioFormat,
     AudioPacket,
@@ -198,7 +198,7 @@ class Reader:
         decoded = None
         if len(heads) >= LEAST_GROUPS:
             streams, counts = [h.stream for h in heads], [h.frame_count for h in heads]
-            decoded = unpack_frames_lockstep(streams, counts, motion_model(self.header))
+            decoded = unpack_frames_batch(streams, counts, motion_model(self.header))
         for at, (head, placement, packets) in enumerate(waiting):
             if decoded is None:
                 motion = unpack_motion(head, self.header)

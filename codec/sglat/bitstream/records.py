@@ -1,4 +1,4 @@
-"""The nouns of a file as plain records; every reader and writer speaks in these."""
+"""The contents of a file as plain records, which readers return and writers take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream.constants import FIRST_VERSION
-from sglat.bitstream.spectrum import filter_waves
 
 if TYPE_CHECKING:
     from sglat.bitstream.motion_coder import MotionModel
@@ -65,7 +64,7 @@ class Header:
     read_version: tuple[int, int] = FIRST_VERSION
     """Least version of the format that a reader must know."""
     model: MotionModel | None = None
-    """What motion groups start from (`sglat.bitstream.fit.fit_model`); None: the default model."""
+    """What motion groups start from (`motion_coder.fit_model`); None: the default model."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Fields of later versions, kept as they are."""
 
@@ -136,6 +135,24 @@ class LowRankDelta:
     """`[shape[0], rank]`."""
     right: QuantizedTensor
     """`[rank, product of shape[1:]]`."""
+
+
+def cosines(size: int) -> NDArray[np.float64]:
+    """Return the orthonormal discrete cosine transform (DCT-II), frequencies by places.
+
+    Source: Ahmed, Natarajan and Rao 1974, https://doi.org/10.1109/T-C.1974.223784.
+    """
+    frequency, place = np.arange(size)[:, None], np.arange(size)[None]
+    waves = np.cos(np.pi * frequency * (2 * place + 1) / (2 * size))
+    scale = np.where(frequency == 0, 1.0, 2.0) / size
+    result: NDArray[np.float64] = waves * np.sqrt(scale)
+    return result
+
+
+def filter_waves(height: int, width: int) -> NDArray[np.float32]:
+    """Return the transform of filters, `[height · width, height · width]`: frequencies by places,
+    vertical first."""
+    return np.kron(cosines(height), cosines(width)).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,14 +282,6 @@ class AudioPacket:
     duration: int
     """0 when unknown."""
     is_key_frame: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class AudioTrack:
-    """A whole audio stream in memory; long files are streamed packet by packet instead."""
-
-    format: AudioFormat
-    packets: tuple[AudioPacket, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sglat import __version__
 from sglat.bitstream.records import Provenance
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.encoder.align import Alignment, align
@@ -45,6 +44,7 @@ from sglat.errors import FaceError, MediaError
 from sglat.files import hash_file, refuse_existing
 from sglat.networks.devices import choose_device, full_precision
 from sglat.networks.face_regions import feature_weights
+from sglat.version import __version__
 
 STAGES = ("track", "align", "invert", "refine", "tune", "jacobian", "pose", "expression", "check")
 

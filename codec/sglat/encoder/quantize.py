@@ -10,8 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.bitstream.fit import fit_model, model_bytes
-from sglat.bitstream.motion_coder import default_model, pack_frames
+from sglat.bitstream.motion_coder import default_model, fit_model, model_bytes, pack_frames
 from sglat.bitstream.records import LatentLayer, QuantizedTensor
 from sglat.bitstream.writer import GROUP_FRAMES
 

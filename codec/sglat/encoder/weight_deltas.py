@@ -23,8 +23,8 @@ from sglat.bitstream.records import (
     QuantizedTensor,
     SpectralDelta,
     WeightDelta,
+    filter_waves,
 )
-from sglat.bitstream.spectrum import filter_waves
 from sglat.networks.stylegan2 import Generator, StyledConv
 
 _AIM = 0.985  # of the budget: what comes after the last change takes some more or less

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat import __version__
 from sglat.bitstream.constants import CHUNK_FRAME_BYTES
-from sglat.bitstream.fit import fit_model, quantize
 from sglat.bitstream.identity import needed_version, pack_identity
 from sglat.bitstream.info import describe, stream_bytes
+from sglat.bitstream.motion_coder import fit_model, quantize
 from sglat.bitstream.records import (
     FRAME_CUT,
     FRAME_HELD,
@@ -31,6 +30,7 @@ from sglat.bundles.bundle import Bundle
 from sglat.encoder.track import Track
 from sglat.media.audio import AudioReader
 from sglat.media.timing import constant_step, reduce_timing
+from sglat.version import __version__
 
 # A quarter of a pixel of the full frame, and as much at the crop's rim by roll of a 300 px face
 PLACEMENT_STEPS = np.array([0.25, 0.25, 0.5, 0.1], np.float32)

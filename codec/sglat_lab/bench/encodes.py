@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.bitstream.fit import fit_model
+from sglat.bitstream.motion_coder import fit_model
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.encode import EncodeConfig, encode
 from sglat.encoder.losses import LossConfig

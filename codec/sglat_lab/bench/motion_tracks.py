@@ -32,7 +32,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.bitstream.fit import fit_model
+from sglat.bitstream.motion_coder import fit_model
 from sglat.bitstream.records import (
     DeltaLayer,
     Header,

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from sglat.bitstream.chunks import ByteSource, read_chunks
 from sglat.bitstream.constants import CHUNK_FRAME_BYTES
-from sglat.bitstream.fit import model_bytes
 from sglat.bitstream.info import describe
 from sglat.bitstream.layers import pack_layer_body
+from sglat.bitstream.motion_coder import model_bytes
 from sglat.bitstream.reader import Reader
 from sglat.bitstream.records import (
     Identity,

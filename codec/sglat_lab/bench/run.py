@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import torch
 
-from sglat import __version__
 from sglat.errors import SglatError, UsageError
+from sglat.version import __version__
 from sglat_lab.bench.clip_bench import ClipBench
 from sglat_lab.bench.encodes import ClipFiles, Encodes, tuning_networks
 from sglat_lab.bench.harness import (

@@ -1,4 +1,4 @@
-"""The motion coder for many groups side by side; the fast twin of `frames.unpack_frames`."""
+"""The motion coder for many groups side by side; the fast twin of `unpack_frames`."""
 
 from __future__ import annotations
 
@@ -9,82 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream import motion_coder as f
-from sglat.bitstream.constants import LEAST_STATE, MAX_VALUE, REACH, TOTAL, TOTAL_BITS
-from sglat.bitstream.integers import read_escape
-from sglat.bitstream.rans import STATE_BYTES, StreamReader
-from sglat.bitstream.tables import (
-    HIGH_ESCAPE,
-    LOW_ESCAPE,
-    MAX_MAGNITUDE,
-    boundaries,
-    scale_middle,
-    scale_rows,
-)
+from sglat.bitstream.constants import MAX_VALUE, TOTAL
+from sglat.bitstream.rans import MAX_MAGNITUDE, SeparateLanes, scale_middle, scale_rows
 from sglat.errors import FormatError
 
 Ints = NDArray[np.int64]
 
 LEAST_GROUPS: Final = 8  # below this the scalar coder is faster
 MOST_GROUPS: Final = 256  # bounds memory: 256 groups of 1024 frames are 36 MB
-
-
-class _Lanes:
-    """Coder states, word pointers and escape pointers of all groups."""
-
-    def __init__(self, payloads: Sequence[bytes], channels: int) -> None:
-        ends = np.cumsum([len(payload) for payload in payloads])
-        self.data = b"".join(payloads)
-        # A frame reads at most one word for each symbol, so the padding keeps indices legal
-        # until the check at the end of each frame.
-        padded = self.data + bytes(2 * channels + 4)
-        self.source = np.frombuffer(padded, dtype=np.uint8).astype(np.int64)
-        self.states = np.array([StreamReader(p).states[0] for p in payloads], dtype=np.int64)
-        self.back = ends.astype(np.int64)
-        self.front = np.concatenate([[0], ends[:-1]]).astype(np.int64) + STATE_BYTES
-        self.table = boundaries()
-
-    def _refill(self, lanes: Ints, state: Ints) -> None:
-        short = np.flatnonzero(state < LEAST_STATE)
-        if len(short):
-            which = lanes[short]
-            at = self.front[which]
-            state[short] = state[short] << 16 | self.source[at] | self.source[at + 1] << 8
-            self.front[which] = at + 2
-        self.states[lanes] = state
-
-    def binary(self, lanes: Ints, first: Ints) -> NDArray[np.bool_]:
-        """Read a two-way symbol in each lane; True for the first."""
-        state = self.states[lanes]
-        slot = state & (TOTAL - 1)
-        is_first = slot < first
-        frequency = np.where(is_first, first, TOTAL - first)
-        start = np.where(is_first, 0, first)
-        self._refill(lanes, frequency * (state >> TOTAL_BITS) + slot - start)
-        return is_first
-
-    def residual(self, lanes: Ints, rows: Ints) -> Ints:
-        """Read a residual in each lane."""
-        bounds = self.table[rows]
-        state = self.states[lanes]
-        slot = state & (TOTAL - 1)
-        symbol = (bounds <= slot[:, None]).sum(axis=1) - 1
-        lane = np.arange(len(lanes))
-        start = bounds[lane, symbol]
-        frequency = bounds[lane, symbol + 1] - start
-        self._refill(lanes, frequency * (state >> TOTAL_BITS) + slot - start)
-        value: Ints = symbol - 1 - REACH
-        for at in np.flatnonzero((symbol == LOW_ESCAPE) | (symbol == HIGH_ESCAPE)).tolist():
-            which = int(lanes[at])
-            front, back = int(self.front[which]), int(self.back[which])
-            extra, self.back[which] = read_escape(self.data, front, back)
-            value[at] += extra if symbol[at] == HIGH_ESCAPE else -extra
-        return value
-
-    def is_overrun(self) -> bool:
-        return bool((self.front > self.back).any())
-
-    def is_finished(self) -> bool:
-        return bool((self.front == self.back).all() and (self.states == LEAST_STATE).all())
 
 
 class _Adaptive:
@@ -101,7 +33,7 @@ class _Adaptive:
         bounds = [f.slow_rate(n) for n in range(f.RATE_STEPS[-1][0] + 1)]
         self._rates = np.array(bounds, dtype=np.int64)
 
-    def read_still(self, lanes: Ints, coder: _Lanes) -> NDArray[np.bool_]:
+    def read_still(self, lanes: Ints, coder: SeparateLanes) -> NDArray[np.bool_]:
         state = self.still[lanes, self.was_still[lanes]]
         first = np.clip(state, f.STILL_MARGIN, TOTAL - f.STILL_MARGIN)
         is_still = coder.binary(lanes, first)
@@ -121,7 +53,7 @@ class _Adaptive:
 
 
 def _read_moving(
-    lanes: Ints, coder: _Lanes, adaptive: _Adaptive, model: f.MotionModel, rows: Ints
+    lanes: Ints, coder: SeparateLanes, adaptive: _Adaptive, model: f.MotionModel, rows: Ints
 ) -> Ints:
     """Read one moving frame in some lanes; return the differences, `[lanes, C]`."""
     fast, slow = adaptive.fast[lanes], adaptive.slow[lanes]
@@ -154,14 +86,14 @@ def _read_moving(
     return d
 
 
-def unpack_frames_lockstep(
+def unpack_frames_batch(
     payloads: Sequence[bytes], frame_counts: Sequence[int], model: f.MotionModel
 ) -> list[NDArray[np.int32]] | None:
     """Decode groups side by side; None if one is damaged: the scalar coder then says how."""
     counts = np.array(frame_counts, dtype=np.int64)
     rows = scale_rows()
     try:
-        coder = _Lanes(payloads, model.channels)
+        coder = SeparateLanes(payloads, model.channels + 1)
         adaptive = _Adaptive(len(payloads), model)
         out = np.zeros((len(payloads), int(counts.max()), model.channels), dtype=np.int64)
         everyone = np.arange(len(payloads))
