@@ -6,12 +6,13 @@ import hashlib
 import os
 import shutil
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, TypeAlias
+from typing import BinaryIO, Final, Self, TypeAlias
 
 from sglat.errors import UsageError
 
@@ -86,6 +87,32 @@ def refuse_existing(
         raise UsageError("output-exists", f"{path} exists; use --force to replace it")
     if not path.parent.is_dir():
         raise UsageError("output-folder", f"expected a folder {path.parent}, found none")
+
+
+class Closable(ABC):
+    """A context manager that is closed at the end, or discarded on an exception."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish, and release what is held."""
+
+    def discard(self) -> None:
+        """Release what is held, and remove unfinished output."""
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
 
 
 class AtomicOutput:

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from sglat.errors import MediaError, UsageError
 from sglat.media.marks import DIGITAL_SOURCE_TYPE, generated_marks
 from sglat.media.pictures import PngWriter, RawWriter, decode_picture, encode_png, read_still
-from sglat.media.reader import VideoReader
-from sglat.media.timing import constant_step, reduce_timing
+from sglat.media.reader import VideoReader, constant_step, reduce_timing
 from sglat.media.writer import VideoWriter
 from tests.support.tolerances import LOSSY_VIDEO_SHIFT_LEVELS
 from tests.support.video import moving_square

@@ -29,7 +29,7 @@ from sglat.bitstream.writer import GROUP_FRAMES, Writer, open_writer
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.track import Track
 from sglat.media.audio import AudioReader
-from sglat.media.timing import constant_step, reduce_timing
+from sglat.media.reader import constant_step, reduce_timing
 from sglat.version import __version__
 
 # A quarter of a pixel of the full frame, and as much at the crop's rim by roll of a 300 px face

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import av
 
 from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.errors import MediaError
+from sglat.files import Closable
 from sglat.media.reader import VideoReader, first_sound_seconds, open_container
 
 MAX_EXTRADATA: Final = 1 << 16  # Vorbis set-up headers reach some kilobytes
 
 
-class AudioReader:
+class AudioReader(Closable):
     """The first audio stream of a file as packets.
 
     `format` is None when the file has no sound. Packets come in file order, one at a time.
@@ -50,17 +50,6 @@ class AudioReader:
                 stream.discard = av.stream.Discard.all  # not even parsed: the pass is quick
         self.format = None if self._stream is None else _describe(self._stream)
         self.start_seconds = first_sound_seconds(self._container)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release the file."""

@@ -6,15 +6,14 @@ import io
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from sglat.errors import MediaError
-from sglat.files import AtomicOutput
+from sglat.files import AtomicOutput, Closable
 from sglat.media.marks import mark_png
 from sglat.media.pixels import PictureConverter
 from sglat.media.reader import VideoReader
@@ -54,7 +53,7 @@ def read_still(path: Path) -> NDArray[np.uint8]:
         return next(iter(reader)).picture
 
 
-class PngWriter:
+class PngWriter(Closable):
     """Write frames as `00000.png`, `00001.png`, … into a new folder, renamed at the end.
 
     Raises:
@@ -76,22 +75,16 @@ class PngWriter:
         (self._output.partial / name).write_bytes(encode_png(picture, marks=self._marks))
         self._count += 1
 
-    def __enter__(self) -> Self:
-        return self
+    def close(self) -> None:
+        """Give the folder its name."""
+        self._output.commit()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self._output.discard()
-        else:
-            self._output.commit()
+    def discard(self) -> None:
+        """Remove what was written so far."""
+        self._output.discard()
 
 
-class RawWriter:
+class RawWriter(Closable):
     """Write frames as bare rgb24 bytes to a stream, for a pipe into another program."""
 
     def __init__(self, stream: BinaryIO | Any) -> None:
@@ -101,14 +94,9 @@ class RawWriter:
         """Append one frame; the time stamp is not kept."""
         self._stream.write(np.ascontiguousarray(picture).data)
 
-    def __enter__(self) -> Self:
-        return self
+    def close(self) -> None:
+        """Flush the stream, which stays open."""
+        self._stream.flush()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self._stream.flush()
+    def discard(self) -> None:
+        """Leave the stream as it is."""

@@ -6,21 +6,20 @@ with a range the first frame in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
-from math import floor
+from itertools import chain, pairwise
+from math import floor, gcd
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from sglat.errors import MediaError, UsageError
-from sglat.files import check_input
+from sglat.files import Closable, check_input
 from sglat.media.pixels import Deinterlacer, PictureConverter
 
 FALLBACK_RATE: Final = Fraction(25)  # for raw streams that carry neither time stamps nor a rate
@@ -101,7 +100,7 @@ def open_container(path: Path) -> Any:
         raise MediaError("media-unreadable", f"cannot read {path} as video: {reason}") from error
 
 
-class VideoReader:
+class VideoReader(Closable):
     """Decode the first real video stream of a file, frame by frame.
 
     Memory is bounded: one frame at a time leaves the decoder. Damaged packets are skipped and
@@ -134,17 +133,6 @@ class VideoReader:
         except BaseException:
             self._container.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release the file."""
@@ -345,3 +333,26 @@ def first_sound_seconds(container: Any) -> Fraction | None:
             known = stream.start_time is not None and stream.time_base is not None
             return stream.start_time * Fraction(stream.time_base) if known else None
     return None
+
+
+def constant_step(pts: Sequence[int]) -> int | None:
+    """Return the ticks between frames when all gaps are equal, else None.
+
+    One frame has no gap and counts as variable.
+    """
+    if len(pts) < 2:
+        return None
+    step = pts[1] - pts[0]
+    equal = all(later - earlier == step for earlier, later in pairwise(pts))
+    return step if equal else None
+
+
+def reduce_timing(pts: Sequence[int], time_base: Fraction) -> tuple[Fraction, list[int]]:
+    """Return the coarsest time base that still holds every time stamp exactly, and the stamps.
+
+    12800 ticks a second at 512 ticks a frame become 25 ticks a second at 1 tick a frame.
+    """
+    common = gcd(*pts) if pts else 1
+    if common <= 1:
+        return time_base, list(pts)
+    return time_base * common, [stamp // common for stamp in pts]

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import av
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.errors import MediaError
-from sglat.files import AtomicOutput
+from sglat.files import AtomicOutput, Closable
 from sglat.media.containers import (
     Container,
     choose_encoder,
@@ -37,7 +36,7 @@ GIF_TIME_BASE: Final = Fraction(1, 100)
 GIF_LEAST_DELAY: Final = 2  # hundredths of a second; browsers slow shorter ones down to a tenth
 
 
-class VideoWriter:
+class VideoWriter(Closable):
     """Write a video with sound.
 
     Use as a context manager: leaving it normally finishes the file and renames it; leaving it by an
@@ -110,7 +109,7 @@ class VideoWriter:
                 self._open_sound(*audio)
             self._container.start_encoding()
         except BaseException as error:
-            self._discard()
+            self.discard()
             if isinstance(error, (av.error.FFmpegError, ValueError)):
                 raise self._refused(error) from error
             raise
@@ -160,24 +159,10 @@ class VideoWriter:
             self._container.close()
             mark_animation(self._output.partial, self._kind.muxer, self._marks)
         except (av.error.FFmpegError, ValueError) as error:
-            self._discard()
+            self.discard()
             raise self._refused(error) from error
         self._output.commit()
         self._close_sound()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._discard()
 
     def _open(self) -> Any:
         try:
@@ -261,7 +246,8 @@ class VideoWriter:
         if self._sound is not None:
             self._sound.close()
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Remove the partial file."""
         with suppress(av.error.FFmpegError, ValueError):
             self._container.close()
         self._close_sound()
