@@ -13,7 +13,6 @@ import pytest
 
 from sglat.bundles.bundle import Bundle
 from sglat.cli.decode import parse_time
-from sglat.cli.progress import clock, describe_progress
 from sglat.errors import UsageError
 from sglat.media.reader import VideoReader
 from tests.bundles.tiny import make_tiny_bundle
@@ -108,17 +107,3 @@ def test_times_are_read(text: str, seconds: float | None) -> None:
 def test_other_times_are_wrong_usage(text: str) -> None:
     with pytest.raises(UsageError):
         parse_time(text)
-
-
-def test_progress_tells_stage_rate_and_time_left() -> None:
-    line = describe_progress("track", 120, 480, recent=100, elapsed_seconds=10.0)
-    assert line == "track      [######------------------] 120/480 10.0/s 0:36 left"
-
-
-def test_progress_without_a_total_counts() -> None:
-    assert describe_progress("tune", 7, 0, recent=7, elapsed_seconds=2.0) == "tune       7 3.5/s"
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (65, "1:05"), (3661, "1:01:01")])
-def test_the_clock_is_readable(seconds: float, text: str) -> None:
-    assert clock(seconds) == text

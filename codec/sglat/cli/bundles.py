@@ -9,13 +9,16 @@ from typing import Annotated
 
 import typer
 
-from sglat.cli.common import ByteBar, run, say
+from sglat.cli.common import run, say
+from sglat.cli.progress import ByteBar, StageBar
 
 app = typer.Typer(
     help="Sets of weights: what is here, what can be fetched, and your own.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    epilog="--version prints the version.",
 )
 
 Accept = Annotated[
@@ -81,7 +84,7 @@ def fetch(
         keep_downloads=keep_downloads,
         download=DownloadConfig(is_offline=offline),
     )
-    state = fetch_bundle(name, config, progress=ByteBar, say=say)
+    state = fetch_bundle(name, config, progress=lambda label: ByteBar(label).show, say=say)
     print(state.folder)
 
 
@@ -167,8 +170,13 @@ def discover(
     from sglat.bundles.discover import discover as search
 
     bundle = load_bundle(name)
-    bar = ByteBar("layers")
-    found = search(bundle, DiscoverConfig(people=people), progress=bar)
+    bar = StageBar(is_quiet=not sys.stderr.isatty())
+    found = search(
+        bundle,
+        DiscoverConfig(people=people),
+        progress=lambda done, total: bar("layers", done, total),
+    )
+    bar.close()
     for group, (layer, channel), locality, change in zip(
         GROUPS, found.channels, found.locality, found.sensitivity, strict=True
     ):

@@ -13,7 +13,12 @@ from sglat.cli.common import open_source, run, say
 from sglat.cli.progress import StageBar
 from sglat.errors import UsageError
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    epilog="--version prints the version.",
+)
 
 
 @app.command()

@@ -30,7 +30,12 @@ from sglat.media.reader import VideoReader
 from sglat.media.writer import VideoWriter
 from sglat.networks.pixels import resize, to_pixels
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    epilog="--version prints the version.",
+)
 
 FRAMES: Final = 40
 RATE: Final = Fraction(25)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,29 +13,12 @@ from sglat.cli.progress import StageBar
 from sglat.errors import MediaError
 from sglat.files import refuse_existing
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-class Solver(StrEnum):
-    """Names of `EncodeConfig.solver`."""
-
-    fast = "fast"
-    paper = "paper"
-
-
-class TargetPicture(StrEnum):
-    """Names of `EncodeConfig.target`."""
-
-    frame = "frame"
-    inverted = "inverted"
-
-
-class Tuning(StrEnum):
-    """Names of `EncodeConfig.tuning`."""
-
-    manifold = "manifold"
-    pivotal = "pivotal"
-    none = "none"
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    epilog="--version prints the version.",
+)
 
 
 @app.command()
@@ -54,29 +36,32 @@ def encode_command(
             "-q",
             min=0,
             max=100,
-            help="Fineness of the motion; default: 62, or less where 47 bits a frame do not do.",
+            help="Motion quality; default: 62, lowered to stay within 47 bits a frame.",
         ),
     ] = None,
     motion_bits: Annotated[
         float | None,
-        typer.Option(min=1, help="Most bits a frame for the motion; the quality gives way."),
+        typer.Option(min=1, help="Most bits a frame for the motion; lowers the quality if needed."),
     ] = None,
     identity_bytes: Annotated[
         int, typer.Option(min=2048, help="Most bytes for the person's look.")
     ] = 64_000,
-    solver: Annotated[Solver, typer.Option(help="How the numbers are found.")] = Solver.fast,
+    solver: Annotated[
+        Literal["fast", "paper"], typer.Option(help="How the motion is solved for.")
+    ] = "fast",
     target_picture: Annotated[
-        TargetPicture,
+        Literal["frame", "inverted"],
         typer.Option("--target", help="Match the camera's frame or its inversion."),
-    ] = TargetPicture.frame,
+    ] = "frame",
     tuning: Annotated[
-        Tuning, typer.Option(help="How the generator is fitted to the person.")
-    ] = Tuning.manifold,
+        Literal["manifold", "pivotal", "none"],
+        typer.Option(help="How the generator is tuned to the person."),
+    ] = "manifold",
     tune_steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of the fit; fewer are quicker and poorer.")
+        int | None, typer.Option(min=1, help="Tuning steps; fewer are faster and worse.")
     ] = None,
     tune_frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames that are fitted; default: 48.")
+        int | None, typer.Option(min=1, help="Frames to tune on; default: 48.")
     ] = None,
     plate: Annotated[
         bool, typer.Option("--plate", help="Store a still background for full frames.")
@@ -86,20 +71,18 @@ def encode_command(
     ] = "",
     device: Annotated[
         str,
-        typer.Option(
-            help="auto, cpu, cuda or mps. Measured on cpu; cuda and mps: never tried on a real one."
-        ),
+        typer.Option(help="auto, cpu, cuda or mps; cuda and mps are untested on hardware."),
     ] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     workfile: Annotated[
         Path | None, typer.Option(help="Folder for unfinished work; default: beside the output.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on with unfinished work.")
+        bool, typer.Option("--resume/--no-resume", help="Continue unfinished work.")
     ] = True,
     self_check: Annotated[
-        bool, typer.Option("--self-check/--no-self-check", help="Decode and judge the result.")
+        bool, typer.Option("--self-check/--no-self-check", help="Decode the result and measure it.")
     ] = True,
     similarity_plot: Annotated[
         Path | None, typer.Option(help="Write identity similarity over time as SVG.")
@@ -108,7 +91,7 @@ def encode_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
 ) -> None:
-    """Encode a video; stopped at any moment, the same command goes on where it was."""
+    """Encode a video. After an interruption the same command continues."""
     from sglat.encoder.encode import EncodeConfig, encode
 
     check_output(target, force=force)
@@ -122,9 +105,9 @@ def encode_command(
         quality=quality,
         motion_bits=motion_bits,
         identity_bytes=identity_bytes,
-        solver=solver.value,
-        target=target_picture.value,
-        tuning=tuning.value,
+        solver=solver,
+        target=target_picture,
+        tuning=tuning,
         tune_steps=tune_steps,
         tune_frames=tune_frames,
         plate=plate,

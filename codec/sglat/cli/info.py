@@ -16,6 +16,7 @@ from typing import Any
 
 from sglat.cli.common import open_source, run, say
 from sglat.files import atomic_file
+from sglat.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class InfoOptions:
 def parse(arguments: Sequence[str] | None = None) -> InfoOptions:
     """Read the command line; wrong usage ends the program with status 2."""
     parser = argparse.ArgumentParser(prog="sgl-info", description="Show what is in an .sglat file.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("file", type=Path, help="the file; - reads standard input")
     add = parser.add_argument
     add("--json", action="store_true", dest="as_json", help="machine-readable")

@@ -1,82 +1,143 @@
-"""A line on stderr for long work: stage, frames done, rate, time left."""
+"""Progress of long work on stderr: bars on a screen, elsewhere a plain line now and then."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
-_BAR_WIDTH = 24
-_SECONDS_BETWEEN = 0.2  # between two drawings
-_SECONDS_BETWEEN_LINES = 10.0  # where stderr is a file, not a screen
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_SECONDS_BETWEEN_LINES: Final = 10.0  # where stderr is a file, not a screen
+_open: list[Progress] = []
+
+
+@contextmanager
+def closed_bars() -> Iterator[None]:
+    """End all bars at the end, however that comes; a bar hides the cursor of the terminal."""
+    try:
+        yield
+    finally:
+        while _open:
+            _open.pop().stop()
 
 
 class StageBar:
-    """Draws one line that is overwritten; where nobody watches, a plain line now and then.
+    """One bar a stage.
 
     Args:
         is_quiet: draw nothing.
+        is_bytes: units are bytes.
     """
 
-    def __init__(self, *, is_quiet: bool = False) -> None:
+    def __init__(self, *, is_quiet: bool = False, is_bytes: bool = False) -> None:
         self.is_quiet = is_quiet
         self.is_screen = sys.stderr.isatty()
+        self._is_bytes = is_bytes
         self._stage = ""
-        self._started = self._drawn = 0.0
+        self._started = self._told = 0.0
         self._first = 0
-        self._is_open = False
+        self._progress: Progress | None = None
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
-        """Show `done` of `total` units of a stage; None if the total is unknown."""
+        """Show `done` of `total` units of a stage; None or 0 if the total is unknown."""
         if self.is_quiet:
             return
         now = time.monotonic()
-        if stage != self._stage:
-            self.close()
-            self._stage, self._started, self._first, self._drawn = stage, now, done, 0.0
-        pause = _SECONDS_BETWEEN if self.is_screen else _SECONDS_BETWEEN_LINES
-        if done != total and now - self._drawn < pause:
-            return
-        self._drawn = now
-        text = describe_progress(stage, done, total, done - self._first, now - self._started)
+        is_new = stage != self._stage
+        if is_new:
+            self._stage, self._started, self._first = stage, now, done
+            self._told = -_SECONDS_BETWEEN_LINES
         if self.is_screen:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-            self._is_open = True
-        else:
-            print(text, file=sys.stderr, flush=True)
+            self._draw(done, total, is_new=is_new)
+        elif done == total or now - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told = now
+            recent, elapsed = done - self._first, now - self._started
+            print(
+                describe_progress(stage, done, total, recent, elapsed), file=sys.stderr, flush=True
+            )
+
+    def _draw(self, done: int, total: int | None, *, is_new: bool) -> None:
+        if self._progress is None:
+            self._progress = _screen_progress(is_bytes=self._is_bytes)
+            self._progress.start()
+            _open.append(self._progress)
+        if is_new:  # what an earlier run has done does not count for the speed
+            self._task = self._progress.add_task(self._stage, completed=done, total=total or None)
+        self._progress.update(self._task, completed=done, total=total or None)
+        if done == total:
+            self._progress.stop_task(self._task)
 
     def close(self) -> None:
-        """End the line, so that other words start on their own."""
-        if self._is_open:
-            print(file=sys.stderr, flush=True)
-        self._is_open = False
-        self._stage = ""
+        """End the bars, so that messages start on a line of their own."""
+        if self._progress is not None:
+            self._progress.stop()
+            _open.remove(self._progress)
+        self._progress, self._stage = None, ""
+
+
+class ByteBar(StageBar):
+    """A bar for one file; nothing where stderr is no screen.
+
+    Args:
+        label: what is fetched.
+    """
+
+    def __init__(self, label: str) -> None:
+        super().__init__(is_quiet=not sys.stderr.isatty(), is_bytes=True)
+        self.label = label
+
+    def show(self, done: int, total: int | None) -> None:
+        """Show `done` of `total` bytes, None if unknown."""
+        self(self.label, done, total)
+        if done == total:
+            self.close()
+
+
+def _screen_progress(*, is_bytes: bool) -> Progress:
+    from rich import progress as parts
+    from rich.console import Console
+
+    class SpeedColumn(parts.ProgressColumn):
+        """Units a second."""
+
+        def render(self, task: parts.Task) -> str:
+            speed = task.finished_speed or task.speed
+            return "" if speed is None else f"{speed:.1f}/s"
+
+    amount = parts.DownloadColumn() if is_bytes else parts.MofNCompleteColumn()
+    return parts.Progress(
+        parts.TextColumn("{task.description:<10}", markup=False),
+        parts.BarColumn(bar_width=24),
+        amount,
+        parts.TransferSpeedColumn() if is_bytes else SpeedColumn(),
+        parts.TimeRemainingColumn(compact=True),
+        console=Console(stderr=True),
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
 
 
 def describe_progress(
     stage: str, done: int, total: int | None, recent: int, elapsed_seconds: float
 ) -> str:
-    """Return one line such as `track [####----] 120/480 31.5/s 0:11 left`.
+    """Return one plain line such as `track 120/480 31.5/s 0:00:11 left`.
 
     Args:
         stage: its name.
         done: units done, those of an earlier run included.
-        total: all units, None if unknown.
+        total: all units; None or 0 if unknown.
         recent: units done in this run, from which the rate is taken.
         elapsed_seconds: time this run has taken.
     """
     rate = recent / elapsed_seconds if elapsed_seconds > 0 else 0.0
     if not total:
-        return f"{stage:<10} {done} {rate:.1f}/s"
-    filled = min(_BAR_WIDTH, _BAR_WIDTH * done // total)
-    bar = "#" * filled + "-" * (_BAR_WIDTH - filled)
-    left = f" {clock((total - done) / rate)} left" if rate > 0 and done < total else ""
-    return f"{stage:<10} [{bar}] {done}/{total} {rate:.1f}/s{left}"
-
-
-def clock(seconds: float) -> str:
-    """Return minutes and seconds, with hours where there are any."""
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    if hours:
-        return f"{hours}:{minutes:02d}:{whole % 60:02d}"
-    return f"{minutes}:{whole % 60:02d}"
+        return f"{stage} {done} {rate:.1f}/s"
+    left = ""
+    if rate > 0 and done < total:
+        left = f" {timedelta(seconds=round((total - done) / rate))} left"
+    return f"{stage} {done}/{total} {rate:.1f}/s{left}"

@@ -19,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    epilog="--version prints the version.",
 )
 
 Edit = Callable[[BinaryIO, BinaryIO], object]

@@ -1,0 +1,101 @@
+"""Progress on stderr: bars on a screen, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from sglat.cli.progress import StageBar, describe_progress
+from sglat.version import __version__
+
+CODEC = Path(__file__).resolve().parents[2] / "codec"
+HIDDEN_CURSOR, SHOWN_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
+
+
+def on_a_screen(script: str) -> tuple[int, bytes]:
+    """Run a script whose stderr is a terminal; return its status and what it showed."""
+    screen, stderr = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": str(CODEC), "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=stderr, env=environment)
+    os.close(stderr)
+    shown = b""
+    try:
+        while piece := os.read(screen, 1 << 12):
+            shown += piece
+    except OSError:  # the other end is closed
+        pass
+    os.close(screen)
+    return process.wait(), shown
+
+
+def test_progress_shows_rate_and_time_left() -> None:
+    line = describe_progress("track", 120, 480, recent=100, elapsed_seconds=10.0)
+    assert line == "track 120/480 10.0/s 0:00:36 left"
+
+
+def test_progress_without_a_total_counts() -> None:
+    assert describe_progress("tune", 7, 0, recent=7, elapsed_seconds=2.0) == "tune 7 3.5/s"
+
+
+def test_a_log_file_gets_first_and_last_line_of_a_stage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    bar = StageBar()
+    for stage in ("track", "tune"):
+        for done in range(11):
+            bar(stage, done, 10)
+    lines = [line.split()[:2] for line in log.getvalue().splitlines()]
+    assert lines == [["track", "0/10"], ["track", "10/10"], ["tune", "0/10"], ["tune", "10/10"]]
+
+
+def test_a_quiet_bar_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    StageBar(is_quiet=True)("track", 1, 2)
+    assert capsys.readouterr().err == ""
+
+
+ENDS: dict[str, tuple[str, int]] = {
+    "done": ("pass", 0),
+    "our error": ("raise SglatError('bad', 'no')", 1),
+    "wrong usage": ("raise UsageError('bad', 'no')", 2),
+    "Ctrl-C": ("raise KeyboardInterrupt", 130),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_terminal_has_its_cursor_back_however_a_command_ends(end: str) -> None:
+    action, status = ENDS[end]
+    script = f"""
+from sglat.cli.common import run
+from sglat.cli.progress import StageBar
+from sglat.errors import SglatError, UsageError
+def app():
+    StageBar()("track", 3, 10)
+    {action}
+run(app)
+"""
+    found, shown = on_a_screen(script)
+    assert found == status, shown
+    assert b"track" in shown and b"3/10" in shown
+    assert HIDDEN_CURSOR in shown
+    assert shown.rfind(SHOWN_CURSOR) > shown.rfind(HIDDEN_CURSOR)
+
+
+@pytest.mark.parametrize("command", ["bundles", "decode", "demo", "encode", "info", "swap"])
+def test_every_command_tells_its_version(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = import_module(f"sglat.cli.{command}")
+    monkeypatch.setattr(sys, "argv", [f"sgl-{command}", "--version"])
+    with pytest.raises(SystemExit) as caught:
+        module.main()
+    assert caught.value.code in (None, 0)
+    assert capsys.readouterr().out == f"sgl-{command} {__version__}\n"
