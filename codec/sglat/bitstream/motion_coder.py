@@ -243,6 +243,18 @@ def pack_frames(values: NDArray[np.int32], model: MotionModel) -> bytes:
     Raises:
         FormatError: `bad-value`.
     """
+    starts, frequencies, escapes = frame_symbols(values, model)
+    return pack_symbols(starts, frequencies) + pack_escapes(escapes)
+
+
+def frame_symbols(
+    values: NDArray[np.int32], model: MotionModel
+) -> tuple[list[int], list[int], list[int]]:
+    """Return start and frequency of each symbol of a group, `[T, C]`, and the escapes.
+
+    Raises:
+        FormatError: `bad-value`.
+    """
     x = values.astype(np.int64)
     if np.abs(x).max() > MAX_VALUE:
         raise _value_error()
@@ -273,7 +285,7 @@ def pack_frames(values: NDArray[np.int32], model: MotionModel) -> bytes:
         was_still = int(not is_moving)
         if is_moving:
             put(*contexts.encode(d[t]))
-    return pack_symbols(starts, frequencies) + pack_escapes(escapes)
+    return starts, frequencies, escapes
 
 
 def quantize(values: NDArray[np.float32], steps: NDArray[np.float32]) -> NDArray[np.int32]:
