@@ -43,7 +43,7 @@ from sglat_lab.measure.landmarks import Signals
 from sglat_lab.measure.picture_metrics import Reference, make_reference, means, measure_pictures
 from sglat_lab.report.document import Record, provenance
 from sglat_lab.report.pages import CLIP_FIGURES, clips_page
-from sglat_lab.report.pictures import contact_sheet, telling_frames, write_sheet
+from sglat_lab.report.plots import contact_sheet, telling_frames, write_sheet
 
 Pictures = NDArray[np.uint8]
 IDENTITY_BYTES: Final = 64_000

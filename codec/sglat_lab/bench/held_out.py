@@ -34,7 +34,7 @@ from sglat_lab.bench.mini_measures import Measured
 from sglat_lab.measure.judges import Judges, find_teachers, load_judges
 from sglat_lab.report.document import provenance
 from sglat_lab.report.pages import HELD_OUT_FIGURES, held_out_table
-from sglat_lab.report.pictures import write_sheet
+from sglat_lab.report.plots import write_sheet
 
 BATCH = 8
 SHOWN = 12  # frames on the sheet

@@ -34,7 +34,7 @@ from sglat_lab.measure.judges import (
     pooled_features,
 )
 from sglat_lab.measure.teachers import FsaNetPair
-from sglat_lab.report.pictures import write_sheet
+from sglat_lab.report.plots import write_sheet
 from sglat_lab.train.data import read_pictures
 from sglat_lab.train.pose_calibration import face_box, measured_pose
 

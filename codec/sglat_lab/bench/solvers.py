@@ -31,7 +31,7 @@ from sglat.encoder.start_motion import signature
 from sglat.networks.pixels import from_pixels, to_pixels
 from sglat_lab.bench.encodes import solved_motion
 from sglat_lab.measure.judges import Judges, distances_to, features_of
-from sglat_lab.measure.pixels import psnr_db
+from sglat_lab.measure.picture_metrics import psnr_db
 
 JACOBIANS: Final = 8  # as the encoder takes
 NUMBERS: Final = 34

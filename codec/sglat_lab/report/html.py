@@ -15,10 +15,9 @@ from typing import Any, Final
 from sglat.files import AtomicOutput, write_atomically
 from sglat_lab.measure.picture_metrics import METRICS
 from sglat_lab.report import plots
-from sglat_lab.report.document import Table, number, provenance_lines
+from sglat_lab.report.document import Table, about, caveats, headline, number, provenance_lines
 from sglat_lab.report.pages import bench_page
-from sglat_lab.report.pictures import Pictures, side_by_side, strip
-from sglat_lab.report.summary_text import about, caveats, headline
+from sglat_lab.report.plots import Pictures, side_by_side, strip
 from sglat_lab.report.tables_cost import tables
 from sglat_lab.report.tables_quality import main_metrics
 

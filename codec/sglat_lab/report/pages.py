@@ -19,8 +19,11 @@ from sglat_lab.report.document import (
     Figure,
     Record,
     Table,
+    about,
+    caveats,
     cells,
     figure_table,
+    headline,
     misses,
     number,
     page,
@@ -34,7 +37,6 @@ from sglat_lab.report.pages_networks import (
     mini_page,
     synthesis_page,
 )
-from sglat_lab.report.summary_text import about, caveats, headline
 from sglat_lab.report.tables_cost import long_decodes, tables
 
 MOVING_DEGREES: Final = 5.0  # between the 2nd and 98th percentile: the head turns

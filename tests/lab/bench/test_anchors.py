@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sglat_lab.bench import anchors
-from sglat_lab.measure import pixels
+from sglat_lab.measure import picture_metrics as pixels
 
 RATE = Fraction(25)
 

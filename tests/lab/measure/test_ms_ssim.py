@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sglat.errors import UsageError
-from sglat_lab.measure import pixels
+from sglat_lab.measure import picture_metrics as pixels
 
 ndimage = pytest.importorskip("scipy.ndimage")
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sglat.errors import UsageError
-from sglat_lab.measure import pixels
+from sglat_lab.measure import picture_metrics as pixels
 
 pytest.importorskip("skimage")
 
@@ -35,14 +35,16 @@ def blurred(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize(
-    ("metric", "perfect"), [(pixels.l1, 0.0), (pixels.psnr_db, math.inf), (pixels.ssim, 1.0)]
+    ("metric", "perfect"),
+    [(pixels.l1, 0.0), (pixels.psnr_db, math.inf), (pixels.ssim, 1.0)],
 )
 def test_a_picture_equals_itself(metric, perfect: float) -> None:
     assert metric(drawn(0), drawn(0)) == perfect
 
 
 @pytest.mark.parametrize(
-    ("metric", "sign"), [(pixels.l1, -1), (pixels.psnr_db, 1), (pixels.ssim, 1)]
+    ("metric", "sign"),
+    [(pixels.l1, -1), (pixels.psnr_db, 1), (pixels.ssim, 1)],
 )
 def test_blur_lies_between_itself_and_another_picture(metric, sign: int) -> None:
     same, soft, other = (
