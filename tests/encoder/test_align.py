@@ -16,7 +16,7 @@ from sglat.decoder.placement import (
 )
 from sglat.encoder.align import AlignConfig, Alignment, align, hold, join, landmark_placement
 from sglat.encoder.crops import crop_picture, rigid_face_mask
-from sglat.encoder.flow import FlowConfig, KeyFrame, warp
+from sglat.encoder.registration import FlowConfig, KeyFrame, warp
 from sglat.encoder.track import CHUNK, Track, track
 from sglat.encoder.workfile import WorkFile
 from tests.support.faces import DrawnFaces, draw_face, face_points
@@ -35,17 +35,14 @@ def still_points(count: int, *, shut_frame: int | None = None) -> np.ndarray:
     return np.stack([face_points(100, 80, 90, shut=i == shut_frame) for i in range(count)])
 
 
-def run(
-    folder: Path, pictures: list[np.ndarray], faces: DrawnFaces, config: AlignConfig | None = None
-) -> tuple[Track, Alignment]:
+def run(folder: Path, pictures: list[np.ndarray], faces: DrawnFaces) -> tuple[Track, Alignment]:
     path = folder / "a.mkv"
     if not path.exists():
         write_video(path, pictures, codec="ffv1", pixel_format="bgra")
     work = WorkFile(folder / "w", source="a")
-    found = track(path, faces, work.stage("track"))
-    config = config or AlignConfig()
-    stages = work.stage("register", config), work.stage("crops", config)
-    return found, align(path, found, *stages, resolution=RESOLUTION, config=config)
+    found = track(path, faces, work.open("track", "a"))
+    stores = work.open("register", "a"), work.open("crops", "a")
+    return found, align(path, found, *stores, config=AlignConfig(resolution=RESOLUTION))
 
 
 def test_framing_follows_the_ffhq_recipe() -> None:
@@ -153,7 +150,7 @@ def test_affine_flow_shrugs_off_an_occlusion() -> None:
     assert 64 * np.abs(centre - (0.52, 0.5)).max() < REGISTRATION_PIXELS
 
 
-def test_registration_is_steadier_than_trembling_landmarks(tmp_path: Path) -> None:
+def test_registration_is_steadier_than_jittering_landmarks(tmp_path: Path) -> None:
     pictures = [draw_face(GROUND, 90 + 0.4 * i, 80, 90) for i in range(40)]
     found, aligned = run(tmp_path, pictures, DrawnFaces(tremble=1.0))
     framed = landmark_placement(found.points, blink=found.blink)
@@ -215,18 +212,19 @@ def test_an_interrupted_alignment_ends_with_the_same_crops(tmp_path: Path) -> No
         (tmp_path / name).mkdir()
         write_video(tmp_path / name / "a.mkv", pictures, codec="ffv1", pixel_format="bgra")
     _, whole = run(tmp_path / "whole", pictures, DrawnFaces())
-    path, config = tmp_path / "cut" / "a.mkv", AlignConfig()
+    path = tmp_path / "cut" / "a.mkv"
 
     def attempt(stop_at: int | None) -> Alignment:
         work = WorkFile(tmp_path / "cut" / "w", source="a")
-        found = track(path, DrawnFaces(), work.stage("track"))
-        stages = work.stage("register", config), work.stage("crops", config)
+        found = track(path, DrawnFaces(), work.open("track", "a"))
+        stores = work.open("register", "a"), work.open("crops", "a")
 
-        def stop(done: int) -> None:
+        def stop(done: int, total: int) -> None:
             if done == stop_at:
                 raise KeyboardInterrupt
 
-        return align(path, found, *stages, resolution=RESOLUTION, config=config, progress=stop)
+        config = AlignConfig(resolution=RESOLUTION)
+        return align(path, found, *stores, config=config, progress=stop)
 
     for stop_at in (CHUNK + 5, 2 * CHUNK + 30):
         with pytest.raises(KeyboardInterrupt):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sglat.encoder.choose_frames import (
-    MOST_COMPARED,
-    compared_frames,
-    look_and_motion,
+    ChooseConfig,
+    candidate_frames,
+    frame_features,
     spread_frames,
     typical_frames,
 )
@@ -63,21 +63,21 @@ def test_a_short_or_still_clip_gives_what_it_has() -> None:
     assert typical_frames(torch.zeros(3, 34), 16) == [0]
 
 
-def test_compared_are_the_id_frame_and_usable_ones() -> None:
+def test_candidates_are_the_id_frame_and_usable_ones() -> None:
     usable = torch.arange(9) % 2 == 0
-    assert compared_frames(usable, 7) == [7, 0, 2, 4, 6, 8]
-    assert compared_frames(usable, 4) == [4, 0, 2, 6, 8]
-    many = compared_frames(torch.ones(5 * MOST_COMPARED, dtype=torch.bool), 0)
-    assert len(many) == MOST_COMPARED and many[-1] == 5 * MOST_COMPARED - 1
+    assert candidate_frames(usable, 7, 100) == [7, 0, 2, 4, 6, 8]
+    assert candidate_frames(usable, 4, 100) == [4, 0, 2, 6, 8]
+    many = candidate_frames(torch.ones(500, dtype=torch.bool), 0, 100)
+    assert len(many) == 100 and many[-1] == 499
 
 
-def test_look_and_motion_count_by_halves() -> None:
+def test_thumbnails_and_motion_are_equally_weighted() -> None:
     random = torch.Generator().manual_seed(7)
     pictures = torch.rand(12, 3, 64, 64, generator=random) * 2 - 1
     points, motion = torch.full((12, 478, 2), 0.5), torch.randn(12, 34, generator=random)
-    both = look_and_motion(pictures.split(5), points, 100 * motion)
+    both = frame_features(pictures.split(5), points, 100 * motion, ChooseConfig())
     spread = (both - both.mean(0)).square().mean(0)
     assert float(spread[:-34].sum()) == pytest.approx(1.0, rel=1e-4)
     assert float(spread[-34:].sum()) == pytest.approx(1.0, rel=1e-4)
-    still = look_and_motion([pictures[:1].expand(12, -1, -1, -1)], points, motion)
+    still = frame_features([pictures[:1].expand(12, -1, -1, -1)], points, motion, ChooseConfig())
     assert bool(torch.isfinite(still).all()) and float(still.std(0)[:-34].max()) < 1e-5

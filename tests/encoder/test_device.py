@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,19 +23,17 @@ from torch import Tensor
 
 import sglat
 from sglat.bundles.bundle import EMBEDDED_FOLDER, Bundle
+from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.encoder import encode as encode_module
+from sglat.encoder import invert as invert_module
 from sglat.encoder import person as person_module
-from sglat.encoder import refine as refine_module
-from sglat.encoder import solve_motion as fit_module
 from sglat.encoder import tune as tune_module
 from sglat.encoder.encode import EncodeConfig, EncodeResult, encode
-from sglat.encoder.gauss_newton import FastSolver, SolverConfig, take_anchors
-from sglat.encoder.losses import LossConfig, TargetLoss
-from sglat.encoder.manifold import Manifold
+from sglat.encoder.gauss_newton import FastSolver, Render, SolverConfig, take_jacobians
+from sglat.encoder.losses import LossConfig, PixelResidual, TargetLoss
 from sglat.encoder.paper_solver import PaperConfig, _GroupLoss
-from sglat.encoder.residuals import PixelResidual
-from sglat.encoder.solve_motion import FitConfig, expression_residual
-from sglat.encoder.start_motion import start_numbers
+from sglat.encoder.solve_motion import ResidualConfig, expression_residual
+from sglat.encoder.start_motion import start_motion
 from sglat.encoder.track import Track
 from sglat.encoder.tune import TuneConfig, Tuner
 from sglat.errors import UsageError
@@ -49,7 +47,6 @@ from tests.support.tolerances import FAR_RELATIVE, OTHER_DEVICE_DB
 
 CPU = torch.device("cpu")
 CONFIG = EncodeConfig(tune_steps=5, identity_bytes=6_000, self_check=True, device="cpu")
-FEW_EPOCHS = PaperConfig(epochs=2)
 
 
 def device_of(device: torch.device) -> AbstractContextManager[None]:
@@ -110,9 +107,9 @@ def encode_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Encode:
     """Encode a drawn face with a random bundle on a device."""
     make_tiny_bundle(tmp_path / "tiny")
     clip = draw_clip(tmp_path / "in.mp4", 5)
-    for module in (tune_module, refine_module, person_module):
+    for module in (tune_module, invert_module, person_module):
         monkeypatch.setattr(module, "fast_type", lambda device: torch.float32)
-    monkeypatch.setattr(fit_module, "PaperSolver", few_epochs(fit_module.PaperSolver))
+    monkeypatch.setitem(PaperConfig.__init__.__kwdefaults__, "epochs", 2)
 
     def run(device: torch.device, name: str, config: EncodeConfig, **more: Any) -> EncodeResult:
         with device_of(device):
@@ -123,12 +120,6 @@ def encode_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Encode:
             return encode(clip, tmp_path / name, config, **more)
 
     return run
-
-
-def few_epochs(solver: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda person, bundle, faces, points, _: solver(
-        person, bundle, faces, points, FEW_EPOCHS
-    )
 
 
 CHOICES = ({}, {"solver": "paper"}, {"target": "inverted"}, {"tuning": "none"})
@@ -166,11 +157,15 @@ def test_a_far_device_goes_on_with_unfinished_work(
 # --- pieces ---
 
 
+PERSON = Person(
+    ws=torch.randn(6, 16, generator=torch.Generator().manual_seed(3)), neutral=torch.zeros(34)
+)
+
+
 @pytest.fixture
-def manifolds(tmp_path: Path) -> Callable[[torch.device], Manifold]:
+def synthesizer_on(tmp_path: Path) -> Callable[[torch.device], Synthesizer]:
     folder = make_tiny_bundle(tmp_path / "tiny").folder
-    ws = torch.randn(6, 16, generator=torch.Generator().manual_seed(3))
-    return lambda device: Manifold(Bundle(folder, device), ws, torch.zeros(34))
+    return lambda device: Synthesizer.of(Bundle(folder, device))
 
 
 def some_motion(count: int) -> Tensor:
@@ -179,7 +174,7 @@ def some_motion(count: int) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_restored_tuner_goes_on_far_away_as_before(
-    manifolds: Callable[[torch.device], Manifold],
+    synthesizer_on: Callable[[torch.device], Synthesizer],
     monkeypatch: pytest.MonkeyPatch,
     dtype: torch.dtype,
 ) -> None:
@@ -187,13 +182,13 @@ def test_a_restored_tuner_goes_on_far_away_as_before(
     config = TuneConfig(steps=8, batch=2, quantize_from=0.25)
 
     def tuner(device: torch.device) -> Tuner:
-        manifold = manifolds(device)
+        synthesizer = synthesizer_on(device)
         motion = some_motion(3).to(device)
         with torch.no_grad():
-            targets = manifold.render(motion) + 0.5
+            targets = synthesizer.render(PERSON.to(device), motion) + 0.5
         weights = torch.ones(3, 1, 16, 16).to(device)
         loss = TargetLoss(targets, weights, None, None, LossConfig())
-        return Tuner(manifold, targets, motion, loss, config, budget_bits=8_000)
+        return Tuner(synthesizer, PERSON, targets, motion, loss, config, budget_bits=8_000)
 
     near = tuner(CPU)
     losses = [near.step() for _ in range(5)]
@@ -206,14 +201,16 @@ def test_a_restored_tuner_goes_on_far_away_as_before(
     assert found == losses
 
 
-def test_a_window_is_solved_far_away(manifolds: Callable[[torch.device], Manifold]) -> None:
-    config = SolverConfig(iterations=2, fresh=1, fresh_iterations=2, scales=(1, 2), window=4)
+def test_a_window_is_solved_far_away(
+    synthesizer_on: Callable[[torch.device], Synthesizer],
+) -> None:
+    config = SolverConfig(iterations=2, fresh=1, fresh_iterations=2, window=4)
 
     def solve(device: torch.device) -> Tensor:
-        render = manifolds(device).render
-        residual = PixelResidual(torch.ones(1, 1, 16, 16).to(device), config.scales)
-        anchors = take_anchors(render, some_motion(2).to(device), (residual,))[0]
-        solver = FastSolver(render, anchors, residual, config)
+        render: Render = partial(synthesizer_on(device).render, PERSON.to(device))
+        residual = PixelResidual(torch.ones(1, 1, 16, 16).to(device), (1, 2))
+        jacobians = take_jacobians(render, some_motion(2).to(device), (residual,))[0]
+        solver = FastSolver(render, jacobians, residual, config)
         with torch.no_grad():
             targets = render(some_motion(6).to(device))
         start = torch.zeros(6, 34).to(device)
@@ -270,7 +267,7 @@ def estimate(bundle: Bundle) -> list[Tensor]:
         blink=np.zeros(count, bool), most_faces=1,
     )  # fmt: skip
     inversion: Any = None  # not asked for by a bundle with an estimator
-    numbers = start_numbers(bundle, track, some_points(count).numpy(), inversion, 0)
+    numbers = start_motion(bundle, track, some_points(count).numpy(), inversion, 0)
     assert not isinstance(numbers, FarTensor)
     return [numbers]
 
@@ -289,7 +286,7 @@ def lose(bundle: Bundle) -> list[Tensor]:
 
 
 def push(bundle: Bundle) -> list[Tensor]:
-    residual = expression_residual(bundle, some_points(4), FitConfig())
+    residual = expression_residual(bundle, some_points(4), ResidualConfig())
     picture, tangents = noise(1, 3, 128, 128), noise(2, 3, 128, 128)
     with torch.no_grad():
         return [
@@ -299,9 +296,7 @@ def push(bundle: Bundle) -> list[Tensor]:
 
 
 def lose_by_groups(bundle: Bundle) -> list[Tensor]:
-    solver: Any = SimpleNamespace(
-        config=PaperConfig(), points=some_points(4), bundle=bundle, faces=bundle.faces
-    )
+    solver: Any = SimpleNamespace(config=PaperConfig(), points=some_points(4), bundle=bundle)
     loss = _GroupLoss(solver, noise(2, 3, 128, 128).to(bundle.device), 1)
     pictures = (0.5 * noise(2, 3, 128, 128)).to(bundle.device).requires_grad_()
     torch.stack([loss(pictures, group) for group in range(3)]).sum().backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from sglat.bitstream.reader import open_reader
 from sglat.bundles.bundle import Bundle
 from sglat.encoder import encode as encode_module
 from sglat.encoder.encode import EncodeConfig, EncodeResult, encode
+from sglat.encoder.paper_solver import PaperConfig
 from sglat.errors import FaceError, UsageError
 from sglat.media.audio import AudioReader
 from tests.bundles.tiny import make_tiny_bundle
@@ -109,22 +111,32 @@ class Killed(BaseException):
     """Ends an encoding as a kill would, without a chance to tidy up."""
 
 
+PLACES = (("track", 5), ("align", 12), ("invert", 1), ("tune", 4), ("expression", 1))
+
+
 @pytest.mark.parametrize(
-    "place", [("track", 5), ("align", 12), ("invert", 1), ("tune", 4), ("expression", 1)]
+    ("place", "solver"), [*((place, "fast") for place in PLACES), (("expression", 8), "paper")]
 )
 def test_an_interrupted_encoding_ends_with_the_same_bytes(
-    bundle: Bundle, clip: Path, tmp_path: Path, place: tuple[str, int]
+    bundle: Bundle,
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: tuple[str, int],
+    solver: str,
 ) -> None:
-    encode(clip, tmp_path / "whole.sglat", CONFIG)
+    monkeypatch.setitem(PaperConfig.__init__.__kwdefaults__, "epochs", 3)
+    config = replace(CONFIG, solver=solver)
+    encode(clip, tmp_path / "whole.sglat", config)
 
     def kill(stage: str, done: int, total: int) -> None:
         if stage == place[0] and done >= place[1]:
             raise Killed
 
     with pytest.raises(Killed):
-        encode(clip, tmp_path / "cut.sglat", CONFIG, progress=kill)
+        encode(clip, tmp_path / "cut.sglat", config, progress=kill)
     assert not (tmp_path / "cut.sglat").exists()
-    encode(clip, tmp_path / "cut.sglat", CONFIG)
+    encode(clip, tmp_path / "cut.sglat", config)
     assert (tmp_path / "cut.sglat").read_bytes() == (tmp_path / "whole.sglat").read_bytes()
 
 

@@ -1,11 +1,11 @@
-"""Orthogonal steps of factors."""
+"""Orthogonalised updates of factors, and the learning rate over an optimisation."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from sglat.encoder.optim import FactorAdam, orthogonal
+from sglat.encoder.optim import FactorAdam, orthogonal, warm_up_and_fall
 
 
 def test_an_orthogonal_matrix_has_singular_values_near_one() -> None:
@@ -57,3 +57,11 @@ def test_a_factor_without_gradient_stays() -> None:
     factor = torch.ones(2, 5, requires_grad=True)
     FactorAdam([{"params": [factor], "lr": 0.1, "is_factor": True}]).step()
     assert torch.equal(factor.detach(), torch.ones(2, 5))
+
+
+def test_the_rate_rises_over_the_warm_up_and_falls_from_the_middle_on() -> None:
+    factors = [warm_up_and_fall(step, 100, 10) for step in range(100)]
+    assert factors[:10] == [(step + 1) / 10 for step in range(10)]
+    assert set(factors[10:51]) == {1.0}
+    assert factors[50:] == sorted(factors[50:], reverse=True)
+    assert 0 < factors[-1] < 0.03

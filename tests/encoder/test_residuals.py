@@ -1,4 +1,4 @@
-"""Residuals are losses in disguise: their squared lengths and their derivatives say so."""
+"""Residual vectors: their squared lengths are losses, their derivatives are right."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sglat.bundles.bundle import load_bundle
-from sglat.encoder.residuals import (
+from sglat.encoder.losses import (
     JoinedResidual,
     LandmarkResidual,
     PerceptualResidual,

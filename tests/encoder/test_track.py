@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sglat.encoder.track import CHUNK, Track, TrackConfig, find_blinks, track
-from sglat.encoder.workfile import Stage, WorkFile
+from sglat.encoder.workfile import Store, WorkFile
 from sglat.errors import FaceError
 from tests.support.faces import DrawnFaces, draw_face
 from tests.support.video import write_video
@@ -27,13 +27,13 @@ def video(path: Path, faces: list[list[tuple[float, float, float]]]) -> Path:
     return write_video(path, pictures, codec="ffv1", pixel_format="bgra")
 
 
-def stage_of(folder: Path, name: str = "w") -> Stage:
-    return WorkFile(folder / name, source="a").stage("track")
+def store_of(folder: Path, name: str = "w") -> Store:
+    return WorkFile(folder / name, source="a").open("track", "a")
 
 
 def follow(tmp_path: Path, faces: list[list[tuple[float, float, float]]], **config: int) -> Track:
     path = video(tmp_path / "a.mkv", faces)
-    return track(path, DrawnFaces(), stage_of(tmp_path), TrackConfig(**config))
+    return track(path, DrawnFaces(), store_of(tmp_path), TrackConfig(**config))
 
 
 def middle(result: Track, frame: int) -> np.ndarray:
@@ -50,7 +50,7 @@ def test_a_moving_face_is_followed(tmp_path: Path) -> None:
 def test_the_face_is_searched_once_and_then_followed(tmp_path: Path) -> None:
     faces = DrawnFaces()
     path = video(tmp_path / "a.mkv", [[(60 + i, 48, 50)] for i in range(10)])
-    track(path, faces, stage_of(tmp_path))
+    track(path, faces, store_of(tmp_path))
     assert faces.detections == 1
 
 
@@ -93,7 +93,7 @@ def test_a_cut_is_found_and_the_face_is_searched_again(tmp_path: Path) -> None:
     before = [draw_face(GROUND, 40, 48, 50)] * 4
     after = [draw_face(np.full_like(GROUND, 200), 80, 48, 50)] * 4
     path = write_video(tmp_path / "a.mkv", before + after, codec="ffv1", pixel_format="bgra")
-    result = track(path, DrawnFaces(), stage_of(tmp_path))
+    result = track(path, DrawnFaces(), store_of(tmp_path))
     assert np.flatnonzero(result.cut).tolist() == [4]
     assert middle(result, 4)[0] == pytest.approx(80, abs=2)
 
@@ -105,7 +105,7 @@ def test_one_frame_is_enough(tmp_path: Path) -> None:
 def test_an_interrupted_run_ends_with_the_same_records(tmp_path: Path) -> None:
     faces = [[(30 + 0.5 * i, 48, 50)] for i in range(CHUNK + 20)]
     path = video(tmp_path / "a.mkv", faces)
-    whole = track(path, DrawnFaces(), stage_of(tmp_path, "whole"))
+    whole = track(path, DrawnFaces(), store_of(tmp_path, "whole"))
 
     def stop(done: int, total: int) -> None:
         assert total == CHUNK + 20
@@ -113,9 +113,9 @@ def test_an_interrupted_run_ends_with_the_same_records(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        track(path, DrawnFaces(), stage_of(tmp_path, "cut"), progress=stop)
-    resumed = track(path, DrawnFaces(), stage_of(tmp_path, "cut"))
-    assert stage_of(tmp_path, "cut").rows == CHUNK + 20
+        track(path, DrawnFaces(), store_of(tmp_path, "cut"), progress=stop)
+    resumed = track(path, DrawnFaces(), store_of(tmp_path, "cut"))
+    assert store_of(tmp_path, "cut").rows == CHUNK + 20
     for name in ("pts", "points", "pose", "openness", "score", "held", "cut", "blink"):
         assert np.array_equal(getattr(whole, name), getattr(resumed, name)), name
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from sglat.bitstream.records import SpectralDelta
-from sglat.decoder.synthesizer import Synthesizer
-from sglat.encoder.manifold import Manifold
-from sglat.encoder.person import person_of, person_within
+from sglat.decoder.synthesizer import Person, Synthesizer
+from sglat.encoder.person import person_within, quantized_person
 from sglat.encoder.tune import TuneConfig, Tuner, tune
 from sglat.encoder.weight_deltas import DeltaConfig, WeightDeltas, delta_budget, ranks_within
 from sglat.encoder.write import identity_size
@@ -20,7 +19,7 @@ from sglat.errors import UsageError
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.tolerances import GENERATOR_ATOL
 
-SHORT = TuneConfig(steps=20, batch=2, deltas=DeltaConfig(ranks=(1, 2)), frames=3)
+SHORT = TuneConfig(steps=20, batch=2, deltas=DeltaConfig(ranks=(1, 2)))
 
 
 def squared_error(pictures: Tensor, targets: Tensor, index: Tensor) -> Tensor:
@@ -32,11 +31,12 @@ def squared_error(pictures: Tensor, targets: Tensor, index: Tensor) -> Tensor:
 def tuner(tmp_path: Path) -> Tuner:
     bundle = make_tiny_bundle(tmp_path / "tiny")
     random = torch.Generator().manual_seed(3)
-    manifold = Manifold(bundle, torch.randn(6, 16, generator=random), torch.zeros(34))
+    synthesizer = Synthesizer.of(bundle)
+    person = Person(ws=torch.randn(6, 16, generator=random), neutral=torch.zeros(34))
     motion = 0.1 * torch.randn(3, 34, generator=random)
     with torch.no_grad():
-        targets = manifold.render(motion) + 0.5
-    return Tuner(manifold, targets, motion, squared_error, SHORT, budget_bits=8_000)
+        targets = synthesizer.render(person, motion) + 0.5
+    return Tuner(synthesizer, person, targets, motion, squared_error, SHORT, budget_bits=8_000)
 
 
 def test_tuning_lowers_the_loss(tuner: Tuner) -> None:
@@ -47,23 +47,19 @@ def test_tuning_lowers_the_loss(tuner: Tuner) -> None:
 
 def test_the_decoder_applies_exactly_the_tuned_weights(tuner: Tuner) -> None:
     tuned = tune(tuner)
-    bundle = tuner.manifold.bundle
-    person = person_of(bundle, tuned, id_frame=0)
-    decoded = dict(
-        Synthesizer.of(bundle).tuned(person.identity.weight_deltas()).generator.named_parameters()
-    )
+    person = quantized_person(tuner.synthesizer, tuned, id_frame=0)
+    decoder = tuner.synthesizer.tuned(person.identity.weight_deltas())
+    decoded = dict(decoder.generator.named_parameters())
     for name, weight in person.weights.items():
         torch.testing.assert_close(decoded[name].detach(), weight, atol=GENERATOR_ATOL, rtol=0)
 
 
-def test_a_prefix_of_the_layers_is_what_stages_render(tuner: Tuner) -> None:
+def test_a_prefix_of_the_layers_renders_alike(tuner: Tuner) -> None:
     tuned = tune(tuner)
-    bundle = tuner.manifold.bundle
-    person = person_of(bundle, tuned, id_frame=0, stages=2)
-    decoded = dict(
-        Synthesizer.of(bundle).tuned(person.identity.weight_deltas()).generator.named_parameters()
-    )
-    wanted = tuned.deltas.weights(stages=2)
+    person = quantized_person(tuner.synthesizer, tuned, id_frame=0, delta_layers=2)
+    decoder = tuner.synthesizer.tuned(person.identity.weight_deltas())
+    decoded = dict(decoder.generator.named_parameters())
+    wanted = tuned.deltas.weights(layers=2)
     name = tuned.deltas.convs[0]
     torch.testing.assert_close(decoded[name].detach(), wanted[name], atol=GENERATOR_ATOL, rtol=0)
 
@@ -71,16 +67,18 @@ def test_a_prefix_of_the_layers_is_what_stages_render(tuner: Tuner) -> None:
 def test_a_restored_tuner_ends_with_the_same_numbers(tuner: Tuner, tmp_path: Path) -> None:
     for _ in range(14):  # beyond the step at which quantization begins
         tuner.step()
+    person = Person(ws=torch.zeros(6, 16), neutral=tuner.neutral)
     arrays, facts = tuner.state()
     arrays = {name: np.array(value) for name, value in arrays.items()}
     whole = tune(tuner)
     other = Tuner(
-        tuner.manifold, tuner.targets, tuner.motion, squared_error, SHORT, budget_bits=8_000
-    )
+        tuner.synthesizer, person, tuner.targets, tuner.motion, squared_error, SHORT,
+        budget_bits=8_000,
+    )  # fmt: skip
     other.restore(arrays, facts)
     resumed = tune(other)
     assert torch.equal(whole.motion, resumed.motion)
-    assert torch.equal(whole.manifold.ws, resumed.manifold.ws)
+    assert torch.equal(whole.person.ws, resumed.person.ws)
 
 
 def test_steps_meet_the_budget(tuner: Tuner) -> None:
@@ -137,14 +135,14 @@ def test_a_budget_below_empty_layers_ends(tuner: Tuner) -> None:
 
 def test_an_identity_fits_the_bytes_it_was_given(tuner: Tuner) -> None:
     tuned = tune(tuner)
-    person = person_within(tuner.manifold.bundle, tuned, id_frame=0, size_bytes=900)
+    person = person_within(tuner.synthesizer, tuned, id_frame=0, size_bytes=900)
     assert identity_size(person.identity) <= 900
 
 
 def test_too_few_bytes_are_refused_with_the_least_that_would_do(tuner: Tuner) -> None:
     tuned = tune(tuner)
     with pytest.raises(UsageError, match="the latent alone needs"):
-        person_within(tuner.manifold.bundle, tuned, id_frame=0, size_bytes=20)
+        person_within(tuner.synthesizer, tuned, id_frame=0, size_bytes=20)
 
 
 def test_left_factors_start_along_the_gradient(tmp_path: Path) -> None:
@@ -170,7 +168,7 @@ def test_a_layer_narrower_than_the_ranks_takes_what_it_has_room_for(tmp_path: Pa
     }
     deltas.start_from_gradients(gradients)
     first, second = (
-        deltas.values[f"{deltas.convs[0]}:left{stage}".replace(".", "/")] for stage in (1, 2)
+        deltas.values[f"{deltas.convs[0]}:left{number}".replace(".", "/")] for number in (1, 2)
     )
     width = len(deltas.base[deltas.convs[0]])
     assert first.shape == second.shape == (width, width)

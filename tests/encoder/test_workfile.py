@@ -7,101 +7,85 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sglat.encoder.workfile import WorkFile
+from sglat.encoder.workfile import Store, WorkFile
 from sglat.errors import WorkFileError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    steps: int = 3
 
 
 def rows(start: int, count: int) -> dict[str, np.ndarray]:
     return {"value": np.arange(start, start + count), "pair": np.full((count, 2), start)}
 
 
-def open_stage(folder: Path, *configs: object, source: str = "a") -> object:
-    return WorkFile(folder, source=source).stage("track", *configs)
+def open_store(folder: Path, key: str = "k", *, source: str = "a") -> Store:
+    return WorkFile(folder, source=source).open("track", key)
 
 
 def test_appended_rows_are_there_after_reopening(tmp_path: Path) -> None:
-    stage = open_stage(tmp_path / "w")
-    stage.append(rows(0, 3))
-    stage.append(rows(3, 4))
-    assert open_stage(tmp_path / "w").read("value").tolist() == list(range(7))
+    store = open_store(tmp_path / "w")
+    store.append(rows(0, 3))
+    store.append(rows(3, 4))
+    assert open_store(tmp_path / "w").read("value").tolist() == list(range(7))
 
 
 def test_a_slice_crosses_parts(tmp_path: Path) -> None:
-    stage = open_stage(tmp_path / "w")
+    store = open_store(tmp_path / "w")
     for start in range(0, 12, 3):
-        stage.append(rows(start, 3))
-    assert stage.read("value", 2, 8).tolist() == [2, 3, 4, 5, 6, 7]
+        store.append(rows(start, 3))
+    assert store.read("value", 2, 8).tolist() == [2, 3, 4, 5, 6, 7]
 
 
 def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
-    stage = open_stage(tmp_path / "w")
+    store = open_store(tmp_path / "w")
     for start in range(0, 60, 3):
-        stage.append(rows(start, 3))
+        store.append(rows(start, 3))
     wanted = [59, 0, 31, 31, 7]
-    assert stage.read_rows("value", wanted).tolist() == wanted
+    assert store.read_rows("value", wanted).tolist() == wanted
 
 
 def test_rows_that_are_not_there_are_an_error(tmp_path: Path) -> None:
-    stage = open_stage(tmp_path / "w")
-    stage.append(rows(0, 3))
+    store = open_store(tmp_path / "w")
+    store.append(rows(0, 3))
     with pytest.raises(WorkFileError, match="work-missing"):
-        stage.read_rows("value", [1, 3])
+        store.read_rows("value", [1, 3])
 
 
 def test_results_and_facts_come_back(tmp_path: Path) -> None:
-    open_stage(tmp_path / "w").finish({"ws": np.eye(2)}, {"frame": 7})
-    arrays, facts = open_stage(tmp_path / "w").result()
+    open_store(tmp_path / "w").finish({"ws": np.eye(2)}, {"frame": 7})
+    arrays, facts = open_store(tmp_path / "w").result()
     assert np.array_equal(arrays["ws"], np.eye(2))
     assert facts == {"frame": 7}
 
 
-def test_a_checkpoint_is_replaced_and_goes_when_the_stage_is_done(tmp_path: Path) -> None:
-    stage = open_stage(tmp_path / "w")
-    stage.save_checkpoint({"x": np.zeros(1)}, {"step": 1})
-    stage.save_checkpoint({"x": np.ones(1)}, {"step": 2})
-    loaded = open_stage(tmp_path / "w").load_checkpoint()
+def test_a_checkpoint_is_replaced_and_goes_when_the_work_is_done(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "w")
+    store.save_checkpoint({"x": np.zeros(1)}, {"step": 1})
+    store.save_checkpoint({"x": np.ones(1)}, {"step": 2})
+    loaded = open_store(tmp_path / "w").load_checkpoint()
     assert loaded is not None and loaded[1] == {"step": 2}
-    stage.finish()
-    assert stage.load_checkpoint() is None
+    store.finish()
+    assert store.load_checkpoint() is None
 
 
-def test_other_settings_forget_the_stage(tmp_path: Path) -> None:
-    open_stage(tmp_path / "w", Settings(steps=3)).append(rows(0, 3))
-    assert open_stage(tmp_path / "w", Settings(steps=4)).rows == 0
+def test_another_key_deletes_what_is_stored(tmp_path: Path) -> None:
+    open_store(tmp_path / "w", "k").append(rows(0, 3))
+    assert open_store(tmp_path / "w", "other").rows == 0
 
 
-def test_other_settings_forget_the_stages_that_follow(tmp_path: Path) -> None:
+def test_another_name_is_kept(tmp_path: Path) -> None:
     work = WorkFile(tmp_path / "w", source="a")
-    work.stage("track", Settings(steps=3))
-    work.stage("align").append(rows(0, 3))
-    again = WorkFile(tmp_path / "w", source="a")
-    again.stage("track", Settings(steps=4))
-    assert again.stage("align").rows == 0
-
-
-def test_other_settings_later_keep_the_stages_before(tmp_path: Path) -> None:
-    work = WorkFile(tmp_path / "w", source="a")
-    work.stage("track").append(rows(0, 3))
-    work.stage("align", Settings(steps=3))
-    again = WorkFile(tmp_path / "w", source="a")
-    assert again.stage("track").rows == 3
+    work.open("track", "k").append(rows(0, 3))
+    work.open("align", "other")
+    assert work.open("track", "k").rows == 3
 
 
 def test_another_input_is_one_clear_line(tmp_path: Path) -> None:
-    open_stage(tmp_path / "w", source="a")
+    open_store(tmp_path / "w", source="a")
     with pytest.raises(WorkFileError, match="work-other-input"):
-        open_stage(tmp_path / "w", source="b")
+        open_store(tmp_path / "w", source="b")
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
@@ -111,26 +95,26 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_damaged_part_is_one_clear_line(tmp_path: Path) -> None:
-    open_stage(tmp_path / "w").append(rows(0, 3))
+    open_store(tmp_path / "w").append(rows(0, 3))
     part = next((tmp_path / "w" / "track").glob("rows-*.h5"))
     part.write_bytes(part.read_bytes()[:100])
     with pytest.raises(WorkFileError, match="work-damaged"):
-        open_stage(tmp_path / "w").read("value")
+        open_store(tmp_path / "w").read("value")
 
 
 def test_a_lost_part_is_one_clear_line(tmp_path: Path) -> None:
-    stage = open_stage(tmp_path / "w")
-    stage.append(rows(0, 3))
-    stage.append(rows(3, 3))
+    store = open_store(tmp_path / "w")
+    store.append(rows(0, 3))
+    store.append(rows(3, 3))
     next((tmp_path / "w" / "track").glob("rows-00000000*.h5")).unlink()
     with pytest.raises(WorkFileError, match="work-damaged"):
-        open_stage(tmp_path / "w")
+        open_store(tmp_path / "w")
 
 
 def test_half_written_parts_are_swept_away(tmp_path: Path) -> None:
-    stage = open_stage(tmp_path / "w")
+    store = open_store(tmp_path / "w")
     (tmp_path / "w" / "track" / ".rows-00000000-00000003.77.partial.h5").write_bytes(b"half")
-    assert open_stage(tmp_path / "w").rows == stage.rows == 0
+    assert open_store(tmp_path / "w").rows == store.rows == 0
     assert not list((tmp_path / "w" / "track").glob("*.partial*"))
 
 
@@ -139,11 +123,11 @@ import sys
 from pathlib import Path
 import numpy as np
 from sglat.encoder.workfile import WorkFile
-stage = WorkFile(Path(sys.argv[1]), source="a").stage("track")
+store = WorkFile(Path(sys.argv[1]), source="a").open("track", "k")
 print("ready", flush=True)
 while True:
-    start = stage.rows
-    stage.append({"value": np.arange(start, start + 5), "bulk": np.zeros((5, 4000))})
+    start = store.rows
+    store.append({"value": np.arange(start, start + 5), "bulk": np.zeros((5, 4000))})
 """
 
 
@@ -158,7 +142,7 @@ def test_kill_dash_nine_leaves_whole_parts(tmp_path: Path, pause_seconds: float)
     time.sleep(pause_seconds)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    stage = open_stage(tmp_path / "w")
-    if stage.rows:
-        assert stage.read("value").tolist() == list(range(stage.rows))
-    stage.append({"value": np.arange(stage.rows, stage.rows + 5), "bulk": np.zeros((5, 4000))})
+    store = open_store(tmp_path / "w")
+    if store.rows:
+        assert store.read("value").tolist() == list(range(store.rows))
+    store.append({"value": np.arange(store.rows, store.rows + 5), "bulk": np.zeros((5, 4000))})

@@ -1,9 +1,8 @@
-"""Stage 2: steady, upright, FFHQ-framed crops of the face, and where each one came from.
+"""Steady, upright, FFHQ-framed crops of the face, and the placement of each in its frame.
 
-Landmarks say where the face is, but tremble by a pixel; optical flow to a key frame is steady, but
-drifts. Each frame is framed by its landmarks (eyes corrected for blinks), registered to its key
-frame over the rigid face, and the two are joined: slow movement from the landmarks, fast movement
-from the flow.
+Landmarks jitter by about a pixel but do not drift; optical flow to a key frame is steady but
+drifts. Each frame is framed by its landmarks (eyes corrected for blinks) and registered to its key
+frame over the rigid face; slow movement is taken from the landmarks, fast movement from the flow.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from sglat.decoder.placement import SIZE
 from sglat.encoder.crops import crop_picture
-from sglat.encoder.registration import AlignConfig, register_video, scaled
+from sglat.encoder.registration import RegistrationConfig, register_video, scaled
+from sglat.encoder.stages import Task
 from sglat.encoder.track import CHUNK, Track
-from sglat.encoder.workfile import Stage
+from sglat.encoder.workfile import Store
 from sglat.media.reader import VideoReader
 from sglat.networks.face_points import LEFT_EYE, MOUTH_CORNERS, NOSE_FOOT, RIGHT_EYE
 from sglat.networks.pixels import from_pixels
@@ -30,8 +31,32 @@ Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlignConfig:
+    """How crops are framed and steadied."""
+
+    name: ClassVar = "align"
+    phase: ClassVar = "align"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ()
+
+    resolution: int
+    """Side of the crops in pixels, the bundle's."""
+    registration: RegistrationConfig = RegistrationConfig()  # noqa: RUF009
+    join_seconds: float = 0.35
+    """Movements slower than this follow the landmarks, faster ones the flow."""
+    steady_mouth: bool = True
+    """Frame by the person's usual mouth, so that a smile does not zoom; False takes the corners of
+    the mouth as they are."""
+
+    def run(self, task: Task, path: Path, track: Track) -> Alignment:
+        """See `align`."""
+        stores = task.open("register"), task.open("crops")
+        return align(path, track, *stores, config=self, progress=task.tell)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Alignment:
-    """Where the crops of a video lie, and the crops."""
+    """The aligned crops of a video and their placement."""
 
     placement: NDArray[np.float64]
     """`[T, 4]` centre x, centre y, size in pixels, roll in degrees."""
@@ -45,19 +70,19 @@ class Alignment:
 
 
 class Crops:
-    """The aligned crops in the work file, read as they are needed."""
+    """The aligned crops in the work file, read on demand."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def __len__(self) -> int:
-        return self._stage.rows
+        return self._store.rows
 
     def pictures(self, rows: range | list[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return crops as `[N, R, R, 3]` uint8 RGB."""
         if isinstance(rows, range) and rows.step == 1:
-            return self._stage.read("crops", rows.start, rows.stop)
-        return self._stage.read_rows("crops", list(rows))
+            return self._store.read("crops", rows.start, rows.stop)
+        return self._store.read_rows("crops", list(rows))
 
     def tensor(self, rows: range | list[int] | NDArray[np.int64]) -> Tensor:
         """Return crops as `[N, 3, R, R]` float32 in [-1, 1]."""
@@ -73,34 +98,31 @@ class Crops:
 def align(
     path: Path,
     track: Track,
-    registration: Stage,
-    crops: Stage,
+    registration: Store,
+    crops: Store,
     *,
-    resolution: int,
-    config: AlignConfig | None = None,
-    progress: Callable[[int], None] | None = None,
+    config: AlignConfig,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Alignment:
     """Frame, register and cut the crops of a tracked video; two passes over the file.
 
     Args:
         path: the video.
-        track: from stage 1.
-        registration: work-file stage of the first pass.
-        crops: work-file stage of the second pass.
-        resolution: side of the crops in pixels, the bundle's.
-        config: constants.
-        progress: called with frames done, 0 to 2T over both passes.
+        track: its tracked face.
+        registration: where the first pass keeps its rows.
+        crops: where the second pass keeps the crops.
+        config: resolution and constants.
+        progress: called with frames done over both passes, 0 to 2T, and 2T.
 
     Raises:
         MediaError: the video cannot be read again.
     """
-    config = config or AlignConfig()
     framed = landmark_placement(
         track.points, blink=track.blink | track.held, steady_mouth=config.steady_mouth
     )
     hold(framed, track.held)
     if not registration.is_done:
-        register_video(path, track, framed, registration, config, progress)
+        register_video(path, track, framed, registration, config.registration, progress)
     placement = join(
         framed,
         registration.read("placement"),
@@ -110,10 +132,10 @@ def align(
         cut=track.cut,
         sigma_frames=config.join_seconds * float(track.frame_rate),
     )
-    if not config.use_flow:
+    if not config.registration.use_flow:
         placement = framed
     if not crops.is_done:
-        _cut(path, track, placement, crops, resolution, progress)
+        _cut(path, track, placement, crops, config.resolution, progress)
     return Alignment(
         placement=placement,
         key_frame=registration.read("key_frame"),
@@ -128,14 +150,14 @@ def landmark_placement(
 ) -> Float64:
     """Return FFHQ framing by landmarks, with eye centres that ignore blinks.
 
-    The eye centre of the recipe is the mean of six points, two of which go down with the lid. Here
-    the corners carry it: centre = middle of the corners + the person's usual offset, measured over
-    the frames with open eyes. In the same way the foot of the nose carries the mouth: a smile lifts
-    the corners of the mouth, and by the recipe's own rule the whole head would shrink and grow.
+    FFHQ's eye centre is the mean of six points, two of which move with the lid. Here it is the
+    middle of the eye corners plus the person's median offset over the frames with open eyes. The
+    mouth is likewise placed relative to the foot of the nose: with FFHQ's rule the crop would zoom
+    whenever a smile lifts the corners of the mouth.
 
     Args:
         points: `[T, 478, 2]` pixels.
-        blink: `[T]` frames that do not count for the usual offsets.
+        blink: `[T]` frames left out of the median offsets.
         steady_mouth: False takes the corners of the mouth as they are.
 
     Returns:
@@ -177,9 +199,9 @@ def join(
 ) -> Float64:
     """Join landmark framing (slow) and registration (fast) into one steady track.
 
-    Inside a key frame's run the registration gives the steps; where it failed or the key frame
-    changes, registration to the frame before does, and if that failed too, the landmarks. What the
-    summed steps drift away from the landmarks is smoothed and added back.
+    Steps from frame to frame come from the registration to the common key frame; where it failed
+    or the key frame changes, from the registration to the frame before; failing that, from the
+    landmarks. The drift of the summed steps from the landmarks is smoothed and added back.
 
     Args:
         framed: `[T, 4]` by landmarks.
@@ -209,11 +231,11 @@ def _cut(
     path: Path,
     track: Track,
     placement: Float64,
-    stage: Stage,
+    store: Store,
     resolution: int,
-    progress: Callable[[int], None] | None,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
-    done = stage.rows
+    done = store.rows
     rows: list[NDArray[np.uint8]] = []
     with VideoReader(path) as reader:
         for frame in reader:
@@ -223,13 +245,13 @@ def _cut(
                 continue
             rows.append(crop_picture(frame.picture, placement[frame.index], resolution))
             if len(rows) == CHUNK:
-                stage.append({"crops": np.stack(rows)})
+                store.append({"crops": np.stack(rows)})
                 rows = []
             if progress is not None:
-                progress(len(track) + frame.index + 1)
+                progress(len(track) + frame.index + 1, 2 * len(track))
     if rows:
-        stage.append({"crops": np.stack(rows)})
-    stage.finish()
+        store.append({"crops": np.stack(rows)})
+    store.finish()
 
 
 def _open_eye_centre(eye: Float64, blink: NDArray[np.bool_]) -> Float64:
@@ -240,9 +262,12 @@ def _open_eye_centre(eye: Float64, blink: NDArray[np.bool_]) -> Float64:
 
 
 def _usual(vectors: Float64, along: Float64, ignored: NDArray[np.bool_]) -> Float64:
-    """Return vectors `[T, 2]` as they usually lie relative to others, turned and scaled with them.
+    """Return the median of vectors `[T, 2]` in the frames of others, turned and scaled with them.
 
-    The median over the frames that are not ignored decides what is usual.
+    Args:
+        vectors: `[T, 2]`.
+        along: `[T, 2]`, the x axis of each frame of reference.
+        ignored: `[T]` frames left out of the median.
     """
     across = np.stack([-along[:, 1], along[:, 0]], axis=1)
     scale = np.square(along).sum(axis=1)

@@ -1,64 +1,182 @@
-"""Which frames a person is tuned on: few, and between them like all others."""
+"""Choice of the ID frame, and of a few tuning frames that represent the clip."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from sglat.encoder.align import Alignment
+from sglat.encoder.invert import Inversion, Selection
+from sglat.encoder.stages import Task
+from sglat.encoder.start_motion import StartMotion, comparable
+from sglat.encoder.track import Track
 from sglat.networks.face_regions import feature_weights
 
-MOST_COMPARED: Final = 1500  # frames of a long clip that are compared with each other
-LOOK_SIDE: Final = 32  # pixels of the pictures that are compared
-FEATURE_WEIGHT: Final = 2.0  # extra, of eyes and mouth in them
-SWEEPS: Final = 3  # after the first choice; a fourth changes next to nothing
+
+@dataclass(frozen=True, kw_only=True)
+class SelectConfig:
+    """How the ID frame is chosen (method, section 6): like the person, near frontal, eyes open."""
+
+    name: ClassVar = "select"
+    phase: ClassVar = "invert"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ()
+
+    frontal_degrees: float = 10.0
+    """Largest yaw and pitch of a candidate."""
+    relax_degrees: float = 5.0
+    """The limit grows by this until a candidate is left."""
+    calm_weight: float = 0.1
+    """Penalty of an unusual expression, per unit of distance from the median of blendshapes."""
+
+    def run(self, task: Task, track: Track, inversion: Inversion) -> Selection:
+        """See `select`."""
+        return select(track, inversion, self)
 
 
-def spread_frames(signature: Tensor, count: int, first: int, usable: Tensor) -> list[int]:
-    """Choose frames farthest from each other in motion.
+def select(track: Track, inversion: Inversion, config: SelectConfig) -> Selection:
+    """Choose the ID frame.
+
+    The paper ranks by identity similarity alone. Here a calm face is preferred among similar ones,
+    since all motion is coded relative to this frame.
+    """
+    frames = inversion.frames
+    open_eyes = ~(track.blink | track.held)[frames]
+    if not open_eyes.any():
+        open_eyes = ~track.held[frames]
+    pose = np.abs(track.pose[frames, :2]).max(1)
+    limit = config.frontal_degrees
+    while not (usable := open_eyes & (pose <= limit)).any():
+        limit += config.relax_degrees
+    score = inversion.similarity - config.calm_weight * _unrest(track, frames)
+    row = int(np.where(usable, score, -np.inf).argmax())
+    return Selection(frame=int(frames[row]), row=row, limit_degrees=limit)
+
+
+def _unrest(track: Track, frames: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return each frame's distance of blendshapes from the clip's median, 1 on average."""
+    shapes = track.blendshapes[frames]
+    distance = np.linalg.norm(shapes - np.median(shapes, axis=0), axis=1)
+    result: NDArray[np.float32] = distance / max(float(distance.mean()), 1e-6)
+    return result
+
+
+def similarity_plot(track: Track, inversion: Inversion, selection: Selection) -> str:
+    """Return the similarity over time as a small SVG picture."""
+    width, height, margin = 720, 200, 30
+    frames, values = inversion.frames, inversion.similarity
+    span = max(1, int(frames[-1]))
+    low, high = float(values.min()), float(values.max())
+    scale = max(high - low, 1e-6)
+
+    def place(frame: int, value: float) -> str:
+        x = margin + (width - 2 * margin) * frame / span
+        y = height - margin - (height - 2 * margin) * (value - low) / scale
+        return f"{x:.1f},{y:.1f}"
+
+    line = " ".join(place(int(f), float(v)) for f, v in zip(frames, values, strict=True))
+    chosen = place(selection.frame, float(values[selection.row])).split(",")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="11">'
+        f'<rect width="{width}" height="{height}" fill="#fff"/>'
+        f'<polyline points="{line}" fill="none" stroke="#36c"/>'
+        f'<circle cx="{chosen[0]}" cy="{chosen[1]}" r="5" fill="#c33"/>'
+        f'<text x="{margin}" y="18">identity similarity of inverted frames, '
+        f"{low:.2f} to {high:.2f}; ID frame {selection.frame} of {len(track)}</text></svg>"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChooseConfig:
+    """How tuning frames are chosen."""
+
+    name: ClassVar = "choose"
+    phase: ClassVar = "tune"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ()
+
+    frames: int = 48
+    """Tuning frames, the ID frame included."""
+    candidates: int = 1500
+    """Most frames that are compared with each other."""
+    thumbnail_side: int = 32
+    """Of the compared pictures, in pixels."""
+    feature_weight: float = 2.0
+    """Extra weight of eyes and mouth in them."""
+    sweeps: int = 3
+    """Exchanges after the first choice; a fourth changes next to nothing."""
+
+    def run(
+        self,
+        task: Task,
+        track: Track,
+        aligned: Alignment,
+        start: StartMotion,
+        selection: Selection,
+    ) -> list[int]:
+        """Return frame numbers, the ID frame first."""
+        usable = torch.from_numpy(~track.held)
+        rows = candidate_frames(usable, selection.frame, self.candidates)
+        parts = (aligned.crops.tensor(rows[at : at + 64]) for at in range(0, len(rows), 64))
+        points, motion = torch.from_numpy(start.points[rows]), comparable(start.motion[rows])
+        features = frame_features(parts, points, motion, self)
+        return [rows[at] for at in typical_frames(features, self.frames, self.sweeps)]
+
+
+def spread_frames(features: Tensor, count: int, first: int, usable: Tensor) -> list[int]:
+    """Choose frames farthest from each other.
 
     Args:
-        signature: motion of every frame in comparable units, `[T, D]`.
+        features: of every frame, in comparable units, `[T, D]`.
         count: how many.
         first: the ID frame; always chosen.
         usable: `[T]` bool.
     """
     chosen = [first]
-    distance = torch.cdist(signature, signature[first][None])[:, 0]
+    distance = torch.cdist(features, features[first][None])[:, 0]
     while len(chosen) < min(count, int(usable.sum())):
         distance = torch.where(usable, distance, torch.full_like(distance, -1.0))
         best = int(distance.argmax())
         if distance[best] <= 0:
             break
         chosen.append(best)
-        distance = torch.minimum(distance, torch.cdist(signature, signature[best][None])[:, 0])
+        distance = torch.minimum(distance, torch.cdist(features, features[best][None])[:, 0])
     return chosen
 
 
-def compared_frames(usable: Tensor, first: int) -> list[int]:
-    """Return the frames among which tuning frames are sought: the ID frame first, then usable ones
-    (`[T]` bool) in order, evenly spread where there are many."""
+def candidate_frames(usable: Tensor, first: int, most: int) -> list[int]:
+    """Return the candidates for tuning frames: the ID frame, then usable ones (`[T]` bool) in
+    order, evenly spread where there are more than `most`."""
     rows = usable.nonzero()[:, 0]
-    rows = rows[torch.linspace(0, len(rows) - 1, min(len(rows), MOST_COMPARED)).long()]
+    rows = rows[torch.linspace(0, len(rows) - 1, min(len(rows), most)).long()]
     return [first, *(int(row) for row in rows if row != first)]
 
 
-def look_and_motion(pictures: Iterable[Tensor], points: Tensor, motion: Tensor) -> Tensor:
-    """Return what makes frames alike, `[M, D]`: their small pictures and their motion, by halves.
+def frame_features(
+    pictures: Iterable[Tensor], points: Tensor, motion: Tensor, config: ChooseConfig
+) -> Tensor:
+    """Return the features in which frames are compared, `[M, D]`: thumbnails and motion, equally
+    weighted.
 
-    Motion alone does not see light, hair and background, pictures alone hardly see lids.
+    Motion alone misses light, hair and background; thumbnails alone hardly show the lids.
 
     Args:
         pictures: parts of the crops `[n, 3, H, W]`, M in all.
         points: landmarks in crop units, `[M, 478, 2]`.
         motion: in comparable units, `[M, 34]`.
+        config: size and weights of the thumbnails.
     """
-    weights = feature_weights(points[:: max(1, len(points) // 64)], LOOK_SIDE, FEATURE_WEIGHT)
-    scale = weights.mean(0, keepdim=True).sqrt()
-    small = [F.interpolate(part, size=LOOK_SIDE, mode="area") * scale for part in pictures]
+    some, side = points[:: max(1, len(points) // 64)], config.thumbnail_side
+    scale = feature_weights(some, side, config.feature_weight).mean(0, keepdim=True).sqrt()
+    small = [F.interpolate(part, size=side, mode="area") * scale for part in pictures]
     halves = (torch.cat(small).flatten(1), motion)
     return torch.cat([_of_unit_spread(half) for half in halves], 1)
 
@@ -68,26 +186,27 @@ def _of_unit_spread(values: Tensor) -> Tensor:
     return values / spread.clamp_min(1e-6)
 
 
-def typical_frames(signature: Tensor, count: int) -> list[int]:
-    """Choose rows so that every row has a chosen one near it.
+def typical_frames(features: Tensor, count: int, sweeps: int = 3) -> list[int]:
+    """Choose rows so that each row has a chosen one near it.
 
     Least sum of fourth powers of the distance to the nearest chosen row (k-medoids by greedy
     choice, then exchanges, Kaufman and Rousseeuw 1990,
-    https://doi.org/10.1002/9780470316801.ch2). Frames farthest apart are rarities of a clip, and a
-    person who is tuned on rarities alone is worse on all others; with squares a clip's one shut
-    pair of eyes is like no tuned frame. Fourth powers leave the mean squared distance as it is,
-    within some percent, and bring rare frames nearer. The result is ordered farthest first.
+    https://doi.org/10.1002/9780470316801.ch2). The frames farthest apart are outliers; a person
+    tuned on these alone is worse on all others. With squared distances a single blink of a clip
+    gets no frame. Fourth powers change the mean squared distance by a few percent, and bring rare
+    frames nearer. The result is ordered farthest first.
 
     Args:
-        signature: `[M, D]`; the first row is always chosen.
+        features: `[M, D]`; the first row is always chosen.
         count: how many; fewer are returned where rows are equal.
+        sweeps: exchanges of each chosen row.
     """
-    compared = signature.double()
+    compared = features.double()
     cost = torch.cdist(compared, compared).pow(4)  # of one frame standing for another
     chosen = [0]
     while len(chosen) < min(count, len(cost)):
         chosen.append(_best_addition(cost, chosen))
-    for _ in range(SWEEPS):
+    for _ in range(sweeps):
         before = list(chosen)
         for place in range(1, len(chosen)):
             rest = chosen[:place] + chosen[place + 1 :]
@@ -100,7 +219,7 @@ def typical_frames(signature: Tensor, count: int) -> list[int]:
 
 
 def _best_addition(cost: Tensor, chosen: list[int]) -> int:
-    """Return the row whose choice leaves the least cost beside those already chosen."""
+    """Return the row whose addition to those chosen leaves the least cost."""
     left = torch.minimum(cost[:, chosen].amin(1)[:, None], cost).sum(0)
     left[chosen] = torch.inf
     return int(left.argmin())

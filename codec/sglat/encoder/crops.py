@@ -1,14 +1,18 @@
-"""Cutting crops out of full frames, and the mask of the rigid face."""
+"""Crops of full frames, the mask of the rigid face, and the still background plate."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sglat.bitstream.records import Picture
 from sglat.decoder.placement import SIZE, crop_to_frame
+from sglat.errors import MediaError
+from sglat.media.reader import VideoReader
 from sglat.networks.face_points import (
     FACE_OVAL,
     LEFT_EYE_AND_BROW,
@@ -19,6 +23,8 @@ from sglat.networks.face_points import (
 MAX_OVERSAMPLING: Final = 8  # times the crop's side; a face of 8 x 1024 pixels is the largest
 
 MARGIN: Final = 0.02  # of the crop: how far the excluded regions grow
+PLATE_SAMPLES: Final = 15  # frames whose median is taken
+PLATE_QUALITY: Final = 60  # of the WebP picture
 
 
 def crop_picture(
@@ -75,3 +81,26 @@ def rigid_face_mask(points: NDArray[np.floating], side: int) -> NDArray[np.bool_
 def _hull(pixels: NDArray[np.float64], contour: tuple[int, ...]) -> NDArray[np.int32]:
     hull = cv2.convexHull(np.round(pixels[list(contour)]).astype(np.int32))
     return np.asarray(hull, dtype=np.int32)
+
+
+def find_plate(source: Path, placement: NDArray[np.float64]) -> Picture:
+    """Return the median of frames spread over the video as a small WebP picture.
+
+    Args:
+        source: the video.
+        placement: one row a frame, `[T, 4]`; gives the number of frames.
+
+    Raises:
+        MediaError: the picture cannot be encoded.
+    """
+    wanted = set(np.linspace(0, len(placement) - 1, PLATE_SAMPLES).astype(int).tolist())
+    frames = []
+    with VideoReader(source) as reader:
+        frames = [frame.picture for frame in reader if frame.index in wanted]
+    plate = np.median(np.stack(frames), axis=0).astype(np.uint8)
+    done, data = cv2.imencode(
+        ".webp", cv2.cvtColor(plate, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, PLATE_QUALITY]
+    )
+    if not done:
+        raise MediaError("plate-failed", f"the plate of {source} cannot be encoded as WebP")
+    return Picture(media_type="image/webp", data=data.tobytes())

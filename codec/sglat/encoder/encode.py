@@ -1,55 +1,35 @@
-"""The encoding pipeline: track, align, invert, select, refine, tune, pose, expression, pack."""
+"""The encoding pipeline: track, align, invert, choose, tune, solve, quantize, write, check."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import InitVar, asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
+from sglat.version import __version__
 from sglat.bitstream.records import Provenance
-from sglat.bundles.bundle import Bundle, load_bundle
-from sglat.encoder.align import Alignment, align
-from sglat.encoder.background import find_plate
-from sglat.encoder.choose_frames import compared_frames, look_and_motion, typical_frames
-from sglat.encoder.invert import Inversion, InvertConfig, invert
-from sglat.encoder.losses import LossConfig, TargetLoss
-from sglat.encoder.manifold import Manifold
-from sglat.encoder.person import TunedPerson, person_within
-from sglat.encoder.quantize import PackConfig, pack_motion_within
-from sglat.encoder.refine import RefineConfig, refine_latents
-from sglat.encoder.registration import AlignConfig
-from sglat.encoder.select import SelectConfig, Selection, select, similarity_plot
+from sglat.bundles.bundle import load_bundle
+from sglat.encoder.align import AlignConfig, Alignment
+from sglat.encoder.choose_frames import ChooseConfig, SelectConfig, similarity_plot
+from sglat.encoder.crops import find_plate
+from sglat.encoder.invert import InvertConfig, RefineConfig
+from sglat.encoder.paper_solver import PaperConfig
+from sglat.encoder.person import PersonConfig, TunedPerson
+from sglat.encoder.quantize import PackConfig
 from sglat.encoder.selfcheck import SelfCheck, check_file
-from sglat.encoder.solve_motion import FitConfig, fit_numbers
-from sglat.encoder.start_motion import (
-    CORRECTION_NOISE,
-    corrected_numbers,
-    crop_points,
-    signature,
-    start_numbers,
-)
-from sglat.encoder.track import Track, TrackConfig, track
-from sglat.encoder.tune import TuneConfig, Tuned, Tuner, tune
-from sglat.encoder.weight_deltas import DeltaConfig, delta_budget, ranks_within
-from sglat.encoder.workfile import Stage, WorkFile
+from sglat.encoder.solve_motion import FastConfig, MotionProblem, ProblemConfig, solve_motion
+from sglat.encoder.stages import Made, Progress, Runner
+from sglat.encoder.start_motion import StartConfig
+from sglat.encoder.track import Track, TrackConfig
+from sglat.encoder.tune import TuneConfig
+from sglat.encoder.weight_deltas import DeltaConfig, ranks_within
+from sglat.encoder.workfile import WorkFile
 from sglat.encoder.write import Contents, write_file
 from sglat.errors import FaceError, MediaError
 from sglat.files import hash_file, refuse_existing
 from sglat.networks.devices import choose_device, full_precision
-from sglat.networks.face_regions import feature_weights
-from sglat.version import __version__
-
-STAGES = ("track", "align", "invert", "refine", "tune", "jacobian", "pose", "expression", "check")
-
-Progress = Callable[[str, int, int], None]
-"""Called with stage name, units done and units in all (0 when unknown)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +43,19 @@ class EncodeConfig:
     """0 to 100: quantizer of the motion. None: 62, or less where that takes more than 47 bits a
     frame."""
     motion_bits: float | None = None
-    """Most bits a frame for the motion; the quality gives way where it would take more. None: no
-    limit to a quality that was asked for."""
+    """Most bits a frame for the motion; the quality is lowered where they are exceeded. None: no
+    limit where a quality is given."""
     identity_bytes: int = 64_000
-    """Most bytes for the identity, all layers."""
+    """Most bytes of the identity, all layers."""
     solver: Literal["fast", "paper"] = "fast"
     target: Literal["frame", "inverted"] = "frame"
-    """What the numbers are fitted to: the camera frame, or the generator's rendering of its
+    """What the motion is fitted to: the camera frame, or the tuned generator's rendering of its
     inversion."""
     tuning: Literal["manifold", "pivotal", "none"] = "manifold"
     tune_steps: int | None = None
-    """None: the default of the tuning stage."""
+    """None: the default of tuning."""
     tune_frames: int | None = None
-    """Frames that are tuned on; None: the default of the tuning stage."""
+    """Tuning frames; None: the default of their choice."""
     plate: bool = False
     """Store a still background for full frames."""
     seed: int = 0
@@ -100,7 +80,7 @@ class EncodeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeResult:
-    """What one encoding cost and gave."""
+    """Cost and result of one encoding."""
 
     path: Path
     frames: int
@@ -137,21 +117,15 @@ class EncodeResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A clip as far as its tuned person."""
+class Analysis:
+    """Results of the stages up to the tuned person."""
 
-    tracked: Track
-    aligned: Alignment
-    points: NDArray[np.float32]
-    """Landmarks in crop units, `[T, 478, 2]`."""
-    start: Tensor
-    """Where the numbers of all frames start, `[T, 34]`."""
-    id_frame: int
-    chosen: list[int]
-    """Tuning frames; the first is the ID frame."""
-    anchors: Tensor
-    """Motion of the tuning frames, `[K, 34]`."""
-    person: TunedPerson
+    tracked: Made[Track]
+    aligned: Made[Alignment]
+    chosen: Made[list[int]]
+    """Tuning frames, the ID frame first."""
+    person: Made[TunedPerson]
+    problem: Made[MotionProblem]
 
 
 def encode(
@@ -171,7 +145,7 @@ def encode(
         source: any video PyAV reads, with one face or more.
         target: `.sglat` file to write.
         config: choices.
-        progress: told of every stage.
+        progress: called with phase, units done and units in all.
 
     Raises:
         FaceError: no face. MediaError: unreadable input. UsageError: contradicting arguments,
@@ -183,11 +157,11 @@ def encode(
     refuse_existing(target, force=config.force)
     device = choose_device(config.device)
     work = config.workfile or target.with_name(target.name + ".work")
-    run = _begin(source, work, config, device, progress)
+    run = begin(source, work, config, progress)
     try:
-        with full_precision(run.bundle.device):
-            result = run.encode(target)
-    except (FaceError, MediaError):  # this input will not do another time either
+        with full_precision(device):
+            result = _encode(run, source, target, config)
+    except (FaceError, MediaError):  # the input is unusable: a retry would fail too
         if not config.keep_workfile:
             run.work.remove()
         raise
@@ -196,247 +170,103 @@ def encode(
     return result
 
 
-def prepare(source: Path, work: Path, config: EncodeConfig) -> Prepared:
-    """Go as far as the tuned person, what the numbers of a clip are solved against.
-
-    Args:
-        source: as for `encode`.
-        work: work file, which is kept.
-        config: choices.
+def begin(
+    source: Path, work: Path, config: EncodeConfig, progress: Progress | None = None
+) -> Runner:
+    """Load the bundle and open the work file of an encoding.
 
     Raises:
-        As `encode`.
+        WorkFileError: the work file belongs to another input.
     """
-    run = _begin(Path(source), Path(work), config, choose_device(config.device), None)
-    with full_precision(run.bundle.device):
-        return run.prepare()
-
-
-def _begin(
-    source: Path, work: Path, config: EncodeConfig, device: torch.device, progress: Progress | None
-) -> _Run:
+    device = choose_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     bundle = load_bundle(config.bundle, device)
-    return _Run(source, bundle, config, WorkFile(work, source=hash_file(source)), progress)
+    return Runner(bundle, WorkFile(work, source=hash_file(source)), progress)
 
 
-class _Run:
-    """One encoding: what its stages share."""
+def analyse(run: Runner, source: Path, config: EncodeConfig) -> Analysis:
+    """Run the stages up to the tuned person and the motion problem.
 
-    def __init__(
-        self,
-        source: Path,
-        bundle: Bundle,
-        config: EncodeConfig,
-        work: WorkFile,
-        progress: Progress | None,
-    ) -> None:
-        self.source, self.bundle, self.config, self.work = source, bundle, config, work
-        self.faces = bundle.faces
-        self.progress = progress
-        self.stage_seconds: dict[str, float] = {}
-        self._began = time.monotonic()
+    Raises:
+        FaceError: no face. MediaError: unreadable input.
+    """
+    video = run.video(source)
+    tracked = run(TrackConfig(face=config.face), video)
+    aligned = run(AlignConfig(resolution=run.bundle.resolution), video, tracked)
+    inverted = run(InvertConfig(), aligned)
+    selected = run(SelectConfig(), tracked, inverted)
+    if config.similarity_plot is not None:
+        plot = similarity_plot(tracked.value, inverted.value, selected.value)
+        config.similarity_plot.write_text(plot)
+    start = run(StartConfig(), tracked, aligned, inverted, selected)
+    ws = run(_refine_config(config), aligned, inverted, selected)
+    chosen = run(_choose_config(config), tracked, aligned, start, selected)
+    tuned = run(_tune_config(config), aligned, start, ws, chosen)
+    person = run(PersonConfig(identity_bytes=config.identity_bytes), tuned, chosen)
+    problem = ProblemConfig(target=config.target)
+    return Analysis(
+        tracked=tracked, aligned=aligned, chosen=chosen, person=person,
+        problem=run(problem, tracked, aligned, start, chosen, tuned, person),
+    )  # fmt: skip
 
-    def _tell(self, stage: str) -> Callable[..., None]:
-        def tell(done: int, total: int = 0, *_: object) -> None:
-            if self.progress is not None:
-                self.progress(stage, done, total)
 
-        return tell
-
-    def _clock(self, stage: str) -> None:
-        now = time.monotonic()
-        self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + now - self._began
-        self._began = now
-
-    def prepare(self) -> Prepared:
-        config = self.config
-        tracked, aligned = self._track_and_align()
-        points = crop_points(tracked, aligned.placement)
-        networks = (self.bundle.part("inverter").sha256, self.bundle.eyes_id)
-        stage = self.work.stage("invert", InvertConfig(), *networks)
-        inversion = invert(
-            aligned.crops, self.bundle, self.faces, stage, InvertConfig(),
-            progress=self._tell("invert"),
-        )  # fmt: skip
-        selection = select(tracked, inversion, SelectConfig())
-        if config.similarity_plot is not None:
-            config.similarity_plot.write_text(similarity_plot(tracked, inversion, selection))
-        self._clock("invert")
-        start = start_numbers(self.bundle, tracked, points, inversion, selection.row)
-        ws = self._refined(aligned, inversion, selection)
-        self._clock("refine")
-        chosen, tuned = self._tune(tracked, aligned, points, start, ws, selection)
-        person = self._person(tuned, selection.frame)
-        self._clock("tune")
-        start = corrected_numbers(start, chosen, tuned.motion.cpu())
-        return Prepared(
-            tracked=tracked, aligned=aligned, points=points, start=start,
-            id_frame=selection.frame, chosen=chosen, anchors=tuned.motion, person=person,
-        )  # fmt: skip
-
-    def encode(self, target: Path) -> EncodeResult:
-        config = self.config
-        made = self.prepare()
-        tracked, aligned, person = made.tracked, made.aligned, made.person
-        fitted = fit_numbers(
-            person,
-            start=made.start,
-            anchors=made.anchors,
-            points=torch.from_numpy(made.points),
-            cuts=tracked.cut,
-            targets=self._targets(aligned, person),
-            bundle=self.bundle,
-            faces=self.faces,
-            config=FitConfig(solver=config.solver),
-            open_stage=lambda name, *extra: self.work.stage(
-                name, config.target, CORRECTION_NOISE, *extra
-            ),
-            progress=self.progress,
-            clock=self._clock,
-        )
-        pack = PackConfig.wanted(config.quality, config.motion_bits)
-        packed = pack_motion_within(fitted.motion, fitted.picture_effect, fitted.metric, pack)
-        settings = self._settings() | {"quality": str(packed.quality)}
-        plate = find_plate(self.source, aligned.placement) if config.plate else None
+def _encode(run: Runner, source: Path, target: Path, config: EncodeConfig) -> EncodeResult:
+    found = analyse(run, source, config)
+    expression = PaperConfig() if config.solver == "paper" else FastConfig()
+    solved = solve_motion(run, found.person, found.problem, expression)
+    packed = run(PackConfig.wanted(config.quality, config.motion_bits), solved).value
+    tracked, aligned = found.tracked.value, found.aligned.value
+    settings = _settings(config) | {"quality": str(packed.quality)}
+    with run.clock("pack"):
         contents = Contents(
-            bundle=self.bundle, identity=person.identity, motion=packed.values, steps=packed.steps,
-            placement=aligned.placement, track=tracked, plate=plate, settings=settings,
+            bundle=run.bundle, identity=found.person.value.identity, motion=packed.values,
+            steps=packed.steps, placement=aligned.placement, track=tracked, settings=settings,
+            plate=find_plate(source, aligned.placement) if config.plate else None,
             provenance=Provenance(
                 generated_by=f"sglat {__version__}", consent=config.consent,
-                source_sha256=bytes.fromhex(self.work.source),
+                source_sha256=bytes.fromhex(run.work.source),
             ),
         )  # fmt: skip
-        by_stream = write_file(self.source, target, contents, force=config.force)
-        self._clock("pack")
-        check = None
-        if config.self_check:
-            check = check_file(
-                target, aligned.crops, tracked, self.bundle, self.faces,
-                progress=self._tell("check"),
-            )  # fmt: skip
-            self._clock("check")
-        seconds = float((tracked.pts[-1] - tracked.pts[0]) * tracked.time_base)
-        return EncodeResult(
-            path=target, frames=len(tracked), seconds=seconds + float(1 / tracked.frame_rate),
-            bytes_by_stream=by_stream, stage_seconds=self.stage_seconds,
-            id_frame=made.id_frame, messages=tracked.messages() + (check.warnings if check else
-            []), check=check, settings=settings,
-        )  # fmt: skip
-
-    def _track_and_align(self) -> tuple[Track, Alignment]:
-        track_config, align_config = TrackConfig(face=self.config.face), AlignConfig()
-        stage = self.work.stage("track", track_config, self.bundle.eyes_id)
-        tracked = track(self.source, self.faces, stage, track_config, progress=self._tell("track"))
-        self._clock("track")
-        aligned = align(
-            self.source,
-            tracked,
-            self.work.stage("register", align_config),
-            self.work.stage("crops", align_config, self.bundle.resolution),
-            resolution=self.bundle.resolution,
-            config=align_config,
-            progress=lambda done: self._tell("align")(done, 2 * len(tracked)),
-        )
-        self._clock("align")
-        return tracked, aligned
-
-    def _refined(self, aligned: Alignment, inversion: Inversion, selection: Selection) -> Tensor:
-        """Return the ID latent `[L, D]` as the ID frame itself wants it."""
-        config, most = RefineConfig(), self.config.tune_steps
-        if most is not None:
-            config = replace(config, steps=min(config.steps, most))
-        stage = self.work.stage("refine", config, selection.frame)
-        if not stage.is_done:
-            device = self.bundle.device
-            picture = aligned.crops.tensor([selection.frame]).to(device)
-            start = torch.from_numpy(inversion.ws[[selection.row]]).to(device)
-            found = refine_latents(
-                self.bundle, picture, start, config, progress=self._tell("refine")
-            )
-            stage.finish({"ws": found.cpu().numpy()})
-        arrays, _ = stage.result()
-        return torch.from_numpy(arrays["ws"][0])
-
-    def _tune(
-        self,
-        tracked: Track,
-        aligned: Alignment,
-        points: NDArray[np.float32],
-        start: Tensor,
-        ws: Tensor,
-        selection: Selection,
-    ) -> tuple[list[int], Tuned]:
-        config = self._tune_config()
-        rows = compared_frames(torch.from_numpy(~tracked.held), selection.frame)
-        parts = (aligned.crops.tensor(rows[at : at + 64]) for at in range(0, len(rows), 64))
-        alike = look_and_motion(parts, torch.from_numpy(points[rows]), signature(start[rows]))
-        chosen = [rows[at] for at in typical_frames(alike, config.frames)]
-        device = self.bundle.device
-        targets = aligned.crops.tensor(chosen).to(device, memory_format=torch.channels_last)
-        weights = feature_weights(
-            torch.from_numpy(points[chosen]).to(device), targets.shape[-1],
-            LossConfig().feature_weight,
-        )  # fmt: skip
-        embed = self.faces.embed_for_loss
-        loss = TargetLoss(targets, weights, self.bundle.perceptual, embed, LossConfig())
-        manifold = Manifold(self.bundle, ws, start[selection.frame])
-        tuner = Tuner(
-            manifold, targets, start[chosen].to(device), loss, config,
-            budget_bits=8 * delta_budget(self.config.identity_bytes),
-        )  # fmt: skip
-        stage = self.work.stage("tune", config, self.config.identity_bytes, LossConfig())
-        _resume(tuner, stage)
-        if stage.is_done:
-            return chosen, tuner.result()
-        tuned = tune(
-            tuner,
-            progress=self._tell("tune"),
-            checkpoint=lambda tuner: stage.save_checkpoint(*tuner.state()),
-        )
-        stage.finish(*tuner.state())
-        return chosen, tuned
-
-    def _tune_config(self) -> TuneConfig:
-        steps = self.config.tune_steps
-        config = TuneConfig(
-            seed=self.config.seed,
-            deltas=DeltaConfig(ranks=ranks_within(self.config.identity_bytes)),
-        )
-        if self.config.tune_frames is not None:
-            config = replace(config, frames=self.config.tune_frames)
-        if self.config.tuning == "none":
-            return replace(config, steps=0)
-        if self.config.tuning == "pivotal":  # the ID frame alone, plain PTI
-            config = replace(config, frames=1)
-        return config if steps is None else replace(config, steps=steps)
-
-    def _person(self, tuned: Tuned, id_frame: int) -> TunedPerson:
-        return person_within(
-            self.bundle, tuned, id_frame=id_frame, size_bytes=self.config.identity_bytes
-        )
-
-    @torch.no_grad()
-    def _targets(self, aligned: Alignment, person: TunedPerson) -> Callable[[int, int], Tensor]:
-        def camera(first: int, last: int) -> Tensor:
-            return aligned.crops.tensor(range(first, last)).to(self.bundle.device)
-
-        def inverted(first: int, last: int) -> Tensor:
-            pictures = camera(first, last)
-            return torch.cat(
-                [person.render_latents(self.bundle.inverter(p)) for p in pictures.split(8)]
-            )
-
-        return camera if self.config.target == "frame" else inverted
-
-    def _settings(self) -> dict[str, str]:
-        names = ("identity_bytes", "solver", "target", "tuning", "seed")
-        return {name: str(getattr(self.config, name)) for name in names}
+        by_stream = write_file(source, target, contents, force=config.force)
+    check = None
+    if config.self_check:
+        with run.clock("check"):
+            tell = run.teller("check")
+            check = check_file(target, aligned.crops, tracked, run.bundle, progress=tell)
+    seconds = float((tracked.pts[-1] - tracked.pts[0]) * tracked.time_base)
+    return EncodeResult(
+        path=target, frames=len(tracked), seconds=seconds + float(1 / tracked.frame_rate),
+        bytes_by_stream=by_stream, stage_seconds=run.seconds, id_frame=found.chosen.value[0],
+        messages=tracked.messages() + (check.warnings if check else []),
+        check=check, settings=settings,
+    )  # fmt: skip
 
 
-def _resume(tuner: Tuner, stage: Stage) -> None:
-    stored = stage.result() if stage.is_done else stage.load_checkpoint()
-    if stored is not None:
-        tuner.restore(*stored)
+def _refine_config(config: EncodeConfig) -> RefineConfig:
+    refine = RefineConfig()
+    if config.tune_steps is None:
+        return refine
+    return replace(refine, steps=min(refine.steps, config.tune_steps))
+
+
+def _choose_config(config: EncodeConfig) -> ChooseConfig:
+    if config.tuning == "pivotal":  # the ID frame alone: plain pivotal tuning
+        return ChooseConfig(frames=1)
+    return ChooseConfig() if config.tune_frames is None else ChooseConfig(frames=config.tune_frames)
+
+
+def _tune_config(config: EncodeConfig) -> TuneConfig:
+    tune = TuneConfig(
+        seed=config.seed,
+        identity_bytes=config.identity_bytes,
+        deltas=DeltaConfig(ranks=ranks_within(config.identity_bytes)),
+    )
+    steps = 0 if config.tuning == "none" else config.tune_steps
+    return tune if steps is None else replace(tune, steps=steps)
+
+
+def _settings(config: EncodeConfig) -> dict[str, str]:
+    names = ("identity_bytes", "solver", "target", "tuning", "seed")
+    return {name: str(getattr(config, name)) for name in names}

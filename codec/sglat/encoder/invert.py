@@ -1,17 +1,22 @@
-"""Stage 3: every crop through the inverter, and how well it keeps the person."""
+"""Inversion of crops to W+, and refinement of the ID latent by optimisation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
-from sglat.encoder.align import Crops
-from sglat.encoder.workfile import Stage
+from sglat.encoder.align import Alignment, Crops
+from sglat.encoder.optim import warm_up_and_fall
+from sglat.encoder.stages import Task
+from sglat.encoder.workfile import Store
+from sglat.networks.devices import fast_type
 from sglat.networks.faces import FaceAnalysis
 
 
@@ -19,11 +24,22 @@ from sglat.networks.faces import FaceAnalysis
 class InvertConfig:
     """How crops are inverted."""
 
+    name: ClassVar = "invert"
+    phase: ClassVar = "invert"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ("inverter", "synthesizer", "faces")
+
     batch: int = 8
     every: int = 1
     """Invert every n-th frame; long clips need no more than a few hundred candidates."""
     max_frames: int = 400
     """Most frames inverted; `every` rises to meet it."""
+
+    def run(self, task: Task, aligned: Alignment) -> Inversion:
+        """See `invert`."""
+        store = task.open()
+        bundle = task.bundle
+        return invert(aligned.crops, bundle, bundle.faces, store, self, progress=task.tell)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +56,23 @@ class Inversion:
     """Mean squared error of the reconstruction, pictures in [-1, 1], `[M]`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which of the inverted frames is the ID frame."""
+
+    frame: int
+    row: int
+    """Its row among the inverted frames."""
+    limit_degrees: float
+    """Pose limit at which a candidate was found."""
+
+
 @torch.no_grad()
 def invert(
     crops: Crops,
     bundle: Bundle,
     faces: FaceAnalysis,
-    stage: Stage,
+    store: Store,
     config: InvertConfig,
     *,
     progress: Callable[[int, int], None] | None = None,
@@ -55,14 +82,14 @@ def invert(
     Args:
         crops: of the whole clip.
         bundle: inverter and generator.
-        faces: gives identity vectors.
-        stage: where rows are kept; an interrupted stage continues.
+        faces: identity network.
+        store: where rows are kept; interrupted work continues behind them.
         config: which frames.
         progress: called with (frames done, frames).
     """
     every = max(config.every, -(-len(crops) // config.max_frames))
     frames = np.arange(0, len(crops), every)
-    for start in range(stage.rows, len(frames), config.batch):
+    for start in range(store.rows, len(frames), config.batch):
         rows = frames[start : start + config.batch]
         pictures = crops.tensor(rows).to(bundle.device)
         ws = bundle.inverter(pictures)
@@ -70,14 +97,90 @@ def invert(
         cosine = (faces.embed(rendered) * faces.embed(pictures)).sum(1)
         error = (rendered - pictures).square().mean((1, 2, 3))
         found = {"ws": ws, "similarity": cosine, "error": error}
-        stage.append({name: values.cpu().numpy() for name, values in found.items()})
+        store.append({name: values.cpu().numpy() for name, values in found.items()})
         if progress is not None:
             progress(start + len(rows), len(frames))
-    if not stage.is_done:
-        stage.finish()
+    if not store.is_done:
+        store.finish()
     return Inversion(
         frames=frames,
-        ws=stage.read("ws"),
-        similarity=stage.read("similarity"),
-        squared_error=stage.read("error"),
+        ws=store.read("ws"),
+        similarity=store.read("similarity"),
+        squared_error=store.read("error"),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineConfig:
+    """How the ID latent is refined."""
+
+    name: ClassVar = "refine"
+    phase: ClassVar = "refine"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ("synthesizer", "perceptual")
+
+    steps: int = 200
+    rate: float = 0.3
+    """Step length of Adam in W+, whose rows are about unit normal."""
+    warm_up: int = 10
+    """Steps over which the rate rises; over the second half it falls."""
+    weight_l2: float = 4.0
+    weight_perceptual: float = 2.0
+
+    def run(
+        self, task: Task, aligned: Alignment, inversion: Inversion, selection: Selection
+    ) -> Tensor:
+        """Return the latent `[L, D]` of the ID frame, optimised, on the CPU."""
+        store, bundle = task.open(), task.bundle
+        if not store.is_done:
+            picture = aligned.crops.tensor([selection.frame]).to(bundle.device)
+            start = torch.from_numpy(inversion.ws[[selection.row]]).to(bundle.device)
+            found = refine_latents(bundle, picture, start, self, progress=task.tell)
+            store.finish({"ws": found.cpu().numpy()})
+        arrays, _ = store.result()
+        return torch.from_numpy(arrays["ws"][0])
+
+
+def refine_latents(
+    bundle: Bundle,
+    pictures: Tensor,
+    ws: Tensor,
+    config: RefineConfig,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Return W+ latents `[N, L, D]` whose renderings are closer to the pictures.
+
+    Hybrid inversion: the inverter's latent is the start of a gradient descent through the generator
+    (Zhu et al. 2016, https://arxiv.org/abs/1609.03552, section 3.2; in W+: Abdal et al. 2019,
+    https://arxiv.org/abs/1904.03189). Pictures do not influence each other; a batch only saves
+    time.
+
+    Args:
+        bundle: generator and perceptual network.
+        pictures: aligned crops in [-1, 1], `[N, 3, H, W]`, on the bundle's device.
+        ws: where to start, `[N, L, D]`.
+        config: steps and weights; without steps the start is returned.
+        progress: called with (step, steps).
+    """
+    generator = bundle.generator
+    perceptual = bundle.perceptual if config.weight_perceptual else None
+    pictures = pictures.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        wanted = perceptual.features(pictures) if perceptual is not None else []
+    latents = ws.detach().clone().requires_grad_()
+    optimizer = torch.optim.Adam([latents], betas=(0.9, 0.95))
+    for step in range(config.steps):
+        factor = warm_up_and_fall(step, config.steps, config.warm_up)
+        optimizer.param_groups[0]["lr"] = config.rate * factor
+        shown = generator(latents, dtype=fast_type(latents.device)).float()
+        loss = config.weight_l2 * (shown - pictures).square().mean((1, 2, 3))
+        if perceptual is not None:
+            distance = perceptual.distance(perceptual.features(shown), wanted)
+            loss = loss + config.weight_perceptual * distance
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+        if progress is not None:
+            progress(step + 1, config.steps)
+    return latents.detach()

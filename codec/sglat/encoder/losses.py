@@ -1,28 +1,39 @@
-"""What a rendered face is compared by: pixels, structure, and networks if wanted, by region.
+"""Picture losses for tuning, and residual vectors for least squares, by face region.
 
-The perceptual network counts because it imitates the feature maps of a large network level by
-level, which leaves tuning little room to please it alone: on one clip the distance that the large
-network sees fell by a third at the same squared error. The identity network is off by default:
-tuning finds pictures that please it alone (it said 0.96 where an independent one said 0.61).
+The perceptual network imitates the feature maps of a large network level by level, which limits
+adversarial solutions that fool only this network: on one clip the large network's distance fell by
+a third at the same squared error. The identity term is off by default, since tuning does find
+adversarial solutions of that network (a cosine of 0.96 by it was 0.61 by an independent one).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import jvp
+
+from sglat.bundles.bundle import Bundle
+from sglat.networks.embedded_nets import INPUT_SIZE, LandmarkNetwork, LandmarkOutput
+from sglat.networks.embedded_views import CROP_SCALE
+from sglat.networks.face_regions import feature_weights
+from sglat.networks.perceptual import PerceptualDistance
 
 _WINDOW: Final = 7  # pixels: an eye's width at 128 px is twice that
 _C1: Final = (0.01 * 2) ** 2  # the article's constants for values that span 2
 _C2: Final = (0.03 * 2) ** 2
+DEGREE: Final = 0.007
+"""Shift of all landmarks in crop units that weighs as much as a degree of yaw or pitch: about a
+pixel of 128, twice the shift that a degree causes."""
 
 
 class Perceptual(Protocol):
-    """A perceptual distance that compares stored features."""
+    """Perceptual distance of stored features."""
 
     def features(self, pictures: Tensor) -> list[Tensor]:
         """Return feature maps of pictures `[N, 3, H, W]` in [-1, 1]."""
@@ -33,12 +44,12 @@ class Perceptual(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights of the terms; pictures are in [-1, 1]."""
+    """Weights of the loss terms; pictures are in [-1, 1]."""
 
     weight_l2: float = 4.0
     weight_l1: float = 1.0
     weight_structure: float = 0.3
-    """Of one minus the structural similarity at full and half size."""
+    """Of one minus the structural similarity at full and at half size."""
     weight_perceptual: float = 0.5
     weight_identity: float = 0.0
     feature_weight: float = 6.0
@@ -96,7 +107,7 @@ class TargetLoss:
             self.identity = self.embed(targets) if self.embed else None
 
     def __call__(self, pictures: Tensor, targets: Tensor, index: Tensor) -> Tensor:
-        """Return one loss per picture, `[N]`; `index` says which targets they are."""
+        """Return one loss per picture, `[N]`; `index` gives the rows of the targets."""
         config = self.config
         weights = self.weights[index]
         difference = pictures - targets
@@ -118,5 +129,145 @@ class TargetLoss:
         return total
 
 
+def picture_loss(targets: Tensor, points: Tensor, bundle: Bundle, config: LossConfig) -> TargetLoss:
+    """Return the loss against targets by a bundle's networks, with extra weight at eyes and mouth.
+
+    Args:
+        targets: `[K, 3, H, W]` in [-1, 1], on the bundle's device.
+        points: their landmarks in crop units, `[K, 478, 2]`.
+        bundle: perceptual and identity network.
+        config: weights of the terms.
+    """
+    weights = feature_weights(points, targets.shape[-1], config.feature_weight)
+    embed = bundle.faces.embed_for_loss
+    return TargetLoss(targets, weights, bundle.perceptual, embed, config)
+
+
 def _pooled(x: Tensor, scale: int) -> Tensor:
     return F.avg_pool2d(x, scale) if scale > 1 else x
+
+
+class Residual(Protocol):
+    """Maps pictures to vectors whose squared distance is a loss between the pictures."""
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Map pictures `[N, 3, H, W]` to vectors `[N, R]`."""
+
+    def pushed(self, picture: Tensor, tangents: Tensor) -> Tensor:
+        """Map changes `[K, 3, H, W]` of a picture `[1, 3, H, W]` to changes `[K, R]`."""
+
+
+class PixelResidual:
+    """Weighted pixels at several scales."""
+
+    def __init__(self, weights: Tensor, scales: tuple[int, ...]) -> None:
+        """Fix the pixel weights `[1, 1, H, W]`."""
+        self.scales = scales
+        self.roots = [
+            (F.avg_pool2d(weights, scale) if scale > 1 else weights).sqrt() * scale
+            for scale in scales
+        ]  # times scale: a pooled pixel stands for scale² pixels
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """See `Residual`."""
+        parts = []
+        for scale, root in zip(self.scales, self.roots, strict=True):
+            pooled = F.avg_pool2d(pictures, scale) if scale > 1 else pictures
+            parts.append((pooled * root).flatten(1))
+        stacked: Tensor = torch.cat(parts, 1) / pictures[0].numel() ** 0.5
+        return stacked
+
+    def pushed(self, picture: Tensor, tangents: Tensor) -> Tensor:
+        """See `Residual`; the map is linear."""
+        return self(tangents)
+
+
+class PerceptualResidual:
+    """Features of a perceptual network, scaled so that the squared distance is the network's."""
+
+    def __init__(self, network: PerceptualDistance, mask: Tensor, weight: float = 1.0) -> None:
+        """Fix the mask within which pictures are compared, `[1, 1, H, W]`, 0 to 1."""
+        self.network, self.weight = network, weight
+        self.mask = mask.cpu()  # pooled there: MPS cannot pool to sides that do not divide its own
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """See `Residual`."""
+        parts = []
+        for level, head in zip(self.network.features(pictures), self.network.heads(), strict=True):
+            places = F.adaptive_avg_pool2d(self.mask, level.shape[-2:])  # type: ignore[arg-type]
+            share = places / places.sum().clamp_min(1e-6)
+            weights = self.weight * share.flatten(1).to(level.device)
+            root = (weights * head[:, None]).sqrt()  # [C, places]
+            counts = share.flatten() > 0
+            parts.append((level.flatten(2)[:, :, counts] * root[:, counts]).flatten(1))
+        return torch.cat(parts, 1)
+
+    def pushed(self, picture: Tensor, tangents: Tensor) -> Tensor:
+        """See `Residual`; by forward-mode differentiation."""
+        many = picture.repeat(len(tangents), 1, 1, 1)
+        result: Tensor = jvp(self, (many,), (tangents,))[1]
+        return result
+
+
+class LandmarkResidual:
+    """Landmarks and head pose of rendered faces.
+
+    Half a degree of yaw or a slightly open lip changes few pixels but many landmarks.
+    """
+
+    def __init__(self, network: LandmarkNetwork, points: Tensor, weight: float) -> None:
+        """Fix the square that is cut out for the network.
+
+        Args:
+            network: takes views `[N, 3, 128, 128]`.
+            points: landmarks of the clip in crop units, `[T, 478, 2]`.
+            weight: of the mean squared distance of the points, in crop units, and of the network's
+                yaw and pitch (see `DEGREE`).
+        """
+        self.network = network
+        self.root = math.sqrt(weight / (2 * points.shape[1]))
+        self.root_pose = math.sqrt(weight) * DEGREE
+        low, high = points.amin(1).mean(0), points.amax(1).mean(0)
+        self.side = CROP_SCALE * float((high - low).max())
+        self.centre = ((low + high) / 2).tolist()
+
+    def _view(self, pictures: Tensor) -> Tensor:
+        """Cut the square out of pictures; linear."""
+        shrink = int(self.side * pictures.shape[-1] / INPUT_SIZE)
+        if shrink > 1:
+            pictures = F.avg_pool2d(pictures, shrink)
+        x, y = (2 * c - 1 for c in self.centre)
+        theta = pictures.new_tensor([[self.side, 0.0, x], [0.0, self.side, y]])
+        size = [len(pictures), 3, INPUT_SIZE, INPUT_SIZE]
+        grid = F.affine_grid(theta.expand(len(pictures), -1, -1), size, align_corners=False)
+        return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+
+    def _found(self, views: Tensor) -> Tensor:
+        found: LandmarkOutput = self.network(views)
+        points = found.points.flatten(1) * (self.side * self.root)
+        return torch.cat([points, found.pose[:, :2] * self.root_pose], 1)
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """See `Residual`."""
+        return self._found(self._view(pictures))
+
+    def pushed(self, picture: Tensor, tangents: Tensor) -> Tensor:
+        """See `Residual`; the cut is linear, the network by forward-mode differentiation."""
+        many = self._view(picture).repeat(len(tangents), 1, 1, 1)
+        result: Tensor = jvp(self._found, (many,), (self._view(tangents),))[1]
+        return result
+
+
+class JoinedResidual:
+    """Several residuals as one: their losses are added."""
+
+    def __init__(self, parts: Sequence[Residual]) -> None:
+        self.parts = parts
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """See `Residual`."""
+        return torch.cat([part(pictures) for part in self.parts], 1)
+
+    def pushed(self, picture: Tensor, tangents: Tensor) -> Tensor:
+        """See `Residual`."""
+        return torch.cat([part.pushed(picture, tangents) for part in self.parts], 1)

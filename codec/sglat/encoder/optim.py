@@ -1,4 +1,8 @@
-"""Steps of equal size in all directions of a matrix: what factors of weight deltas are tuned by.
+"""Muon: orthogonalised updates for the low-rank factors of weight deltas, Adam for the rest.
+
+`torch.optim.Muon` takes matrices only; right factors have three axes (frequency, direction, input
+channel), whose updates are orthogonalised here as one matrix with a row for each direction. It also
+iterates in bfloat16, here it is float32.
 
 Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
 """
@@ -11,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-_COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)  # draw singular values to 1
+_COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration
 _ROUNDS: Final = 5
 MOMENTUM: Final = 0.9
 
@@ -28,14 +32,14 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 class FactorAdam(torch.optim.Adam):
-    """Adam; parameters of groups with a true `is_factor` take orthogonal steps instead.
+    """Adam; parameters of groups with a true `is_factor` get orthogonalised updates instead.
 
-    The root mean square of such a step is about its group's rate, as with Adam.
+    The root mean square of such an update is about its group's rate, as with Adam.
     """
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Take one step; spends the gradients of factors."""
+        """Take one step; clears the gradients of factors."""
         for group in self.param_groups:
             for parameter in group["params"] if group.get("is_factor") else ():
                 if parameter.grad is not None:
@@ -50,9 +54,15 @@ class FactorAdam(torch.optim.Adam):
             state["exp_avg"] = torch.zeros_like(parameter)
         state["exp_avg"].lerp_(gradient, 1 - MOMENTUM)
         ahead = torch.lerp(gradient, state["exp_avg"], MOMENTUM)
-        # a factor of filters holds its rows, the directions, in the second place from the end
+        # left factors are [output, direction], right ones [frequency, direction, input]
         rows = ahead if ahead.ndim == 2 else ahead.transpose(0, 1).flatten(1)
         change = orthogonal(rows) * math.sqrt(max(rows.shape))
         if ahead.ndim == 2:
             return change
         return change.view(ahead.shape[1], ahead.shape[0], -1).transpose(0, 1)
+
+
+def warm_up_and_fall(step: int, steps: int, warm_up: int) -> float:
+    """Return the factor of the learning rate at a step: a linear rise to 1 over `warm_up` steps,
+    and a linear fall to 0 over the second half."""
+    return min(1.0, (step + 1) / warm_up, 2.0 * (steps - step) / steps)

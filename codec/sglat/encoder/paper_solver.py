@@ -1,15 +1,15 @@
-"""The method's own solver: AdamW with AMSGrad, three groups of losses, a hundred epochs a frame.
+"""The paper's own solver: AdamW with AMSGrad, three groups of losses, a hundred epochs a frame.
 
-Slow and faithful; the twin that the fast solver is measured against. Sections 10 to 12 of the
-method: rates by sensitivity, x0.8 every ten epochs, L2 + LPIPS (not for gaze) + identity + face
-parsing + inter-frame terms, each group rendered with only its own controls moved.
+Slow; the reference that the fast solver is measured against. Sections 10 to 12 of the method: rates
+by sensitivity, x0.8 every ten epochs, L2 + LPIPS (not for gaze) + identity + face parsing +
+inter-frame terms, each group rendered with only its own controls moved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ from torch import Tensor
 from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS
 from sglat.encoder.person import TunedPerson
+from sglat.encoder.solve_motion import Linearisation, MotionProblem, solve_windows
+from sglat.encoder.stages import Task
 from sglat.networks.face_regions import feature_weights
-from sglat.networks.faces import FaceAnalysis
 
 # Losses are grouped as in section 12.2: mouth with chin, eyes with brows, gaze alone.
 _LOSS_GROUPS: Final = (("mouth", "chin"), ("eyes", "brows"), ("gaze",))
@@ -28,11 +29,16 @@ _LOSS_GROUPS: Final = (("mouth", "chin"), ("eyes", "brows"), ("gaze",))
 class PaperConfig:
     """Constants of the method; weights are the recommended start values of its section 12.2."""
 
+    name: ClassVar = "expression"
+    phase: ClassVar = "expression"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ("perceptual", "faces")
+
     epochs: int = 100
     decay: float = 0.8
     decay_every: int = 10
     rate_unit: float = 0.1
-    """Learning rate of a control of no sensitivity, in sigmas; the method's is 1 in raw style
+    """Learning rate of a control without effect, in sigmas; the method's is 1 in raw StyleSpace
     units."""
     weight_l2: float = 1.0
     weight_perceptual: float = 1.0
@@ -41,6 +47,18 @@ class PaperConfig:
     weight_inter_frame: float = 2.0
     window: int = 8
     """Consecutive frames optimised side by side."""
+
+    def run(
+        self,
+        task: Task,
+        person: TunedPerson,
+        problem: MotionProblem,
+        linearisation: Linearisation,
+        start: Tensor,
+    ) -> Tensor:
+        """Solve the controls of all frames, `[T, 34]`; yaw and pitch stay."""
+        solver = PaperSolver(person, task.bundle, problem.points, self)
+        return solve_windows(solver, problem.targets, start, task)
 
 
 def sensitivity_rates(sensitivity: Tensor) -> Tensor:
@@ -52,17 +70,12 @@ def sensitivity_rates(sensitivity: Tensor) -> Tensor:
 
 
 class PaperSolver:
-    """Gradient descent on the controls of each frame; pose stays as the pose stage left it."""
+    """Gradient descent on the controls of each frame; yaw and pitch keep their start values."""
 
     def __init__(
-        self,
-        person: TunedPerson,
-        bundle: Bundle,
-        faces: FaceAnalysis,
-        points: Tensor,
-        config: PaperConfig,
+        self, person: TunedPerson, bundle: Bundle, points: Tensor, config: PaperConfig
     ) -> None:
-        self.person, self.bundle, self.faces = person, bundle, faces
+        self.person, self.bundle = person, bundle
         self.points, self.config = points, config
         self.passes = 0
         self.groups = [
@@ -71,47 +84,37 @@ class PaperSolver:
             )
             for group in _LOSS_GROUPS
         ]
-        self._rates: Tensor | None = None
 
     def solve(
-        self,
-        targets: Callable[[int, int], Tensor],
-        start: Tensor,
-        *,
-        done: Tensor | None = None,
+        self, targets: Callable[[int, int], Tensor], start: Tensor, *, first: int = 0
     ) -> Iterator[Tensor]:
         """Yield solved motion window by window; arguments as for the fast solver."""
-        begin = 0 if done is None else len(done)
-        for first in range(begin, len(start), self.config.window):
-            last = min(first + self.config.window, len(start))
-            yield self._solve_window(targets(first, last), start[first:last], first)
+        rates = self.rates(start[:1])
+        for at in range(first, len(start), self.config.window):
+            last = min(at + self.config.window, len(start))
+            yield self._solve_window(targets(at, last), start[at:last], at, rates)
 
     @torch.no_grad()
     def rates(self, start: Tensor) -> Tensor:
-        """Return the learning rate of each control, `[32]`, measured once at the first frame."""
-        if self._rates is None:
-            rates = torch.ones(len(GROUPS), device=start.device)
-            neutral = self.person.manifold.neutral
-            sigmas = torch.arange(-1.5, 1.51, 0.5, device=start.device)
-            for group in self.groups:
-                found = []
-                for control in group.tolist():
-                    motion = start[:1].repeat(len(sigmas), 1)
-                    motion[:, 2 + control] = neutral[2 + control] + sigmas
-                    features = self.bundle.perceptual.features(self.person.render(motion))
-                    self.passes += len(sigmas)
-                    steps = self.bundle.perceptual.distance(
-                        [f[1:] for f in features], [f[:-1] for f in features]
-                    )
-                    found.append(steps.mean() / 0.5)
-                rates[group] = sensitivity_rates(torch.stack(found))
-            self._rates = rates * self.config.rate_unit
-        return self._rates
+        """Return the learning rate of each control, `[32]`, measured at one frame `[1, 34]`."""
+        rates = torch.ones(len(GROUPS), device=start.device)
+        neutral, perceptual = self.person.person.neutral, self.bundle.perceptual
+        sigmas = torch.arange(-1.5, 1.51, 0.5, device=start.device)
+        for group in self.groups:
+            found = []
+            for control in group.tolist():
+                motion = start.repeat(len(sigmas), 1)
+                motion[:, 2 + control] = neutral[2 + control] + sigmas
+                features = perceptual.features(self.person.render(motion))
+                self.passes += len(sigmas)
+                steps = perceptual.distance([f[1:] for f in features], [f[:-1] for f in features])
+                found.append(steps.mean() / 0.5)
+            rates[group] = sensitivity_rates(torch.stack(found))
+        return rates * self.config.rate_unit
 
-    def _solve_window(self, targets: Tensor, start: Tensor, first: int) -> Tensor:
+    def _solve_window(self, targets: Tensor, start: Tensor, first: int, rates: Tensor) -> Tensor:
         config = self.config
-        rates = self.rates(start)
-        neutral = self.person.manifold.neutral[2:]
+        neutral = self.person.person.neutral[2:]
         # one parameter a control, so that each has its own rate
         offsets = [start.new_zeros(len(start), 1, requires_grad=True) for _ in GROUPS]
         optimizer = torch.optim.AdamW(
@@ -146,8 +149,7 @@ class _GroupLoss:
         self.mask = (feature_weights(points, targets.shape[-1], 1.0) - 1).clamp(0, 1)
         with torch.no_grad():
             self.features = solver.bundle.perceptual.features(targets)
-            self.classes = solver.faces.parse(targets)
-            self.identity = solver.faces.embed_for_loss(targets[:1])
+            self.classes = solver.bundle.faces.parse(targets)
 
     def __call__(self, pictures: Tensor, group: int) -> Tensor:
         config, perceptual = self.config, self.solver.bundle.perceptual
@@ -155,13 +157,13 @@ class _GroupLoss:
         total = config.weight_l2 * difference.square().mean()
         is_gaze = group == len(_LOSS_GROUPS) - 1
         features = perceptual.features(pictures)
-        if not is_gaze:  # LPIPS does not see the tiny shifts of an iris and adds jitter there
+        if not is_gaze:  # LPIPS misses small shifts of an iris and adds jitter there
             distance = perceptual.distance(features, self.features).mean()
             total = total + config.weight_perceptual * distance
-        classes = self.solver.faces.parse(pictures)
+        classes = self.solver.bundle.faces.parse(pictures)
         parsing = ((classes - self.classes) * self.mask).square().sum(1).mean().sqrt()
         total = total + config.weight_parsing * parsing
-        embedded = self.solver.faces.embed_for_loss(pictures)
+        embedded = self.solver.bundle.faces.embed_for_loss(pictures)
         total = total + config.weight_identity * (1 - (embedded * embedded[:1]).sum(1)).mean()
         if len(pictures) > 1:  # change of the rendered frames against change of the targets
             change = difference[1:] - difference[:-1]

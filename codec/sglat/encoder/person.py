@@ -1,17 +1,18 @@
-"""A person ready to be solved and decoded: quantized latent and weights, exactly as in the file."""
+"""The tuned person: quantized latent and weights, exactly as in the file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sglat.bitstream.records import DeltaLayer, Identity, LatentLayer
-from sglat.bundles.bundle import Bundle
-from sglat.encoder.manifold import Manifold
+from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.encoder.quantize import latent_layers
+from sglat.encoder.stages import Task
 from sglat.encoder.tune import Tuned
 from sglat.encoder.weight_deltas import growths
 from sglat.encoder.write import identity_size
@@ -20,82 +21,102 @@ from sglat.networks.devices import fast_type
 
 
 @dataclass(frozen=True, kw_only=True)
+class PersonConfig:
+    """How a tuned person is quantized."""
+
+    name: ClassVar = "person"
+    phase: ClassVar = "tune"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ("synthesizer",)
+
+    identity_bytes: int = 64_000
+    """Most bytes of the identity in the file."""
+
+    def run(self, task: Task, tuned: Tuned, chosen: list[int]) -> TunedPerson:
+        """Return the person of the file; the first of the chosen frames is the ID frame."""
+        return person_within(
+            task.synthesizer, tuned, id_frame=chosen[0], size_bytes=self.identity_bytes
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TunedPerson:
-    """What every frame of a clip is rendered from."""
+    """An identity, and the renderer of its motion."""
 
     identity: Identity
-    manifold: Manifold
+    person: Person
+    """Dequantized, on the synthesizer's device."""
+    synthesizer: Synthesizer
+    """Untuned: the deltas are in `weights`."""
     weights: dict[str, Tensor]
     """Generator tensors with the dequantized deltas."""
 
     def render(self, motion: Tensor) -> Tensor:
-        """Return pictures `[N, 3, H, W]` of motion values `[N, 34]`, as the decoder will."""
-        return self.manifold.render(motion, weights=self.weights)
+        """Return pictures `[N, 3, H, W]` of motion `[N, 34]`, as the decoder does."""
+        return self.synthesizer.render(self.person, motion, weights=self.weights)
 
-    def render_quickly(self, motion: Tensor) -> Tensor:
+    def render_fast(self, motion: Tensor) -> Tensor:
         """Return the pictures of `render` to within a grey level, in the device's fastest type.
 
-        Solving needs no more: on a clip of grimaces it found numbers as good in two thirds of the
-        time.
+        Precise enough for solving: on a clip of grimaces it reached the same loss in two thirds of
+        the time.
         """
-        dtype = fast_type(self.manifold.bundle.device)
-        return self.manifold.render(motion, weights=self.weights, dtype=dtype)
+        dtype = fast_type(self.synthesizer.device)
+        return self.synthesizer.render(self.person, motion, weights=self.weights, dtype=dtype)
 
     def render_latents(self, ws: Tensor) -> Tensor:
         """Return pictures `[N, 3, H, W]` of W+ latents `[N, L, D]` by the tuned generator."""
-        synthesizer = self.manifold.synthesizer
-        return synthesizer.synthesize(synthesizer.generator.styles(ws), weights=self.weights)
+        styles = self.synthesizer.generator.styles(ws)
+        return self.synthesizer.synthesize(styles, weights=self.weights)
 
 
-def person_of(
-    bundle: Bundle, tuned: Tuned, *, id_frame: int, stages: int | None = None
+def quantized_person(
+    synthesizer: Synthesizer, tuned: Tuned, *, id_frame: int, delta_layers: int | None = None
 ) -> TunedPerson:
     """Quantize a tuned person.
 
     Args:
-        bundle: the person's bundle.
+        synthesizer: untuned.
         tuned: from tuning; its delta steps are set.
         id_frame: number of the ID frame.
-        stages: keep only so many delta layers; all if None.
+        delta_layers: keep only the first layers of deltas; all if None.
     """
-    mean = bundle.generator.w_avg.detach().cpu().numpy()
-    offset = tuned.manifold.ws.cpu().numpy() - mean
-    latents, exact = latent_layers(offset)
-    deltas = tuned.deltas.to_layers()[:stages] if stages != 0 else ()
-    neutral = tuned.manifold.neutral.cpu().numpy().astype(np.float16).astype(np.float32)
+    mean = synthesizer.generator.w_avg.detach().cpu().numpy()
+    latents, offset = latent_layers(tuned.person.ws.cpu().numpy() - mean)
+    deltas = tuned.deltas.to_layers()[:delta_layers] if delta_layers != 0 else ()
+    neutral = tuned.person.neutral.cpu().numpy().astype(np.float16).astype(np.float32)
     layers: tuple[LatentLayer | DeltaLayer, ...] = (*latents, *deltas)
-    identity = Identity(layers=layers, neutral=neutral, id_frame=id_frame)
-    ws = torch.from_numpy((exact + mean).astype(np.float32))
-    weights = {k: v.detach() for k, v in tuned.deltas.weights(stages=stages).items()}
+    weights = tuned.deltas.weights(layers=delta_layers)
+    person = Person(
+        ws=torch.from_numpy((offset + mean).astype(np.float32)), neutral=torch.from_numpy(neutral)
+    )
     return TunedPerson(
-        identity=identity,
-        manifold=Manifold(bundle, ws, torch.from_numpy(neutral)),
-        weights=weights,
+        identity=Identity(layers=layers, neutral=neutral, id_frame=id_frame),
+        person=person.to(synthesizer.device),
+        synthesizer=synthesizer,
+        weights={name: value.detach() for name, value in weights.items()},
     )
 
 
-def person_within(bundle: Bundle, tuned: Tuned, *, id_frame: int, size_bytes: int) -> TunedPerson:
+def person_within(
+    synthesizer: Synthesizer, tuned: Tuned, *, id_frame: int, size_bytes: int
+) -> TunedPerson:
     """Quantize a tuned person so that the identity fits into a number of bytes.
 
-    The steps chosen during tuning aim below the budget by an estimate. Should the coder need more,
-    all steps grow together until it fits; should even that fail, whole layers are left out.
+    The steps chosen during tuning aim below the budget by an estimate. Where the coder needs more,
+    all steps grow together until it fits; failing that, the deltas are left out.
 
     Raises:
-        UsageError: not even the latent fits.
+        UsageError: the latent alone does not fit.
     """
-    deltas = tuned.deltas
-    if not deltas.steps:  # never tuned: nothing but the latent
-        return _without_deltas(bundle, tuned, id_frame, size_bytes)
     for growth in growths(60):
-        person = person_of(bundle, tuned, id_frame=id_frame)
+        if not tuned.deltas.steps:  # not a single step of tuning
+            break
+        person = quantized_person(synthesizer, tuned, id_frame=id_frame)
         if identity_size(person.identity) <= size_bytes:
             return person
-        deltas.scale_steps(growth)
-    return _without_deltas(bundle, tuned, id_frame, size_bytes)
-
-
-def _without_deltas(bundle: Bundle, tuned: Tuned, id_frame: int, size_bytes: int) -> TunedPerson:
-    person = person_of(bundle, tuned, id_frame=id_frame, stages=0)
+        tuned.deltas.scale_steps(growth)
+    person = quantized_person(synthesizer, tuned, id_frame=id_frame, delta_layers=0)
     size = identity_size(person.identity)
     if size > size_bytes:
         raise UsageError(

@@ -1,57 +1,95 @@
-"""Registration of tracked frames to key frames, and when a new key frame begins."""
+"""Registration of the rigid face to key frames by robust affine optical flow, coarse to fine.
+
+Source: Black & Yacoob 1997, Recognizing Facial Expressions in Image Sequences Using Local
+Parameterized Models of Image Motion, IJCV 25:23-48, equations 1, 4 and 5; solved here by
+iteratively reweighted least squares on the key frame's gradients instead of coordinate-wise SOR.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.decoder.placement import SIZE, crop_to_frame, frame_to_crop, placement_from_matrix
-from sglat.decoder.placement import transform_points as transform
+from sglat.decoder.placement import (
+    SIZE,
+    crop_to_frame,
+    frame_to_crop,
+    placement_from_matrix,
+    transform_points,
+)
 from sglat.encoder.crops import crop_picture, rigid_face_mask
-from sglat.encoder.flow import FlowConfig, KeyFrame, warp
 from sglat.encoder.track import CHUNK, Track
-from sglat.encoder.workfile import Stage
+from sglat.encoder.workfile import Store
 from sglat.media.reader import VideoReader
 
+Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+
+LUMA: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+CONVERGED_PIXELS: Final = 0.005  # a step that moves no corner further ends the level
+MIN_PIXELS: Final = 60  # six unknowns; ten equations each
+NO_STEP: Final = np.full(4, np.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignConfig:
-    """How crops are framed and steadied."""
+class FlowConfig:
+    """Constants of the flow, as published."""
+
+    coarsest: int = 32
+    """Side in pixels of the smallest pyramid level."""
+    iterations: int = 12
+    """Per level, at most."""
+    sigma_start: float = 25.0 * 3**0.5
+    """Grey levels at which an error starts to count as an outlier, first iteration."""
+    sigma_end: float = 15.0 * 3**0.5
+    sigma_rate: float = 0.95
+    """Factor per iteration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistrationConfig:
+    """When a frame counts as registered, and when a new key frame begins."""
 
     residual_facing: float = 45.0
     """Mean squared RGB error over the rigid face above which a new key frame begins."""
     residual_turning: float = 30.0
     """The same once yaw or pitch differ from the key frame's by `turn_degrees` or more."""
     turn_degrees: float = 2.0
-    flow_side: int = 128
-    """Side in pixels of the crops that are registered."""
-    join_seconds: float = 0.35
-    """Movements slower than this follow the landmarks, faster ones the flow."""
-    steady_mouth: bool = True
-    """Frame by the person's usual mouth, so that a smile does not zoom; off: the recipe's own."""
+    side: int = 128
+    """Of the crops that are registered, in pixels."""
     use_flow: bool = True
-    """Off: landmarks alone, smoothed over `join_seconds` by nothing."""
+    """False registers nothing: frames are placed by their landmarks alone."""
+    flow: FlowConfig = FlowConfig()
 
 
 def register_video(
     path: Path,
     track: Track,
     framed: Float64,
-    stage: Stage,
-    config: AlignConfig,
-    progress: Callable[[int], None] | None,
+    store: Store,
+    config: RegistrationConfig,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
+    """Register every tracked frame to its key frame, continuing behind what is stored.
+
+    Args:
+        path: the video.
+        track: landmarks and cuts.
+        framed: placement of each frame by landmarks, `[T, 4]`.
+        store: where one row a frame is kept, with the fields of `_Row`.
+        config: limits.
+        progress: called with frames done and 2T, for another pass follows.
+    """
     register = _Registration(track, framed, config)
-    done = stage.rows
+    done = store.rows
     if done:
-        register.key_index = int(stage.read("key_frame", done - 1)[0])
+        register.key_index = int(store.read("key_frame", done - 1)[0])
     rows: list[_Row] = []
     with VideoReader(path) as reader:
         for frame in reader:
@@ -62,17 +100,17 @@ def register_video(
                 continue
             rows.append(register.step(frame.index, frame.picture))
             if len(rows) == CHUNK:
-                _commit(stage, rows)
+                _commit(store, rows)
                 rows = []
             if progress is not None:
-                progress(frame.index + 1)
+                progress(frame.index + 1, 2 * len(track))
     if rows:
-        _commit(stage, rows)
-    stage.finish()
+        _commit(store, rows)
+    store.finish()
 
 
-def _commit(stage: Stage, rows: list[_Row]) -> None:
-    stage.append(
+def _commit(store: Store, rows: list[_Row]) -> None:
+    store.append(
         {
             "placement": np.stack([row.placement for row in rows]),
             "key_frame": np.array([row.key_frame for row in rows], dtype=np.int64),
@@ -85,7 +123,7 @@ def _commit(stage: Stage, rows: list[_Row]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """What registration says of one frame; fields as in `join`."""
+    """Registration of one frame; fields as in `join`."""
 
     placement: Float64
     key_frame: int
@@ -94,22 +132,19 @@ class _Row:
     step: Float64
 
 
-NO_STEP: Final = np.full(4, np.nan)
-
-
 class _Registration:
     """Registers frame after frame to the current key frame."""
 
-    def __init__(self, track: Track, framed: Float64, config: AlignConfig) -> None:
+    def __init__(self, track: Track, framed: Float64, config: RegistrationConfig) -> None:
         self.track = track
         self.framed = framed
         self.config = config
         self.key_index = -1
         self._key: KeyFrame | None = None
-        self._previous: tuple[int, NDArray[np.float32]] | None = None
+        self._previous: tuple[int, Float32] | None = None
 
     def step(self, index: int, picture: NDArray[np.uint8]) -> _Row:
-        """Return what registration says of a frame."""
+        """Register a frame."""
         framed = self.framed[index]
         if self.track.held[index]:
             self._previous = None
@@ -128,7 +163,7 @@ class _Registration:
         if index == last and not self.track.held[index]:
             self._previous = (index, self._crop(index, picture))
 
-    def _register(self, index: int, crop: NDArray[np.float32]) -> _Row:
+    def _register(self, index: int, crop: Float32) -> _Row:
         framed, residual = self.framed[index], 0.0
         if self._key is not None and self.config.use_flow:
             key_to_crop = self._key.register(crop)
@@ -147,12 +182,12 @@ class _Registration:
         self._make_key(index, crop)
         return _Row(placement=framed, key_frame=index, residual=residual, step=step)
 
-    def _link(self, index: int, crop: NDArray[np.float32]) -> Float64:
+    def _link(self, index: int, crop: Float32) -> Float64:
         """Return the step from the frame before by registration to it, or NaN."""
         if self._previous is None or not self.config.use_flow:
             return NO_STEP
         before, crop_before = self._previous
-        key = KeyFrame(crop_before, self._mask(before), FlowConfig())
+        key = KeyFrame(crop_before, self._mask(before), self.config.flow)
         before_to_crop = key.register(crop)
         moved = key.residual(warp(crop, _similarity(before_to_crop)))
         if moved >= key.residual(crop) or moved > self.config.residual_facing:
@@ -161,18 +196,18 @@ class _Registration:
         step: Float64 = (scaled(placement[None]) - scaled(self.framed[before][None]))[0]
         return step
 
-    def _make_key(self, index: int, crop: NDArray[np.float32]) -> None:
+    def _make_key(self, index: int, crop: Float32) -> None:
         """Make a frame, framed by its landmarks, the key frame of those that follow."""
-        self._key = KeyFrame(crop, self._mask(index), FlowConfig())
+        self._key = KeyFrame(crop, self._mask(index), self.config.flow)
         self.key_index = index
 
     def _mask(self, index: int) -> NDArray[np.bool_]:
         inverse = frame_to_crop(self.framed[index])
-        points = transform(inverse, self.track.points[index].astype(np.float64))
-        return rigid_face_mask(points, self.config.flow_side)
+        points = transform_points(inverse, self.track.points[index].astype(np.float64))
+        return rigid_face_mask(points, self.config.side)
 
-    def _crop(self, index: int, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return crop_picture(picture, self.framed[index], self.config.flow_side).astype(np.float32)
+    def _crop(self, index: int, picture: NDArray[np.uint8]) -> Float32:
+        return crop_picture(picture, self.framed[index], self.config.side).astype(np.float32)
 
     def _limit(self, index: int) -> float:
         turned = np.abs(self.track.pose[index, :2] - self.track.pose[self.key_index, :2])
@@ -202,3 +237,124 @@ def _moved(placement: Float64, crop_map: Float64) -> Float64:
 def _similarity(matrix: Float64) -> Float64:
     """Return the similarity part of an affine map of the unit crop, about its centre."""
     return crop_to_frame(placement_from_matrix(matrix))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Level:
+    grey: Float32  # [S, S]
+    steepest: Float32  # [P, 6] derivative of each masked pixel by the six parameters
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+
+
+class KeyFrame:
+    """A key frame prepared for registration: pyramid, gradients and mask.
+
+    Args:
+        crop: `[S, S, 3]` float32 RGB, 0 to 255.
+        mask: `[S, S]` bool, the rigid face.
+        config: the solver's constants.
+    """
+
+    def __init__(self, crop: Float32, mask: NDArray[np.bool_], config: FlowConfig) -> None:
+        self.config = config
+        self.crop = crop
+        self.mask = mask
+        self._levels = [
+            _prepare(grey, level_mask)
+            for grey, level_mask in zip(
+                _pyramid(crop @ LUMA, config.coarsest),
+                _mask_pyramid(mask, config.coarsest),
+                strict=True,
+            )
+        ]
+
+    def register(self, crop: Float32) -> Float64:
+        """Return the affine map that takes key-frame positions to positions in `crop`.
+
+        Args:
+            crop: `[S, S, 3]` float32 RGB, 0 to 255.
+
+        Returns:
+            `[2, 3]` in unit crop coordinates: sampling `crop` there gives the key frame.
+        """
+        matrix = np.array([[1.0, 0, 0], [0, 1, 0]])
+        pyramid = _pyramid(crop @ LUMA, self.config.coarsest)
+        for level, grey in zip(self._levels, pyramid, strict=True):
+            matrix = self._refine(level, grey, matrix)
+        return matrix
+
+    def residual(self, crop: Float32) -> float:
+        """Return the mean squared RGB difference to the key frame over the rigid face."""
+        difference = crop[self.mask] - self.crop[self.mask]
+        return float(np.mean(np.square(difference)))
+
+    def _refine(self, level: _Level, grey: Float32, matrix: Float64) -> Float64:
+        if len(level.rows) < MIN_PIXELS:
+            return matrix
+        side = grey.shape[0]
+        sigma = self.config.sigma_start
+        target = level.grey[level.rows, level.columns]
+        for _ in range(self.config.iterations):
+            warped = warp(grey, matrix)[level.rows, level.columns]
+            error = warped - target
+            weight = sigma**2 / (sigma**2 + np.square(error)) ** 2  # Geman-McClure
+            weighted = level.steepest * weight[:, None]
+            normal = weighted.T @ level.steepest + 1e-9 * np.eye(6, dtype=np.float32)
+            step = np.linalg.solve(normal.astype(np.float64), (weighted.T @ error).astype(float))
+            matrix = _compose_inverse(matrix, step)
+            sigma = max(sigma * self.config.sigma_rate, self.config.sigma_end)
+            if np.abs(step).sum() * side < CONVERGED_PIXELS:
+                break
+        return matrix
+
+
+def warp(picture: Float32, matrix: Float64) -> Float32:
+    """Sample a picture `[S, S]` or `[S, S, 3]` at mapped unit coordinates, bilinearly."""
+    side = picture.shape[0]
+    pixels = np.array(matrix, dtype=np.float64)
+    # unit coordinates to pixel indices on both sides: index = side · unit - 0.5
+    pixels[:, 2] = side * matrix[:, 2] + 0.5 * matrix[:, :2].sum(axis=1) - 0.5
+    warped = cv2.warpAffine(
+        picture,
+        pixels,
+        (side, side),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(warped, dtype=np.float32)
+
+
+def _prepare(grey: Float32, mask: NDArray[np.bool_]) -> _Level:
+    side = grey.shape[0]
+    down, right = np.gradient(grey * side)  # per unit of the crop
+    rows, columns = np.nonzero(mask)
+    x, y = (columns + 0.5) / side - 0.5, (rows + 0.5) / side - 0.5
+    gx, gy = right[rows, columns], down[rows, columns]
+    steepest = np.stack([gx, gx * x, gx * y, gy, gy * x, gy * y], axis=1).astype(np.float32)
+    return _Level(grey=grey, steepest=steepest, rows=rows, columns=columns)
+
+
+def _compose_inverse(matrix: Float64, step: Float64) -> Float64:
+    """Return `matrix` after undoing a small affine motion a0..a5 about the centre."""
+    a0, a1, a2, a3, a4, a5 = step
+    linear = np.array([[1 + a1, a2], [a4, 1 + a5]])
+    offset = np.array([a0, a3]) + 0.5 - linear @ np.array([0.5, 0.5])
+    inverse = np.linalg.inv(linear)
+    moved = matrix[:, :2] @ inverse
+    return np.concatenate([moved, (matrix[:, 2] - moved @ offset)[:, None]], axis=1)
+
+
+def _pyramid(grey: Float32, coarsest: int) -> list[Float32]:
+    levels: list[Any] = [cv2.GaussianBlur(np.ascontiguousarray(grey), (0, 0), 0.8)]
+    while levels[-1].shape[0] // 2 >= coarsest:
+        levels.append(cv2.pyrDown(levels[-1]))
+    return levels[::-1]
+
+
+def _mask_pyramid(mask: NDArray[np.bool_], coarsest: int) -> list[NDArray[np.bool_]]:
+    levels = [mask]
+    while levels[-1].shape[0] // 2 >= coarsest:
+        side = levels[-1].shape[0] // 2
+        levels.append(np.asarray(levels[-1].reshape(side, 2, side, 2).all(axis=(1, 3))))
+    return levels[::-1]

@@ -1,4 +1,4 @@
-"""Decodes what was written and says, second by second, where it is poor."""
+"""Self-check: decodes the written file and reports the seconds that are poor."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import Decoder
 from sglat.encoder.align import Crops
 from sglat.encoder.track import Track
-from sglat.networks.faces import FaceAnalysis
 from sglat.networks.pixels import from_pixels
 
-_POOR_IDENTITY = 0.5  # cosine below which another person may be seen
+_POOR_IDENTITY = 0.5  # cosine below which the person may look like another
 _POOR_PICTURE = 20.0  # dB below which shapes are wrong
 _MOST_WARNINGS = 8
 
@@ -26,8 +25,9 @@ _MOST_WARNINGS = 8
 class SelfCheck:
     """Decoded crops against aligned source crops.
 
-    Identity is judged by insightface where its model pack is at hand, else by the network that
-    tuning also followed, which flatters; the perceptual network is always the bundle's own.
+    Identity is measured by insightface where its model pack is installed, else by the bundle's own
+    network; the perceptual network is always the bundle's own. Tuning minimises the latter, so its
+    figure is optimistic.
     """
 
     psnr_db: float
@@ -47,7 +47,6 @@ def check_file(
     crops: Crops,
     track: Track,
     bundle: Bundle,
-    faces: FaceAnalysis,
     *,
     progress: Callable[[int, int], None] | None = None,
     every: int = 2,
@@ -55,7 +54,7 @@ def check_file(
     """Decode a file and compare every `every`-th frame with its source crop.
 
     Raises:
-        FormatError: the file just written does not decode: a fault of ours.
+        FormatError: the file just written does not decode.
     """
     rows: list[tuple[int, float, float, float]] = []
     inverted: list[tuple[float, float]] = []
@@ -65,10 +64,10 @@ def check_file(
         index = [number for number, _ in batch]
         shown = torch.stack([picture for _, picture in batch]).to(bundle.device)
         wanted = crops.tensor(index).to(bundle.device)
-        rows.extend(zip(index, *_figures(shown, wanted, bundle, faces), strict=True))
+        rows.extend(zip(index, *_figures(shown, wanted, bundle), strict=True))
         if len(inverted) < 48:
             again = bundle.generator(bundle.inverter(wanted)).clamp(-1, 1)
-            _, distance, cosine = _figures(again, wanted, bundle, faces)
+            _, distance, cosine = _figures(again, wanted, bundle)
             inverted.extend(zip(distance, cosine, strict=True))
         batch.clear()
 
@@ -93,13 +92,13 @@ def check_file(
 
 
 def _figures(
-    shown: Tensor, wanted: Tensor, bundle: Bundle, faces: FaceAnalysis
+    shown: Tensor, wanted: Tensor, bundle: Bundle
 ) -> tuple[list[float], list[float], list[float]]:
     error = (shown - wanted).square().mean((1, 2, 3)).clamp_min(1e-10)
     psnr = 10 * torch.log10(4 / error)
     network = bundle.perceptual
     distance = network.distance(network.features(shown), network.features(wanted))
-    cosine = (faces.embed(shown) * faces.embed(wanted)).sum(1)
+    cosine = (bundle.faces.embed(shown) * bundle.faces.embed(wanted)).sum(1)
     return psnr.tolist(), distance.tolist(), cosine.tolist()
 
 

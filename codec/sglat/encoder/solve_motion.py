@@ -1,11 +1,10 @@
-"""Stages 6 and 7: the numbers of every frame against the tuned generator, pose first, then all
-34."""
+"""Motion of every frame against the tuned person: yaw and pitch first, then all 34 values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,197 +12,296 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
+from sglat.encoder.align import Alignment
 from sglat.encoder.crops import rigid_face_mask
-from sglat.encoder.gauss_newton import Anchors, FastSolver, SolverConfig, take_anchors
-from sglat.encoder.paper_solver import PaperConfig, PaperSolver
-from sglat.encoder.person import TunedPerson
-from sglat.encoder.quantize import PictureMetric, smoothed
-from sglat.encoder.residuals import (
+from sglat.encoder.gauss_newton import FastSolver, Jacobians, SolverConfig, take_jacobians
+from sglat.encoder.losses import (
     JoinedResidual,
     LandmarkResidual,
     PerceptualResidual,
     PixelResidual,
     Residual,
 )
-from sglat.encoder.workfile import Stage
+from sglat.encoder.person import TunedPerson
+from sglat.encoder.quantize import PictureMetric, SolvedMotion, smoothed
+from sglat.encoder.stages import Made, Runner, Stage, Task
+from sglat.encoder.start_motion import StartMotion, corrected_motion
+from sglat.encoder.track import Track
+from sglat.encoder.tune import Tuned
 from sglat.networks.face_regions import feature_weights
-from sglat.networks.faces import FaceAnalysis
-
-FRAMES_AN_ANCHOR: Final = 12
-"""So that Jacobians do not cost a short clip more than they gain it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fitted:
-    """Solved motion and how visible its errors are."""
-
-    motion: NDArray[np.float32]
-    """`[T, 34]`."""
-    picture_effect: NDArray[np.float32]
-    """Root mean square picture change per unit of each number, `[34]`."""
-    metric: PictureMetric
-
 
 Targets = Callable[[int, int], Tensor]
-"""Frames first to last (exclusive) to pictures `[n, 3, H, W]`."""
-
-
-class OpenStage(Protocol):
-    """Opens a stage of the work file."""
-
-    def __call__(self, name: str, *configs: object) -> Stage:
-        """Return the stage, emptied if it was made with other settings."""
+"""Frames first to last (exclusive) to pictures `[n, 3, H, W]` on the bundle's device."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """How the numbers are solved."""
+class MotionProblem:
+    """What the motion of a clip is solved from, besides the person."""
 
-    solver: Literal["fast", "paper"] = "fast"
-    anchors: int = 8
-    """Frames at which Jacobians are taken to begin with; fewer in short clips."""
-    pose: SolverConfig = SolverConfig(  # noqa: RUF009
-        iterations=3, fresh=0, active=(0, 1), weight_inter_frame=0.0, weight_prior=1e-2
-    )
-    """Yaw and pitch on the rigid face (method, section 8)."""
-    expression: SolverConfig = SolverConfig()  # noqa: RUF009
-    """All 34 numbers on the whole crop."""
-    paper: PaperConfig = PaperConfig()  # noqa: RUF009
-    feature_weight: float = 2.0
-    """Extra residual weight at eyes and mouth."""
-    expression_perceptual: float = 0.3
-    """Weight of the perceptual distance, most of it at eyes and mouth, in the expression stage."""
-    expression_landmarks: float = 400.0
-    """Weight of the squared distance of the landmarks, in crop units, in the expression stage."""
-    pose_perceptual: float = 1.0
-    """Weight of the perceptual distance over the rigid face in the pose stage (section 8.1)."""
-    smooth: float = 0.2
-    """How much the trembling of the solved numbers is taken out (see `smoothed`)."""
+    start: Tensor
+    """Initial motion of all frames, `[T, 34]`."""
+    tuned: Tensor
+    """Motion of the tuning frames, the most different ones first, `[K, 34]`."""
+    points: Tensor
+    """Landmarks in crop units, `[T, 478, 2]`; on the CPU."""
+    cuts: NDArray[np.bool_]
+    """Frames that begin a new scene, `[T]`."""
+    targets: Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemConfig:
+    """What the motion is fitted to, and where it starts."""
+
+    name: ClassVar = "problem"
+    phase: ClassVar = "jacobian"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ("inverter",)
+
+    target: Literal["frame", "inverted"] = "frame"
+    """The camera frame, or the tuned generator's rendering of its inversion."""
+    correction_noise: float = 0.3
+    """See `corrected_motion`."""
+
+    def run(
+        self,
+        task: Task,
+        track: Track,
+        aligned: Alignment,
+        start: StartMotion,
+        chosen: list[int],
+        tuned: Tuned,
+        person: TunedPerson,
+    ) -> MotionProblem:
+        """Correct the initial motion by the tuned frames, and choose the targets."""
+        bundle = task.bundle
+
+        def camera(first: int, last: int) -> Tensor:
+            return aligned.crops.tensor(range(first, last)).to(bundle.device)
+
+        @torch.no_grad()
+        def inverted(first: int, last: int) -> Tensor:
+            parts = camera(first, last).split(8)
+            return torch.cat([person.render_latents(bundle.inverter(part)) for part in parts])
+
+        noise = self.correction_noise
+        motion = corrected_motion(start.motion, chosen, tuned.motion.cpu(), noise)
+        return MotionProblem(
+            start=motion.to(bundle.device),
+            tuned=tuned.motion,
+            points=torch.from_numpy(start.points),
+            cuts=track.cut,
+            targets=camera if self.target == "frame" else inverted,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualConfig:
+    """Weights of the residuals of the fast solver."""
+
+    scales: tuple[int, ...] = (1, 4)
+    """Pooling factors of the pixels; coarse scales widen the basin of convergence."""
     pose_floor: float = 0.02
-    """Weight of the rest of the crop in the pose stage."""
+    """Pose: weight of the pixels outside the rigid face."""
+    pose_perceptual: float = 1.0
+    """Pose: weight of the perceptual distance over the rigid face (method, section 8.1)."""
+    feature_weight: float = 2.0
+    """Expression: extra pixel weight at eyes and mouth."""
+    expression_perceptual: float = 0.3
+    """Expression: weight of the perceptual distance, most of it at eyes and mouth."""
+    expression_landmarks: float = 400.0
+    """Expression: weight of the squared distance of the landmarks, in crop units."""
 
 
-def fit_numbers(
-    person: TunedPerson,
-    *,
-    start: Tensor,
-    anchors: Tensor,
-    points: Tensor,
-    cuts: NDArray[np.bool_],
-    targets: Targets,
-    bundle: Bundle,
-    faces: FaceAnalysis,
-    config: FitConfig,
-    open_stage: OpenStage,
-    progress: Callable[[str, int, int], None] | None,
-    clock: Callable[[str], None],
-) -> Fitted:
-    """Solve yaw, pitch and controls of every frame on the bundle's device.
+@dataclass(frozen=True, kw_only=True)
+class Linearised:
+    """A residual and its Jacobians."""
+
+    residual: Residual
+    jacobians: Jacobians
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linearisation:
+    """Residuals of both stages with Jacobians at common linearisation points."""
+
+    pose: Linearised
+    """On the rigid face (method, section 8)."""
+    expression: Linearised
+    """On the whole crop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineariseConfig:
+    """Where Jacobians are taken first, and of what."""
+
+    name: ClassVar = "linearise"
+    phase: ClassVar = "jacobian"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ("perceptual", "landmarks")
+
+    points: int = 8
+    """Linearisation points of a long clip, among the tuning frames."""
+    frames_per_point: int = 12
+    """Frames of a short clip for each point: more points would cost more time than they save."""
+    residual: ResidualConfig = ResidualConfig()
+
+    def run(self, task: Task, person: TunedPerson, problem: MotionProblem) -> Linearisation:
+        """Take the Jacobians of both residuals at the most different tuning frames."""
+        pose = pose_residual(task.bundle, problem.points, self.residual)
+        expression = expression_residual(task.bundle, problem.points, self.residual)
+        count = min(self.points, max(2, len(problem.start) // self.frames_per_point))
+        motion = problem.tuned[:count]
+        found = take_jacobians(person.render_fast, motion, (pose, expression), task.tell)
+        return Linearisation(
+            pose=Linearised(residual=pose, jacobians=found[0]),
+            expression=Linearised(residual=expression, jacobians=found[1]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseConfig:
+    """How yaw and pitch are solved."""
+
+    name: ClassVar = "pose"
+    phase: ClassVar = "pose"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ()
+
+    solver: SolverConfig = SolverConfig(  # noqa: RUF009
+        iterations=3, fresh=0, active=(0, 1), weight_prior=1e-2
+    )
+
+    def run(
+        self,
+        task: Task,
+        person: TunedPerson,
+        problem: MotionProblem,
+        linearisation: Linearisation,
+    ) -> Tensor:
+        """Return the initial motion with solved yaw and pitch, `[T, 34]`."""
+        at = linearisation.pose
+        solver = FastSolver(person.render_fast, at.jacobians, at.residual, self.solver)
+        return solve_windows(solver, problem.targets, problem.start, task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastConfig:
+    """How all 34 values are solved by the fast solver."""
+
+    name: ClassVar = "expression"
+    phase: ClassVar = "expression"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ()
+
+    solver: SolverConfig = SolverConfig()  # noqa: RUF009
+
+    def run(
+        self,
+        task: Task,
+        person: TunedPerson,
+        problem: MotionProblem,
+        linearisation: Linearisation,
+        start: Tensor,
+    ) -> Tensor:
+        """Return solved motion `[T, 34]`; `start` has the solved yaw and pitch."""
+        at = linearisation.expression
+        solver = FastSolver(person.render_fast, at.jacobians, at.residual, self.solver)
+        return solve_windows(solver, problem.targets, start, task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothConfig:
+    """How jitter is taken out of the solved motion."""
+
+    name: ClassVar = "smooth"
+    phase: ClassVar = "expression"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ()
+
+    strength: float = 0.2
+    """See `smoothed`."""
+
+    def run(
+        self, task: Task, problem: MotionProblem, linearisation: Linearisation, motion: Tensor
+    ) -> SolvedMotion:
+        """Smooth the motion; store it too, for other quantizations of the same clip."""
+        jacobians = linearisation.expression.jacobians
+        calm = smoothed(motion.cpu().numpy(), self.strength, problem.cuts)
+        units = jacobians.picture_effect
+        nearest = jacobians.nearest(torch.from_numpy(calm).to(units), units)
+        metric = PictureMetric(
+            normals=jacobians.normals.cpu().double().numpy(), nearest=nearest.cpu().numpy()
+        )
+        store = task.open()
+        if not store.is_done:
+            store.finish({"motion": calm, "normals": metric.normals, "nearest": metric.nearest})
+        return SolvedMotion(motion=calm, picture_effect=units.cpu().numpy(), metric=metric)
+
+
+def solve_motion(
+    run: Runner,
+    person: Made[TunedPerson],
+    problem: Made[MotionProblem],
+    expression: Stage[Tensor],
+) -> Made[SolvedMotion]:
+    """Solve yaw, pitch and controls of every frame.
 
     Args:
-        person: quantized and tuned; what is solved is what will be decoded.
-        start: start values of all frames, `[T, 34]`.
-        anchors: motion of the tuning frames, `[K, 34]`.
-        points: landmarks in crop units, `[T, 478, 2]`; stay on the CPU.
-        cuts: frames that begin a new scene, `[T]`.
-        targets: what the numbers are fitted to, on the bundle's device.
-        bundle: perceptual network and controls.
-        faces: parsing and identity, for the paper's solver.
-        config: solvers.
-        open_stage: gives work-file stages.
-        progress: told of every stage.
-        clock: called with a stage's name when it is over.
+        run: runs the stages.
+        person: quantized, so that decoding renders what is solved.
+        problem: targets and initial motion.
+        expression: solver of all 34 values, `FastConfig` or `PaperConfig`.
     """
+    linearisation = run(LineariseConfig(), person, problem)
+    turned = run(PoseConfig(), person, problem, linearisation)
+    solved = run(expression, person, problem, linearisation, turned)
+    return run(SmoothConfig(), problem, linearisation, solved)
 
-    def tell(stage: str) -> Callable[[int, int], None]:
-        return lambda done, total: progress(stage, done, total) if progress else None
 
-    start, anchors = start.to(bundle.device), anchors.to(bundle.device)
+def pose_residual(bundle: Bundle, points: Tensor, config: ResidualConfig) -> Residual:
+    """Return the residual of yaw and pitch; arguments as for `expression_residual`."""
     mask = rigid_face_mask(points[0].numpy(), bundle.resolution)
     rigid = torch.from_numpy(mask).float()[None, None].to(bundle.device)
-    expression = expression_residual(bundle, points, config)
-    pose = JoinedResidual(
-        (
-            PixelResidual(rigid + config.pose_floor, config.pose.scales),
-            PerceptualResidual(bundle.perceptual, rigid, config.pose_perceptual),
-        )
-    )
-    count = min(config.anchors, max(2, len(start) // FRAMES_AN_ANCHOR))
-    spread = anchors[_spread_rows(len(anchors), count)]
-    render = person.render_quickly
-    pose_anchors, all_anchors = take_anchors(render, spread, (pose, expression), tell("jacobian"))
-    clock("jacobian")
-    stage = open_stage("pose", config.pose, config.anchors, config.pose_perceptual)
-    turned = _run(
-        FastSolver(render, pose_anchors, pose, config.pose), targets, start, stage,
-        tell("pose"),
-    )  # fmt: skip
-    clock("pose")
-    if config.solver == "paper":
-        stage = open_stage("expression", config.paper)
-        solver = PaperSolver(person, bundle, faces, points, config.paper)
-        motion = _run(solver, targets, turned, stage, tell("expression"))
-    else:
-        stage = open_stage(
-            "expression", config.expression, config.expression_perceptual,
-            config.expression_landmarks,
-        )  # fmt: skip
-        fast = FastSolver(render, all_anchors, expression, config.expression)
-        motion = _run(fast, targets, turned, stage, tell("expression"))
-    clock("expression")
-    calm = smoothed(motion.cpu().numpy(), config.smooth, cuts)
-    metric = _picture_metric(all_anchors, torch.from_numpy(calm).to(motion.device))
-    stage = open_stage("fitted", config.smooth)
-    if not stage.is_done:  # for whoever wants to round it in another way
-        stage.finish({"motion": calm, "normals": metric.normals, "nearest": metric.nearest})
-    effect = all_anchors.picture_effect.cpu().numpy()
-    return Fitted(motion=calm, picture_effect=effect, metric=metric)
+    pixels = PixelResidual(rigid + config.pose_floor, config.scales)
+    features = PerceptualResidual(bundle.perceptual, rigid, config.pose_perceptual)
+    return JoinedResidual((pixels, features))
 
 
-def _picture_metric(anchors: Anchors, motion: Tensor) -> PictureMetric:
-    units = anchors.picture_effect
-    nearest = torch.cdist(motion * units, anchors.motion * units).argmin(1)
-    normals = anchors.normals.cpu().double().numpy()
-    return PictureMetric(normals=normals, nearest=nearest.cpu().numpy())
-
-
-def expression_residual(bundle: Bundle, points: Tensor, config: FitConfig) -> Residual:
-    """Return what the fast solver makes small in the expression stage.
+def expression_residual(bundle: Bundle, points: Tensor, config: ResidualConfig) -> Residual:
+    """Return the residual of all 34 values.
 
     Args:
-        bundle: perceptual network and resolution.
-        points: landmarks of the clip in crop units, `[T, 478, 2]`.
+        bundle: perceptual network, landmark network and resolution.
+        points: landmarks of the clip in crop units, `[T, 478, 2]`, on the CPU.
         config: weights and scales.
     """
     some = points[:: max(1, len(points) // 32)].to(bundle.device)
     weights = feature_weights(some, bundle.resolution, config.feature_weight)
     mean = weights.mean(0, keepdim=True)
-    pixels = PixelResidual(mean, config.expression.scales)
-    looks = PerceptualResidual(bundle.perceptual, mean / mean.max(), config.expression_perceptual)
-    seen = LandmarkResidual(bundle.landmarks, points, config.expression_landmarks)
-    return JoinedResidual((pixels, looks, seen))
+    pixels = PixelResidual(mean, config.scales)
+    mask = mean / mean.max()
+    features = PerceptualResidual(bundle.perceptual, mask, config.expression_perceptual)
+    landmarks = LandmarkResidual(bundle.landmarks, points, config.expression_landmarks)
+    return JoinedResidual((pixels, features, landmarks))
 
 
-def _run(
-    solver: FastSolver | PaperSolver,
-    targets: Targets,
-    start: Tensor,
-    stage: Stage,
-    tell: Callable[[int, int], None],
-) -> Tensor:
-    """Run a solver window by window, continuing behind what the stage holds."""
-    done = torch.from_numpy(stage.read("motion")).to(start.device) if stage.rows else None
-    for numbers in solver.solve(targets, start, done=done):
-        stage.append({"motion": numbers.cpu().numpy()})
-        tell(stage.rows, len(start))
-    if not stage.is_done:
-        stage.finish()
-    return torch.from_numpy(stage.read("motion")).to(start.device)
+class Solver(Protocol):
+    """Solves motion window by window."""
+
+    def solve(self, targets: Targets, start: Tensor, *, first: int = 0) -> Iterator[Tensor]:
+        """Yield motion `[n, 34]` of consecutive windows, beginning with frame `first`."""
 
 
-def _spread_rows(count: int, wanted: int) -> list[int]:
-    """The tuning frames were chosen farthest first: the first ones are the most different."""
-    return list(range(min(count, wanted)))
+def solve_windows(solver: Solver, targets: Targets, start: Tensor, task: Task) -> Tensor:
+    """Run a solver over all frames `[T, 34]`, continuing behind the windows already stored.
 
-
-__all__ = ["Anchors", "FitConfig", "Fitted", "fit_numbers"]
+    Windows are independent of each other, so a resumed solve ends with the same motion.
+    """
+    store = task.open()
+    for motion in solver.solve(targets, start, first=store.rows):
+        store.append({"motion": motion.cpu().numpy()})
+        task.tell(store.rows, len(start))
+    if not store.is_done:
+        store.finish()
+    return torch.from_numpy(store.read("motion")).to(start.device)

@@ -1,9 +1,10 @@
-"""Start values of the 34 numbers: what landmarks, the inverter or tuned frames say of a frame."""
+"""Initial motion estimates from landmarks or inverter latents, corrected by tuned frames."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 import numpy as np
 import torch
@@ -12,13 +13,46 @@ from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.placement import frame_to_crop, transform_points
-from sglat.encoder.invert import Inversion
+from sglat.encoder.align import Alignment
+from sglat.encoder.invert import Inversion, Selection
+from sglat.encoder.stages import Task
 from sglat.encoder.track import Track
 
-DEGREES_A_SIGMA: Final = 4.0
-"""Of yaw or pitch; as visible as one sigma of a control, four times over."""
-CORRECTION_NOISE: Final = 0.3
-"""Of what tuning found at a frame, as a variance relative to what frames have in common."""
+SIGMA_DEGREES: Final = 4.0
+"""Yaw or pitch that counts as much as one sigma of a control: about four times as visible."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartMotion:
+    """Initial motion of all frames, on the CPU."""
+
+    points: NDArray[np.float32]
+    """Landmarks in crop units (0 to 1), `[T, 478, 2]`."""
+    motion: Tensor
+    """Yaw, pitch (degrees) and controls, `[T, 34]`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    """Initial motion has no settings."""
+
+    name: ClassVar = "start"
+    phase: ClassVar = "refine"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ("estimator", "synthesizer")
+
+    def run(
+        self,
+        task: Task,
+        track: Track,
+        aligned: Alignment,
+        inversion: Inversion,
+        selection: Selection,
+    ) -> StartMotion:
+        """See `start_motion`."""
+        points = crop_points(track, aligned.placement)
+        motion = start_motion(task.bundle, track, points, inversion, selection.row)
+        return StartMotion(points=points, motion=motion)
 
 
 def crop_points(track: Track, placement: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -27,19 +61,19 @@ def crop_points(track: Track, placement: NDArray[np.float64]) -> NDArray[np.floa
 
 
 @torch.no_grad()
-def start_numbers(
+def start_motion(
     bundle: Bundle, track: Track, points: NDArray[np.float32], inversion: Inversion, id_row: int
 ) -> Tensor:
-    """Return start values of yaw, pitch (degrees) and controls, `[T, 34]`, on the CPU.
+    """Return initial values of yaw, pitch (degrees) and controls, `[T, 34]`, on the CPU.
 
-    A bundle with a motion estimator reads the controls off the landmarks; without one, the
-    inverter's codes are projected onto the controls by least squares, relative to the ID frame.
+    A bundle with a motion estimator maps landmarks to controls; without one, the inverter's latents
+    are projected onto the controls by least squares, relative to the ID frame.
     """
     pose = torch.from_numpy(track.pose[:, :2].astype(np.float32))
     if bundle.has("estimator"):
         shapes = torch.from_numpy(track.blendshapes.astype(np.float32))
-        seen = (values.to(bundle.device) for values in (torch.from_numpy(points), shapes, pose))
-        return torch.cat([pose, bundle.module("estimator")(*seen).cpu()], 1)
+        inputs = (values.to(bundle.device) for values in (torch.from_numpy(points), shapes, pose))
+        return torch.cat([pose, bundle.module("estimator")(*inputs).cpu()], 1)
     return torch.cat([pose, _projected(bundle, inversion, id_row, len(track))], 1)
 
 
@@ -55,38 +89,39 @@ def _projected(bundle: Bundle, inversion: Inversion, id_row: int, count: int) ->
     return torch.from_numpy(np.stack(columns, 1).astype(np.float32))
 
 
-def signature(numbers: Tensor) -> Tensor:
-    """Return motion in comparable units for choosing frames, `[T, 34]`: about one sigma each."""
-    scaled = numbers.clone()
-    scaled[:, :2] /= DEGREES_A_SIGMA
+def comparable(motion: Tensor) -> Tensor:
+    """Return motion `[T, 34]` in units of equal visibility, about one sigma of a control each."""
+    scaled = motion.clone()
+    scaled[:, :2] /= SIGMA_DEGREES
     return scaled
 
 
-def corrected_numbers(start: Tensor, chosen: Sequence[int], tuned: Tensor) -> Tensor:
-    """Return start values `[T, 34]` corrected by what tuning found at some frames.
+def corrected_motion(start: Tensor, chosen: Sequence[int], tuned: Tensor, noise: float) -> Tensor:
+    """Return initial motion `[T, 34]` corrected by the tuned motion of some frames.
 
-    What landmarks say of a movement and what the tuned person takes to show it differ, and from
-    movement to movement differently: beyond the shift that all frames share, a frame is corrected
-    as those that move alike, by Gaussian process regression (Rasmussen and Williams 2006,
-    http://gaussianprocess.org/gpml/, equation 2.23) with a squared exponential kernel as wide as
-    the usual distance of two tuned frames. A frame unlike all of them keeps the shift alone.
+    The estimate from landmarks differs from the motion that the tuned person needs, by a shift that
+    all frames share and by an amount that varies with the motion. The latter is interpolated by
+    Gaussian process regression (Rasmussen and Williams 2006, http://gaussianprocess.org/gpml/,
+    equation 2.23) with a squared exponential kernel as wide as the median distance of two tuned
+    frames. A frame far from all tuned frames gets the shift alone.
 
     Args:
-        start: what was known before tuning, `[T, 34]`.
-        chosen: frames that were tuned on.
+        start: before tuning, `[T, 34]`.
+        chosen: tuning frames.
         tuned: their motion after tuning, `[K, 34]`.
+        noise: variance of the tuned motion of a frame, relative to the variance that frames share.
     """
     rows = list(chosen)
     shifted = start + (tuned - start[rows]).median(0).values
-    places = signature(shifted)
-    lacking = signature(tuned) - places[rows]
+    places = comparable(shifted)
+    residual = comparable(tuned) - places[rows]
     between = torch.cdist(places[rows], places[rows])
     apart = between[between > 0]
     if not len(apart):
         return shifted
     width = apart.median()
-    likeness = torch.exp(-0.5 * (torch.cdist(places, places[rows]) / width).square())
-    known = likeness[rows] + CORRECTION_NOISE * torch.eye(len(rows))
-    correction: Tensor = likeness @ torch.linalg.solve(known, lacking)
-    correction[:, :2] *= DEGREES_A_SIGMA
+    kernel = torch.exp(-0.5 * (torch.cdist(places, places[rows]) / width).square())
+    known = kernel[rows] + noise * torch.eye(len(rows))
+    correction: Tensor = kernel @ torch.linalg.solve(known, residual)
+    correction[:, :2] *= SIGMA_DEGREES
     return shifted + correction

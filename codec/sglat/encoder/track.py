@@ -1,4 +1,4 @@
-"""Stage 1: find one face, follow it through the video, and note its landmarks frame by frame."""
+"""Track one face through a video: landmarks, head pose, blinks and cuts frame by frame."""
 
 from __future__ import annotations
 
@@ -6,28 +6,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.encoder.workfile import Stage
+from sglat.encoder.stages import Task
+from sglat.encoder.workfile import Store
 from sglat.errors import FaceError
 from sglat.media.reader import VideoInfo, VideoReader
 from sglat.networks.face_points import BLINK_SHAPES, NUM_BLENDSHAPES, NUM_POINTS
 from sglat.networks.faces import FaceAnalysis, FaceBox, FaceLandmarks
 
 Progress = Callable[[int, int], None]
-"""Called with the number of frames done, and of all frames as the container says; 0 if it does
-not."""
+"""Called with frames done and frames in all by the container; 0 where it does not tell."""
 
-CHUNK: Final = 64  # frames between two commits to the work file
+CHUNK: Final = 64  # frames a part of the work file
 THUMBNAIL: Final = 24  # pixels a side; small enough that motion inside a shot does not look cut
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackConfig:
     """How the face is chosen and followed."""
+
+    name: ClassVar = "track"
+    phase: ClassVar = "track"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ("faces",)
 
     face: int = 1
     """1 is the largest face of the first frame with a face, 2 the next, and so on."""
@@ -45,6 +50,10 @@ class TrackConfig:
     """Blink blendshape above which an eye is closed."""
     blink_margin: int = 3
     """Frames on either side of a blink that count as part of it."""
+
+    def run(self, task: Task, path: Path) -> Track:
+        """See `track`."""
+        return track(path, task.bundle.faces, task.open(), self, progress=task.tell)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +107,7 @@ class Track:
 
 @dataclass
 class _Follower:
-    """The state of following: everything a resumed run must know."""
+    """State of the tracker, rebuilt by `_restore` when it resumes."""
 
     faces: FaceAnalysis
     config: TrackConfig
@@ -154,20 +163,20 @@ class _Follower:
 def track(
     path: Path,
     faces: FaceAnalysis,
-    stage: Stage,
+    store: Store,
     config: TrackConfig | None = None,
     *,
     progress: Progress | None = None,
 ) -> Track:
     """Follow one face through a video.
 
-    Frames stream through; only the records are kept. A stage that was interrupted continues behind
-    its last chunk.
+    Frames stream through; only the records are kept. Interrupted work continues behind its last
+    stored part.
 
     Args:
         path: the video.
-        faces: the bundle's eyes.
-        stage: where records are kept.
+        faces: detector and landmarker.
+        store: where records are kept.
         config: how the face is chosen.
         progress: called after each frame.
 
@@ -176,9 +185,9 @@ def track(
         MediaError: the video cannot be read.
     """
     config = config or TrackConfig()
-    if not stage.is_done:
-        _follow(path, faces, stage, config, progress)
-    return _assemble(stage, config)
+    if not store.is_done:
+        _follow(path, faces, store, config, progress)
+    return _assemble(store, config)
 
 
 def expected_frames(info: VideoInfo) -> int:
@@ -218,13 +227,13 @@ def find_blinks(
 
 
 def _follow(
-    path: Path, faces: FaceAnalysis, stage: Stage, config: TrackConfig, progress: Progress | None
+    path: Path, faces: FaceAnalysis, store: Store, config: TrackConfig, progress: Progress | None
 ) -> None:
     follower = _Follower(faces, config)
-    done = stage.rows
+    done = store.rows
     rows: list[dict[str, Any]] = []
     if done:
-        _restore(follower, stage)
+        _restore(follower, store)
     with VideoReader(path) as reader:
         expected = expected_frames(reader.info)
         for frame in reader:
@@ -235,22 +244,22 @@ def _follow(
             found, is_cut = follower.step(frame.picture)
             rows.append(_record(frame.pts, found, follower, is_cut))
             if len(rows) == CHUNK:
-                stage.append(_stack(rows))
+                store.append(_stack(rows))
                 rows = []
             if progress is not None:
                 progress(frame.index + 1, max(expected, frame.index + 1) if expected else 0)
         if rows:
-            stage.append(_stack(rows))
+            store.append(_stack(rows))
         info = reader.info
         facts = {
             "width": info.width, "height": info.height, "time_base": str(reader.time_base),
             "frame_rate": str(info.frame_rate), "damaged_packets": reader.damaged_packets,
         }  # fmt: skip
-    if not (stage.read("score") > 0).any():
+    if not (store.read("score") > 0).any():
         raise FaceError(
-            "no-face", f"expected a face, found none in the {stage.rows} frames of {path}"
+            "no-face", f"expected a face, found none in the {store.rows} frames of {path}"
         )
-    stage.finish(facts=facts)
+    store.finish(facts=facts)
 
 
 def _record(
@@ -277,36 +286,36 @@ def _stack(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _restore(follower: _Follower, stage: Stage) -> None:
-    last = stage.rows - 1
-    follower.most_faces = int(stage.read("most_faces", last)[0])
-    score = stage.read("score")
+def _restore(follower: _Follower, store: Store) -> None:
+    last = store.rows - 1
+    follower.most_faces = int(store.read("most_faces", last)[0])
+    score = store.read("score")
     follower.is_lost = bool(score[last] == 0)
     if not (score > 0).any():
         return
-    pose = stage.read("pose", last)[0]
-    openness = stage.read("openness", last)[0]
+    pose = store.read("pose", last)[0]
+    openness = store.read("openness", last)[0]
     follower.last = FaceLandmarks(
-        points=stage.read("points", last)[0],
+        points=store.read("points", last)[0],
         yaw_degrees=float(pose[0]),
         pitch_degrees=float(pose[1]),
         roll_degrees=float(pose[2]),
         eye_openness=(float(openness[0]), float(openness[1])),
-        blendshapes=stage.read("blendshapes", last)[0],
+        blendshapes=store.read("blendshapes", last)[0],
         score=float(score[np.flatnonzero(score > 0)[-1]]),
     )
 
 
-def _assemble(stage: Stage, config: TrackConfig) -> Track:
-    facts = stage.result()[1]
+def _assemble(store: Store, config: TrackConfig) -> Track:
+    facts = store.result()[1]
     records = {
-        name: stage.read(name)
+        name: store.read(name)
         for name in ("pts", "points", "pose", "openness", "blendshapes", "score", "cut")
     }
     held = records["score"] == 0
     first = int(np.flatnonzero(~held)[0])
     for name in ("points", "pose", "openness", "blendshapes"):
-        records[name][:first] = records[name][first]  # before the first face: as if it were there
+        records[name][:first] = records[name][first]  # frames before the first face repeat it
     return Track(
         width=facts["width"],
         height=facts["height"],
@@ -314,7 +323,7 @@ def _assemble(stage: Stage, config: TrackConfig) -> Track:
         frame_rate=Fraction(facts["frame_rate"]),
         held=held,
         blink=find_blinks(records["openness"], records["blendshapes"], held, config),
-        most_faces=int(stage.read("most_faces", len(held) - 1)[0]),
+        most_faces=int(store.read("most_faces", len(held) - 1)[0]),
         damaged_packets=facts["damaged_packets"],
         **records,
     )

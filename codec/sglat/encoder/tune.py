@@ -1,32 +1,37 @@
-"""Tuning inside the codec's own manifold: weights, ID latent and a few frames' numbers together.
+"""Joint tuning of a generator's weights, the ID latent and the motion of a few frames.
 
 Pivotal tuning (Roich et al. 2021, https://arxiv.org/abs/2106.05744) fits the generator to pivots
-that the file cannot say. Here everything rendered during tuning is exactly what the file will say,
-weight quantization included, so nothing is lost between tuning and decoding.
+that a file cannot represent. Here every rendering during tuning is one that the file can represent,
+quantized weights included, so tuning and decoding show the same pictures.
 
-The ID latent goes first, alone with the frames' numbers: the inverter's is only near the person,
-and what the latent says in 2 kB need not be said by weights.
+The ID latent is tuned first, with the frames' motion alone: it takes 2 kB, so what it can represent
+need not be paid for in weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sglat.encoder.manifold import Manifold
-from sglat.encoder.optim import FactorAdam
-from sglat.encoder.schedule import warm_up_and_fall
-from sglat.encoder.weight_deltas import DeltaConfig, WeightDeltas
+from sglat.decoder.synthesizer import Person, Synthesizer
+from sglat.encoder.align import Alignment
+from sglat.encoder.losses import LossConfig, picture_loss
+from sglat.encoder.optim import FactorAdam, warm_up_and_fall
+from sglat.encoder.stages import Task
+from sglat.encoder.start_motion import StartMotion
+from sglat.encoder.weight_deltas import DeltaConfig, WeightDeltas, delta_budget
 from sglat.networks.devices import fast_type
 
-KEPT_EVERY: Final = 20
-"""Steps between two looks at what the integers cost while they are tuned."""
+SIZED_EVERY: Final = 20
+"""Steps between two measurements of the coded size while quantized weights are tuned."""
+CHECKPOINT_EVERY: Final = 25
+"""Steps between two checkpoints."""
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(pictures, targets, frame numbers) to one loss per frame, `[N]`."""
@@ -36,8 +41,11 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 class TuneConfig:
     """How a person is tuned."""
 
-    frames: int = 48
-    """Frames that are tuned on, between them like all others of the clip."""
+    name: ClassVar = "tune"
+    phase: ClassVar = "tune"
+    version: ClassVar = 1
+    networks: ClassVar[tuple[str, ...]] = ("synthesizer", "perceptual", "faces")
+
     steps: int = 1500
     latent_share: float = 0.15
     """Share of the steps in which the weights stay as they are."""
@@ -45,10 +53,11 @@ class TuneConfig:
     quantize_from: float = 0.6
     """Share of the steps after which weights are quantized in the forward pass."""
     steps_stay_from: float = 0.8
-    """Share of the steps after which the quantizer's steps change only where they must."""
+    """Share of the steps after which quantizer steps only grow, and only where the budget is
+    exceeded."""
     rate_dense: float = 2.4e-2
     rate_factors: float = 7.5e-3
-    """Of the factors' orthogonal steps (see `FactorAdam`)."""
+    """Of the factors' orthogonalised updates (see `FactorAdam`)."""
     rate_latent_alone: float = 0.1
     """Of the ID latent while the weights stay as they are."""
     rate_latent: float = 1e-2
@@ -57,16 +66,56 @@ class TuneConfig:
     weight_prior: float = 1e-4
     """Pull of the controls towards their start values, per squared sigma."""
     cut_chance: float = 0.25
-    """How often a step renders with only a prefix of the weight layers, so that prefixes work."""
+    """Probability of rendering with only the first weight layers, so that a file may be cut off."""
     deltas: DeltaConfig = DeltaConfig()  # noqa: RUF009
+    loss: LossConfig = LossConfig()  # noqa: RUF009
+    identity_bytes: int = 64_000
+    """Most bytes of the identity in the file, latent included."""
     seed: int = 0
+
+    def run(
+        self, task: Task, aligned: Alignment, start: StartMotion, ws: Tensor, chosen: list[int]
+    ) -> Tuned:
+        """Tune a person on some frames, continuing from the last checkpoint.
+
+        Args:
+            task: synthesizer, networks and store.
+            aligned: crops.
+            start: landmarks and initial motion.
+            ws: refined latent of the ID frame, `[L, D]`.
+            chosen: tuning frames; the first is the ID frame.
+        """
+        store, bundle = task.open(), task.bundle
+        targets = aligned.crops.tensor(chosen)
+        targets = targets.to(bundle.device, memory_format=torch.channels_last)
+        points = torch.from_numpy(start.points[chosen]).to(bundle.device)
+        tuner = Tuner(
+            task.synthesizer,
+            Person(ws=ws, neutral=start.motion[chosen[0]]),
+            targets,
+            start.motion[chosen],
+            picture_loss(targets, points, bundle, self.loss),
+            self,
+            budget_bits=8 * delta_budget(self.identity_bytes),
+        )
+        stored = store.result() if store.is_done else store.load_checkpoint()
+        if stored is not None:
+            tuner.restore(*stored)
+        if not store.is_done:
+            tune(
+                tuner,
+                progress=lambda done, steps, loss: task.tell(done, steps),
+                checkpoint=lambda tuner: store.save_checkpoint(*tuner.state()),
+            )
+            store.finish(*tuner.state())
+        return tuner.result()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """A tuned person."""
+    """Result of tuning: values not yet rounded, and the quantizer steps to round them with."""
 
-    manifold: Manifold
+    person: Person
     deltas: WeightDeltas
     motion: Tensor
     """Motion of the tuning frames, `[K, 34]`."""
@@ -77,7 +126,8 @@ class Tuner:
 
     def __init__(
         self,
-        manifold: Manifold,
+        synthesizer: Synthesizer,
+        person: Person,
         targets: Tensor,
         motion: Tensor,
         loss: Loss,
@@ -88,20 +138,24 @@ class Tuner:
         """Start from the bundle's own weights.
 
         Args:
-            manifold: the person before tuning; its ID latent is where tuning starts.
+            synthesizer: untuned; its device is where the person is tuned.
+            person: before tuning: start of the ID latent.
             targets: tuning frames in [-1, 1], `[K, 3, H, W]`; the first is the ID frame.
             motion: start values of their motion, `[K, 34]`.
             loss: what is minimised.
             config: steps and rates.
             budget_bits: most bits for the weight deltas.
         """
-        self.manifold, self.targets, self.motion = manifold, targets, motion
+        self.synthesizer, self.targets = synthesizer, targets
         self.loss, self.config, self.budget_bits = loss, config, budget_bits
-        self.dtype = fast_type(targets.device)  # float32 is how the motion is solved afterwards
-        self.deltas = WeightDeltas(manifold.bundle.generator, config.deltas)
-        self.ws = manifold.ws.clone().requires_grad_()
-        self.offsets = torch.zeros_like(motion, requires_grad=True)
-        self.units = torch.ones_like(motion[0])
+        self.motion = motion.to(synthesizer.device)
+        person = person.to(synthesizer.device)
+        self.neutral = person.neutral
+        self.ws = person.ws.clone().requires_grad_()
+        self.dtype = fast_type(synthesizer.device)
+        self.deltas = WeightDeltas(synthesizer.generator, config.deltas)
+        self.offsets = torch.zeros_like(self.motion, requires_grad=True)
+        self.units = torch.ones_like(self.motion[0])
         self.units[:2] = config.rate_pose_degrees / config.rate_controls  # one rate serves both
         self.optimizer = FactorAdam(
             _groups(self.deltas, self.ws, self.offsets, config), betas=(0.9, 0.95)
@@ -111,9 +165,21 @@ class Tuner:
         self.done = 0
 
     @property
-    def numbers(self) -> Tensor:
-        """Motion of the tuning frames as it stands, `[K, 34]`."""
+    def tuned_motion(self) -> Tensor:
+        """Current motion of the tuning frames, `[K, 34]`."""
         return self.motion + self.offsets * self.units
+
+    def _render(
+        self,
+        motion: Tensor,
+        weights: Mapping[str, Tensor],
+        *,
+        dtype: torch.dtype = torch.float32,
+        is_fixed: bool = False,
+    ) -> Tensor:
+        """Return pictures of the current latent; `is_fixed` leaves out its gradient."""
+        person = Person(ws=self.ws.detach() if is_fixed else self.ws, neutral=self.neutral)
+        return self.synthesizer.render(person, motion, weights=weights, dtype=dtype)
 
     def step(self) -> float:
         """Take one step and return its loss."""
@@ -124,19 +190,18 @@ class Tuner:
         quantized_from = max(alone, int(config.steps * config.quantize_from))
         if self.done == quantized_from:
             self.choose_steps()
-        elif self.done > quantized_from and self.done % KEPT_EVERY == 0:
+        elif self.done > quantized_from and self.done % SIZED_EVERY == 0:
             is_late = self.done >= config.steps * config.steps_stay_from
             keep = self.deltas.keep_within if is_late else self.deltas.keep_near
             keep(self.budget_bits)
         self._set_rates(alone)
         chosen = torch.randperm(len(self.targets), generator=self.random)[: config.batch]
-        stages = 0 if self.done < alone else None
+        layers = 0 if self.done < alone else None
         if self.done >= alone and float(torch.rand((), generator=self.random)) < config.cut_chance:
-            stages = int(torch.randint(0, self.deltas.num_stages, (), generator=self.random))
+            layers = int(torch.randint(0, self.deltas.num_layers, (), generator=self.random))
         chosen = chosen.to(self.targets.device)
-        numbers = self.numbers[chosen]
-        weights = self.deltas.weights(stages=stages)
-        pictures = self.manifold.render(numbers, ws=self.ws, weights=weights, dtype=self.dtype)
+        weights = self.deltas.weights(layers=layers)
+        pictures = self._render(self.tuned_motion[chosen], weights, dtype=self.dtype)
         values = self.loss(pictures, self.targets[chosen], chosen)
         prior = self.offsets[chosen, 2:].square().mean()
         self.optimizer.zero_grad(set_to_none=True)
@@ -157,24 +222,55 @@ class Tuner:
             self.optimizer.param_groups[0]["lr"] = self.config.rate_latent_alone * factor
 
     def _point_factors(self) -> None:
-        numbers, latent = self.numbers.detach(), self.ws.detach()
-        manifold = Manifold(self.manifold.bundle, latent, self.manifold.neutral)
-        self.deltas.start_from_gradients(
-            _weight_gradients(manifold, self.deltas, self.targets, numbers, self.loss)
-        )
+        """Start the left factors along the gradients of the loss, summed over the frames."""
+        weights = {
+            name: self.deltas.base[name].clone().requires_grad_() for name in self.deltas.convs
+        }
+        motion = self.tuned_motion.detach()
+        for index in torch.arange(len(motion), device=motion.device).split(4):
+            pictures = self._render(motion[index], weights, is_fixed=True)
+            self.loss(pictures, self.targets[index], index).sum().backward()
+        gradients = {}
+        for name, weight in weights.items():
+            assert weight.grad is not None
+            gradients[name] = weight.grad
+        self.deltas.start_from_gradients(gradients)
 
     def choose_steps(self) -> None:
         """Choose the quantizer steps for the budget; from here on rendering is quantized."""
-        numbers = self.numbers.detach()
         self.deltas.steps, self.deltas.sixteenths = {}, {}
-        sensitivity = _sensitivity(self.manifold, self.deltas, self.ws, numbers, self.targets)
-        self.deltas.set_steps(sensitivity, self.budget_bits)
+        self.deltas.set_steps(self._sensitivity(), self.budget_bits)
+
+    def _sensitivity(self, probes: int = 6) -> dict[str, Tensor]:
+        """Return the mean squared picture change per squared unit of each delta tensor's values,
+        `[]`, or of those of each frequency, `[9]`.
+
+        Random pixel signs r give E[(d(r·picture)/dv)²] = the sum of squared pixel derivatives.
+        """
+        random = torch.Generator().manual_seed(1)
+        motion, deltas = self.tuned_motion.detach(), self.deltas
+        totals = {key: torch.zeros(()) for key in deltas.values}
+        for probe in range(probes):
+            row = torch.tensor([probe % len(motion)], device=motion.device)
+            pictures = self._render(motion[row], deltas.weights(), is_fixed=True)
+            signs = torch.randint(0, 2, pictures.shape, generator=random).float() * 2 - 1
+            deltas.zero_grad(set_to_none=True)
+            (pictures * signs.to(pictures.device)).sum().backward()
+            for key, value in deltas.values.items():
+                assert value.grad is not None
+                squares = value.grad.square()
+                is_spectrum = value.ndim == 3 and ":right" in key
+                mean = squares.mean((1, 2)) if is_spectrum else squares.mean()
+                totals[key] = totals[key] + mean.cpu() / probes
+        deltas.zero_grad(set_to_none=True)
+        return totals
 
     def result(self) -> Tuned:
         """Return the person as tuned so far."""
-        fitted = Manifold(self.manifold.bundle, self.ws.detach().clone(), self.manifold.neutral)
         return Tuned(
-            manifold=fitted, deltas=self.deltas.requires_grad_(False), motion=self.numbers.detach()
+            person=Person(ws=self.ws.detach().clone(), neutral=self.neutral),
+            deltas=self.deltas.requires_grad_(False),
+            motion=self.tuned_motion.detach(),
         )
 
     def _variables(self) -> dict[str, Tensor]:
@@ -182,7 +278,7 @@ class Tuner:
         return {"ws": self.ws, "offsets": self.offsets, **named}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return everything a resumed run needs: arrays by name, and facts in JSON."""
+        """Return what `restore` needs: arrays by name, and facts in JSON."""
         arrays: dict[str, NDArray[Any]] = {"random": self.random.get_state().numpy()}
         for name, value in self._variables().items():
             arrays[f"value/{name}"] = value.detach().cpu().numpy()
@@ -216,22 +312,20 @@ def tune(
     *,
     progress: Callable[[int, int, float], None] | None = None,
     checkpoint: Callable[[Tuner], None] | None = None,
-    checkpoint_every: int = 25,
 ) -> Tuned:
     """Run a tuner to its last step.
 
     Args:
         tuner: fresh or restored.
         progress: called with (step, steps, loss).
-        checkpoint: called every few steps to store the tuner's state.
-        checkpoint_every: steps between two calls.
+        checkpoint: called every `CHECKPOINT_EVERY` steps to store the tuner's state.
     """
     steps = tuner.config.steps
     while tuner.done < steps:
         loss = tuner.step()
         if progress is not None:
             progress(tuner.done, steps, loss)
-        if checkpoint is not None and tuner.done % checkpoint_every == 0:
+        if checkpoint is not None and tuner.done % CHECKPOINT_EVERY == 0:
             checkpoint(tuner)
     return tuner.result()
 
@@ -246,50 +340,3 @@ def _groups(
         groups.append({"params": [value], "lr": rate, "is_factor": is_factor})
     groups.append({"params": [offsets], "lr": config.rate_controls})
     return groups
-
-
-def _weight_gradients(
-    manifold: Manifold, deltas: WeightDeltas, targets: Tensor, motion: Tensor, loss: Loss
-) -> dict[str, Tensor]:
-    """Return the loss gradient of every convolution weight, summed over the frames."""
-    weights = {name: deltas.base[name].clone().requires_grad_() for name in deltas.convs}
-    for start in range(0, len(targets), 4):
-        index = torch.arange(start, min(start + 4, len(targets)), device=targets.device)
-        pictures = manifold.render(motion[index], weights=weights)
-        loss(pictures, targets[index], index).sum().backward()
-    gradients = {}
-    for name, weight in weights.items():
-        assert weight.grad is not None
-        gradients[name] = weight.grad
-    return gradients
-
-
-def _sensitivity(
-    manifold: Manifold,
-    deltas: WeightDeltas,
-    ws: Tensor,
-    numbers: Tensor,
-    targets: Tensor,
-    probes: int = 6,
-) -> dict[str, Tensor]:
-    """Return the mean squared picture change per squared unit of each delta tensor's values, `[]`,
-    or of those of each frequency, `[9]`.
-
-    Random pixel signs r give E[(d(r·picture)/dv)²] = the sum of squared pixel derivatives.
-    """
-    generator = torch.Generator().manual_seed(1)
-    totals = {key: torch.zeros(()) for key in deltas.values}
-    for probe in range(probes):
-        index = torch.tensor([probe % len(targets)], device=targets.device)
-        weights = deltas.weights()
-        pictures = manifold.render(numbers[index].detach(), ws=ws.detach(), weights=weights)
-        signs = torch.randint(0, 2, pictures.shape, generator=generator).float() * 2 - 1
-        deltas.zero_grad(set_to_none=True)
-        (pictures * signs.to(pictures.device)).sum().backward()
-        for key, value in deltas.values.items():
-            assert value.grad is not None
-            squares = value.grad.square()
-            mean = squares.mean((1, 2)) if value.ndim == 3 and ":right" in key else squares.mean()
-            totals[key] = totals[key] + mean.cpu() / probes
-    deltas.zero_grad(set_to_none=True)
-    return totals

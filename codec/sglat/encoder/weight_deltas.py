@@ -1,8 +1,8 @@
-"""Weight deltas in the form in which they are sent: gains, small dense tensors and low-rank
-factors, whose right half is the cosine transform of filters.
+"""Trainable weight deltas in the coded form: gains, small dense tensors and low-rank factors, the
+right ones as cosine transforms of filters.
 
-Tuning changes nothing else, so what is tuned is what is decoded. Quantization is part of the
-forward pass once steps are set; the gradient passes straight through it.
+Tuning changes nothing else, so the decoder gets the tuned weights. Once steps are set, quantization
+is part of the forward pass, with a straight-through gradient.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from sglat.bitstream.records import (
 )
 from sglat.networks.stylegan2 import Generator, StyledConv
 
-_AIM = 0.985  # of the budget: what comes after the last change takes some more or less
+_AIM = 0.985  # of the budget: the size still varies after the last change
 _LEAST_CHANGE = 0.995
-_MOST_GROWTHS = 15  # at once: some budgets are below what empty layers take
+_MOST_GROWTHS = 15  # at once: some budgets are below the size of empty layers
 _GAIN_LIMIT = 0.9  # 1 + gain stays positive
 _SIDE = 3  # of the filters
 _FREQUENCIES = _SIDE * _SIDE
@@ -37,7 +37,7 @@ _FREQUENCIES = _SIDE * _SIDE
 
 @dataclass(frozen=True, kw_only=True)
 class DeltaConfig:
-    """Which deltas a person may use."""
+    """Capacity of the weight deltas."""
 
     ranks: tuple[int, ...] = (4, 4, 8)
     """Rank of each low-rank layer; a reader may stop after any of them."""
@@ -49,9 +49,9 @@ def delta_budget(identity_bytes: int) -> int:
 
 
 def ranks_within(identity_bytes: int) -> tuple[int, ...]:
-    """Return the low-rank chunks that pay at a budget: more bytes carry more directions.
+    """Return the rank of each low-rank layer at a budget.
 
-    Many directions in coarse steps beat few in fine ones until the steps get too coarse.
+    More directions at coarser steps are better than fewer at finer ones, up to a point.
     """
     if identity_bytes >= 400_000:
         return (24, 24, 48)
@@ -67,13 +67,13 @@ def ranks_within(identity_bytes: int) -> tuple[int, ...]:
 class WeightDeltas(nn.Module):
     """Trainable deltas of a generator's synthesis weights, in layers that may be cut off.
 
-    Stage 0 holds gains, biases, ToRGB weights and the constant; stage k the k-th low-rank chunk.
+    Layer 0 holds gains, biases, ToRGB weights and the constant; layer k the k-th low-rank factors.
     """
 
     def __init__(self, generator: Generator, config: DeltaConfig) -> None:
         super().__init__()
         self.config = config
-        self.num_stages = 1 + len(config.ranks)
+        self.num_layers = 1 + len(config.ranks)
         self.base = {
             name: value.detach()
             for name, value in generator.named_parameters()
@@ -89,13 +89,13 @@ class WeightDeltas(nn.Module):
         for name, value in self.base.items():
             if name in self.convs:
                 self.values[_key(name, "gain")] = nn.Parameter(value.new_zeros(len(value)))
-                for stage, rank in enumerate(config.ranks, 1):
-                    # pointed along the gradient before the first step
-                    most = min(rank, len(value))  # more would say nothing
+                for number, rank in enumerate(config.ranks, 1):
+                    # started along the gradient before the first step
+                    most = min(rank, len(value))  # of a narrow layer: full rank
                     left = value.new_zeros(len(value), most)
                     right = value.new_zeros(_FREQUENCIES, most, value.shape[1])
-                    self.values[_key(name, f"left{stage}")] = nn.Parameter(left)
-                    self.values[_key(name, f"right{stage}")] = nn.Parameter(right)
+                    self.values[_key(name, f"left{number}")] = nn.Parameter(left)
+                    self.values[_key(name, f"right{number}")] = nn.Parameter(right)
             else:
                 self.values[_key(name, "dense")] = nn.Parameter(torch.zeros_like(value))
         self.steps: dict[str, float] = {}
@@ -110,7 +110,7 @@ class WeightDeltas(nn.Module):
         return step * torch.tensor(self.sixteenths[key], device=step.device)[:, None, None] / 16
 
     def quantized(self, key: str) -> Tensor:
-        """Return a tensor as the decoder will see it; the gradient passes straight through."""
+        """Return a tensor as the decoder dequantizes it, with a straight-through gradient."""
         value: Tensor = self.values[key]
         if key not in self.steps:
             return value
@@ -118,10 +118,10 @@ class WeightDeltas(nn.Module):
         rounded: Tensor = value + ((value / step).round() * step - value).detach()
         return rounded
 
-    def weights(self, *, stages: int | None = None) -> dict[str, Tensor]:
-        """Return the generator's tensors with the first `stages` stages applied; all if None."""
-        stages = self.num_stages if stages is None else stages
-        if stages == 0:
+    def weights(self, *, layers: int | None = None) -> dict[str, Tensor]:
+        """Return the generator's tensors with the first `layers` layers applied; all if None."""
+        layers = self.num_layers if layers is None else layers
+        if layers == 0:
             return {}
         result = {}
         for name, base in self.base.items():
@@ -130,7 +130,7 @@ class WeightDeltas(nn.Module):
                 continue
             gain = self.quantized(_key(name, "gain")).clamp(-_GAIN_LIMIT, _GAIN_LIMIT)
             weight = base * (1 + gain).view(-1, 1, 1, 1)
-            chunks = range(1, stages)
+            chunks = range(1, layers)
             if chunks:
                 left = torch.cat([self.quantized(_key(name, f"left{k}")) for k in chunks], 1)
                 spectrum = [self.quantized(_key(name, f"right{k}")) for k in chunks]
@@ -141,17 +141,17 @@ class WeightDeltas(nn.Module):
 
     @torch.no_grad()
     def start_from_gradients(self, gradients: Mapping[str, Tensor]) -> None:
-        """Point the left factors along the leading directions of the loss gradient.
+        """Start the left factors along the leading directions of the loss gradient.
 
-        Low-rank factors that start in the span of the first full gradient follow the full tuning
-        much longer than random ones.
+        Low-rank tuning that starts in the span of the first full gradient stays close to full
+        tuning for longer than from random factors.
         """
         for name in self.convs:
             gradient = gradients[name].flatten(1)
-            left, _, _ = torch.linalg.svd((gradient @ gradient.T).cpu())  # small: quickest there
+            left, _, _ = torch.linalg.svd((gradient @ gradient.T).cpu())  # faster there
             start = 0
-            for stage in range(1, self.num_stages):
-                factors = self.values[_key(name, f"left{stage}")]
+            for number in range(1, self.num_layers):
+                factors = self.values[_key(name, f"left{number}")]
                 end = start + factors.shape[1]
                 chosen = left[:, start:end]  # fewer where the layer is narrower
                 factors[:, : chosen.shape[1]] = chosen
@@ -159,7 +159,7 @@ class WeightDeltas(nn.Module):
 
     @torch.no_grad()
     def integers(self, key: str) -> Tensor:
-        """Return a tensor's integers; those of a direction that has no other half are zero."""
+        """Return a tensor's integers; zero in a direction whose other factor is all zero."""
         integers, other = self._rounded(key), _other_half(key)
         if other is None:
             return integers
@@ -174,7 +174,7 @@ class WeightDeltas(nn.Module):
 
     @torch.no_grad()
     def bits(self) -> float:
-        """Return the zero-order entropy of all integers in bits: a cheap stand-in for the coder."""
+        """Return the zero-order entropy of all integers in bits, an estimate of the coded size."""
         total = 0.0
         for key in self.steps:
             integers = self.integers(key)
@@ -215,27 +215,26 @@ class WeightDeltas(nn.Module):
         self.steps = {key: float(np.float32(high * least[key])) for key in self.values}
 
     def coded_bits(self) -> int:
-        """Return what the layers take in a file, in bits."""
+        """Return the size of the layers in a file, in bits."""
         layers = enumerate(self.to_layers(), start=1)
         return 8 * sum(
             len(pack_layer(number, layer)) + CHUNK_FRAME_BYTES for number, layer in layers
         )
 
     def keep_near(self, budget_bits: float) -> None:
-        """Let all steps grow or fall a little together, as tuning makes the integers dearer or
-        cheaper, so that they take nearly the budget.
+        """Scale all steps by a few percent to keep the coded size near the budget.
 
-        Every change of the steps rounds all values anew, which costs what tuning has won; so they
-        change while tuning still moves far, and by little.
+        Each change of the steps rounds all values anew and undoes some of the tuning, so changes
+        are small and end while the learning rate is still high.
         """
         change = self.coded_bits() / (_AIM * budget_bits)
         if change > 1 / _AIM or change < _LEAST_CHANGE:
             self.scale_steps(min(max(change, 0.98), 1.03))
 
     def keep_within(self, budget_bits: float) -> None:
-        """Let all steps grow together until the integers fit the budget.
+        """Scale all steps up until the integers fit the budget.
 
-        Steps that must grow once tuning is over make the person another than was tuned.
+        Called during tuning, so that none have to grow after it.
         """
         for growth in growths(_MOST_GROWTHS):
             if self.coded_bits() <= budget_bits:
@@ -248,33 +247,33 @@ class WeightDeltas(nn.Module):
 
     @torch.no_grad()
     def to_layers(self) -> tuple[DeltaLayer, ...]:
-        """Return the deltas as records of the file, stage by stage."""
+        """Return the deltas as records of the file, layer by layer."""
         layers = []
-        for stage in range(self.num_stages):
+        for number in range(self.num_layers):
             deltas: list[WeightDelta] = []
             for name, base in self.base.items():
                 shape = tuple(base.shape)
-                if stage == 0 and name not in self.convs:
+                if number == 0 and name not in self.convs:
                     deltas.append(
                         DenseDelta(
                             name=name, values=self._quantized_tensor(_key(name, "dense"), shape)
                         )
                     )
-                elif stage == 0:
+                elif number == 0:
                     gains = self._quantized_tensor(_key(name, "gain"), (shape[0],))
                     deltas.append(GainDelta(name=name, shape=shape, gains=gains))
                 elif name in self.convs:
-                    deltas.append(self._spectral(name, stage))
+                    deltas.append(self._spectral(name, number))
             layers.append(DeltaLayer(deltas=tuple(deltas)))
         return tuple(layers)
 
-    def _spectral(self, name: str, stage: int) -> SpectralDelta:
+    def _spectral(self, name: str, number: int) -> SpectralDelta:
         outputs, inputs, height, width = self.base[name].shape
-        key = _key(name, f"right{stage}")
+        key = _key(name, f"right{number}")
         return SpectralDelta(
             name=name,
             shape=(outputs, inputs, height, width),
-            left=self._quantized_tensor(_key(name, f"left{stage}")),
+            left=self._quantized_tensor(_key(name, f"left{number}")),
             right=self.integers(key).cpu().numpy(),
             base_step=self.steps[key],
             sixteenths=np.array(self.sixteenths[key], np.int32),
@@ -290,7 +289,7 @@ class WeightDeltas(nn.Module):
 
 
 def growths(count: int) -> Iterator[float]:
-    """Yield factors of steps, the first ones small: most often little is missing."""
+    """Yield factors for steps, small ones first: the excess is small as a rule."""
     growth = 0.002
     for _ in range(count):
         yield 1 + growth
@@ -302,7 +301,7 @@ def _sixteenths(step: float, least: float) -> int:
 
 
 def _other_half(key: str) -> str | None:
-    """Return the factor that a factor is multiplied with."""
+    """Return the key of the factor that a factor is multiplied by, or None."""
     for one, other in ((":left", ":right"), (":right", ":left")):
         if one in key:
             return key.replace(one, other)

@@ -1,8 +1,8 @@
-"""The work file: what each stage has finished, safe against being killed at any moment.
+"""The work file: results of the stages of an encoding, safe against being killed at any moment.
 
-It is a folder of small HDF5 files. An HDF5 file that is open for writing when its process dies may
-never open again, so nothing is ever written in place: every part is written under a temporary name,
-flushed to the disk and renamed, and a part that has its name is complete.
+A folder of small HDF5 files. An HDF5 file that is open for writing when its process dies may never
+open again, so no file is changed in place: each part is written under a temporary name, flushed to
+the disk and renamed. A part that has its final name is complete.
 """
 
 from __future__ import annotations
@@ -37,9 +37,13 @@ Array = NDArray[Any]
 
 
 def config_hash(*configs: Any) -> str:
-    """Return a short hash of config dataclasses, strings and numbers."""
+    """Return a short hash of config dataclasses and of other plain JSON values.
+
+    Raises:
+        TypeError: a value is not plain, so that its text might differ from run to run.
+    """
     plain = [asdict(c) if is_dataclass(c) and not isinstance(c, type) else c for c in configs]
-    text = json.dumps(plain, sort_keys=True, default=str)
+    text = json.dumps(plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -59,18 +63,17 @@ class WorkFile:
         self.source = source
         folder.mkdir(parents=True, exist_ok=True)
         self._check_source()
-        self._upstream = ""
 
-    def stage(self, name: str, *configs: Any) -> Stage:
-        """Open a stage, forgetting what it holds if it was made with other settings.
+    def open(self, name: str, key: str) -> Store:
+        """Open the store of a name; what it holds under another key is deleted.
 
-        Stages are opened in pipeline order: the settings of the stages before belong to each
-        stage's key, so a changed stage forgets all that follow from it.
+        Args:
+            name: lower-case letters, digits and underscores.
+            key: hash of everything that the stored results depend on.
         """
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise WorkFileError("bad-stage", f"expected a plain stage name, got {name!r}")
-        self._upstream = config_hash(self._upstream, name, *configs)
-        return Stage(self.folder / name, key=self._upstream)
+            raise WorkFileError("bad-stage", f"expected a plain store name, got {name!r}")
+        return Store(self.folder / name, key=key)
 
     def remove(self) -> None:
         """Delete the folder and everything in it."""
@@ -100,8 +103,8 @@ class WorkFile:
             )
 
 
-class Stage:
-    """One stage's results: rows appended in chunks, small results at the end, one checkpoint."""
+class Store:
+    """Results of one name: rows appended in chunks, small results at the end, one checkpoint."""
 
     def __init__(self, folder: Path, *, key: str) -> None:
         self.folder = folder
@@ -165,7 +168,7 @@ class Stage:
     def finish(
         self, arrays: Mapping[str, Array] | None = None, facts: Mapping[str, Any] | None = None
     ) -> None:
-        """Mark the stage as done, with small results; `facts` must be JSON."""
+        """Mark the work as done, with small results; `facts` must be JSON."""
         _write_part(self.folder / DONE_NAME, arrays or {}, facts or {})
         (self.folder / CHECKPOINT_NAME).unlink(missing_ok=True)
 
@@ -176,7 +179,7 @@ class Stage:
     def save_checkpoint(
         self, arrays: Mapping[str, Array], facts: Mapping[str, Any] | None = None
     ) -> None:
-        """Replace the state from which an unfinished stage continues."""
+        """Replace the state from which unfinished work continues."""
         _write_part(self.folder / CHECKPOINT_NAME, arrays, facts or {})
 
     def load_checkpoint(self) -> tuple[dict[str, Array], dict[str, Any]] | None:

@@ -25,7 +25,7 @@ from sglat.encoder.encode import EncodeConfig, encode
 from sglat.encoder.losses import LossConfig
 from sglat.encoder.quantize import PackConfig, PictureMetric, motion_steps, quantize_motion
 from sglat.encoder.tune import TuneConfig
-from sglat.encoder.workfile import Stage
+from sglat.encoder.workfile import Store
 from sglat.errors import UsageError
 from sglat.files import AtomicOutput, write_atomically
 from sglat_lab.bench import file_variants
@@ -162,11 +162,11 @@ def solved_motion(work: Path, stage: str = "expression") -> NDArray[np.float32]:
     return values
 
 
-def _finished(work: Path, stage: str) -> Stage:
+def _finished(work: Path, stage: str) -> Store:
     key = work / stage / "key"
     if not key.exists():
         raise UsageError("no-work-file", f"expected a finished work file {work.name}, found none")
-    return Stage(work / stage, key=key.read_text())
+    return Store(work / stage, key=key.read_text())
 
 
 def requantized(path: Path, work: Path, out: Path, *, quality: int) -> Path:
@@ -183,7 +183,7 @@ def requantized(path: Path, work: Path, out: Path, *, quality: int) -> Path:
     one = np.ones(1, np.float32)
     then, now = (motion_steps(one, PackConfig(quality=q))[0] for q in (made_at, quality))
     steps = (parsed.motion.steps * (now / then)).astype(np.float32)
-    arrays, _ = _finished(work, "fitted").result()
+    arrays, _ = _finished(work, "smooth").result()
     metric = PictureMetric(normals=arrays["normals"], nearest=arrays["nearest"])
     values = quantize_motion(arrays["motion"], steps, PackConfig(quality=quality), metric)
     header = replace(

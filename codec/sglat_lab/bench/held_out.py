@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from sglat.encoder.encode import EncodeConfig, Prepared, prepare
+from sglat.encoder.encode import Analysis, EncodeConfig, analyse, begin
 from sglat.encoder.gauss_newton import SolverConfig
-from sglat.encoder.solve_motion import FitConfig, fit_numbers
-from sglat.encoder.workfile import WorkFile
+from sglat.encoder.solve_motion import FastConfig, solve_motion
+from sglat.encoder.stages import Made, Runner
+from sglat.encoder.workfile import WorkFile, config_hash
 from sglat.encoder.write import identity_size
-from sglat.files import hash_file, write_atomically
+from sglat.files import write_atomically
 from sglat.networks.pixels import to_pixels
 from sglat_lab.bench.encodes import share_stages
 from sglat_lab.bench.harness import Cache
@@ -39,37 +40,32 @@ from sglat_lab.report.plots import write_sheet
 BATCH = 8
 SHOWN = 12  # frames on the sheet
 # Frames far from each other do not help each other, as neighbours in a film do
-ALONE = SolverConfig(weight_inter_frame=0.0, window=6, fresh=6, fresh_iterations=8)
+ALONE = SolverConfig(window=6, fresh=6, fresh_iterations=8)
 
 
-def rows_between(made: Prepared, count: int) -> list[int]:
+def rows_between(made: Analysis, count: int) -> list[int]:
     """Return frames that were seen and not tuned on, evenly spread."""
-    tuned = set(made.chosen)
-    others = [int(i) for i in np.flatnonzero(~made.tracked.held) if int(i) not in tuned]
+    tuned, held = set(made.chosen.value), made.tracked.value.held
+    others = [int(i) for i in np.flatnonzero(~held) if int(i) not in tuned]
     return [others[i] for i in np.linspace(0, len(others) - 1, min(count, len(others))).astype(int)]
 
 
-def shown_at(made: Prepared, rows: list[int], work: WorkFile) -> np.ndarray:
+def shown_at(made: Analysis, rows: list[int], run: Runner) -> np.ndarray:
     """Return pictures `[N, R, R, 3]` of frames whose numbers are fitted each by itself."""
-    bundle = made.person.manifold.bundle
-    crops = made.aligned.crops.tensor(rows)
-    fitted = fit_numbers(
-        made.person,
-        start=made.start[rows],
-        anchors=made.anchors,
-        points=torch.from_numpy(made.points[rows]),
+    crops = made.aligned.value.crops.tensor(rows)
+    whole = made.problem.value
+    some = replace(
+        whole,
+        start=whole.start[rows],
+        points=whole.points[rows],
         cuts=np.ones(len(rows), bool),  # no frame is the next one's neighbour
         targets=lambda first, last: crops[first:last],
-        bundle=bundle,
-        faces=bundle.faces,
-        config=FitConfig(expression=ALONE),
-        open_stage=lambda name, *configs: work.stage(name, rows, *configs),
-        progress=None,
-        clock=lambda stage: None,
     )
+    problem = Made(value=some, key=config_hash(made.problem.key, rows))
+    solved = solve_motion(run, made.person, problem, FastConfig(solver=ALONE)).value
     with torch.no_grad():
-        parts = torch.from_numpy(fitted.motion).split(BATCH)
-        return np.concatenate([to_pixels(made.person.render(part)) for part in parts])
+        parts = torch.from_numpy(solved.motion).split(BATCH)
+        return np.concatenate([to_pixels(made.person.value.render(part)) for part in parts])
 
 
 def measure(clip: Path, args: argparse.Namespace, judges: Judges) -> dict[str, Any]:
@@ -80,16 +76,18 @@ def measure(clip: Path, args: argparse.Namespace, judges: Judges) -> dict[str, A
         tune_steps=args.steps, threads=args.threads, keep_workfile=True, device="cpu",
         identity_bytes=args.identity_bytes, tune_frames=args.tune_frames,
     )  # fmt: skip
-    made = prepare(clip, work, config)
-    measured = Measured(bundle=made.person.manifold.bundle, judges=judges, out=args.out)
+    run = begin(clip, work, config)
+    made = analyse(run, clip, config)
+    measured = Measured(bundle=run.bundle, judges=judges, out=args.out)
+    chosen = made.chosen.value
     found: dict[str, Any] = {
-        "frames": len(made.tracked), "tuned_frames": len(made.chosen),
-        "identity_kilobytes": identity_size(made.person.identity) / 1000,
+        "frames": len(made.tracked.value), "tuned_frames": len(chosen),
+        "identity_kilobytes": identity_size(made.person.value.identity) / 1000,
     }  # fmt: skip
-    for name, rows in (("others", rows_between(made, args.frames)), ("tuned", made.chosen)):
-        fit = WorkFile(args.out / f"{clip.stem}_{name}.work", source=hash_file(clip))
-        shown = shown_at(made, rows, fit)
-        source = np.concatenate([to_pixels(p[None]) for p in made.aligned.crops.tensor(rows)])
+    for name, rows in (("others", rows_between(made, args.frames)), ("tuned", chosen)):
+        fit = WorkFile(args.out / f"{clip.stem}_{name}.work", source=run.work.source)
+        shown = shown_at(made, rows, Runner(run.bundle, fit))
+        source = np.concatenate([to_pixels(p[None]) for p in made.aligned.value.crops.tensor(rows)])
         found[name] = measured.compare(shown, source)
         at = np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int)
         write_sheet(args.out / f"{clip.stem}_{name}.png", [source[at], shown[at]])

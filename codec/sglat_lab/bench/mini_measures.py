@@ -20,7 +20,7 @@ from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS, NUM_CONTROLS
 from sglat.bundles.discover import part_masks
 from sglat.bundles.random_identities import draw_people
-from sglat.encoder.refine import RefineConfig, refine_latents
+from sglat.encoder.invert import RefineConfig, refine_latents
 from sglat.encoder.workfile import config_hash
 from sglat.errors import UsageError
 from sglat.files import atomic_file

@@ -22,12 +22,11 @@ from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS
 from sglat.decoder.synthesizer import Synthesizer
 from sglat.encoder.choose_frames import spread_frames
-from sglat.encoder.gauss_newton import FastSolver, SolverConfig, take_anchors
-from sglat.encoder.manifold import Manifold
+from sglat.encoder.gauss_newton import FastSolver, SolverConfig, take_jacobians
 from sglat.encoder.paper_solver import PaperConfig, PaperSolver
 from sglat.encoder.person import TunedPerson
-from sglat.encoder.solve_motion import FitConfig, expression_residual
-from sglat.encoder.start_motion import signature
+from sglat.encoder.solve_motion import ResidualConfig, expression_residual
+from sglat.encoder.start_motion import comparable
 from sglat.networks.pixels import from_pixels, to_pixels
 from sglat_lab.bench.encodes import solved_motion
 from sglat_lab.measure.judges import Judges, distances_to, features_of
@@ -69,11 +68,12 @@ class Piece:
 def person_in(path: Path, bundle: Bundle) -> _Watched:
     """Return the tuned person of a file, ready to be solved for."""
     identity = load_identity(path)
-    tuned = Synthesizer.of(bundle).tuned(identity.weight_deltas())
-    person = tuned.person(identity)
+    synthesizer = Synthesizer.of(bundle)
+    tuned = synthesizer.tuned(identity.weight_deltas())
     return _Watched(
         identity=identity,
-        manifold=Manifold(bundle, person.ws, person.neutral),
+        person=tuned.person(identity),
+        synthesizer=synthesizer,
         weights={name: value.detach() for name, value in tuned.generator.named_parameters()},
     )
 
@@ -156,18 +156,18 @@ def _fast(piece: Piece, bundle: Bundle, judge: _Judge, iterations: int) -> list[
     """
     config = SolverConfig(window=len(piece.start))
     targets = from_pixels(piece.crops)
-    residual = expression_residual(bundle, piece.points, FitConfig())
+    residual = expression_residual(bundle, piece.points, ResidualConfig())
     usable = torch.ones(len(piece.all_start), dtype=torch.bool)
-    rows = spread_frames(signature(piece.all_start), JACOBIANS, 0, usable)
+    rows = spread_frames(comparable(piece.all_start), JACOBIANS, 0, usable)
     began = time.perf_counter()
-    (anchors,) = take_anchors(piece.person.render, piece.all_start[rows], (residual,))
+    (jacobians,) = take_jacobians(piece.person.render, piece.all_start[rows], (residual,))
     spent = time.perf_counter() - began
     once = len(rows) * (1 + NUMBERS) / len(piece.all_start)  # shared by the clip's frames
     found = []
     runs = [replace(config, iterations=n, fresh=0) for n in range(iterations + 1)]
     for one in [*runs, config]:
         began = time.perf_counter()
-        solver = FastSolver(piece.person.render, anchors, residual, one)
+        solver = FastSolver(piece.person.render, jacobians, residual, one)
         solved = torch.cat(list(solver.solve(lambda first, last: targets[first:last], piece.start)))
         seconds = time.perf_counter() - began
         found.append(
@@ -185,7 +185,7 @@ def _paper(piece: Piece, bundle: Bundle, judge: _Judge, epochs: int) -> list[dic
     count = len(piece.start)
     config = PaperConfig(epochs=epochs, window=count)
     piece.person.asked.clear()
-    solver = PaperSolver(piece.person, bundle, bundle.faces, piece.points, config)
+    solver = PaperSolver(piece.person, bundle, piece.points, config)
     targets = from_pixels(piece.crops)
     began = time.perf_counter()
     last = torch.cat(list(solver.solve(lambda a, b: targets[a:b], piece.start)))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sglat.bundles.bundle import Bundle
-from sglat.encoder.refine import RefineConfig, refine_latents
+from sglat.encoder.invert import RefineConfig, refine_latents
 from tests.bundles.tiny import make_tiny_bundle
 
 SHORT = RefineConfig(steps=12, weight_perceptual=0.0)
