@@ -11,33 +11,33 @@ from hypothesis import strategies as st
 
 from sglat.encoder.quantize import (
     DEFAULT_MOST_BITS,
-    PackConfig,
     PictureMetric,
+    QuantizeConfig,
     bits_a_frame,
     latent_layers,
     motion_steps,
-    pack_motion_within,
     quantize_motion,
+    quantize_within,
     smoothed,
 )
 
 
 def test_steps_make_every_number_equally_visible() -> None:
     effect = np.linspace(0.01, 0.1, 34).astype(np.float32)
-    steps = motion_steps(effect, PackConfig())
+    steps = motion_steps(effect, QuantizeConfig())
     assert np.allclose(steps * effect, (steps * effect)[0])
 
 
 def test_twelve_points_of_quality_halve_the_steps() -> None:
     effect = np.full(34, 0.05, np.float32)
-    coarse, fine = (motion_steps(effect, PackConfig(quality=q)) for q in (50, 62))
+    coarse, fine = (motion_steps(effect, QuantizeConfig(quality=q)) for q in (50, 62))
     assert coarse / fine == pytest.approx(np.full(34, 2.0), rel=1e-5)
 
 
 def test_a_number_without_effect_gets_a_finite_step() -> None:
     effect = np.full(34, 0.05, np.float32)
     effect[7] = 0.0
-    assert np.isfinite(motion_steps(effect, PackConfig())).all()
+    assert np.isfinite(motion_steps(effect, QuantizeConfig())).all()
 
 
 @settings(deadline=None)  # the first call loads a library
@@ -45,7 +45,7 @@ def test_a_number_without_effect_gets_a_finite_step() -> None:
 def test_a_calm_path_is_never_more_than_one_and_a_half_steps_away(seed: int) -> None:
     motion = np.random.default_rng(seed).standard_normal((20, 34)).astype(np.float32)
     steps = np.full(34, 0.3, np.float32)
-    integers = quantize_motion(motion, steps, PackConfig(calm=0.05))
+    integers = quantize_motion(motion, steps, QuantizeConfig(calm=0.05))
     assert float(np.abs(integers * steps - motion).max()) <= 1.5 * 0.3 + 1e-5
 
 
@@ -53,8 +53,8 @@ def test_a_calm_path_changes_less_often_than_rounding() -> None:
     random = np.random.default_rng(0)
     motion = (0.5 + 0.1 * random.standard_normal((200, 34))).astype(np.float32)  # between two steps
     steps = np.ones(34, np.float32)
-    calm = quantize_motion(motion, steps, PackConfig(calm=0.05))
-    rounded = quantize_motion(motion, steps, PackConfig(calm=0.0))
+    calm = quantize_motion(motion, steps, QuantizeConfig(calm=0.05))
+    rounded = quantize_motion(motion, steps, QuantizeConfig(calm=0.0))
     assert (np.diff(calm, axis=0) != 0).sum() < 0.3 * (np.diff(rounded, axis=0) != 0).sum()
 
 
@@ -82,14 +82,14 @@ def picture_error(errors: np.ndarray, metric: PictureMetric) -> float:
 
 def test_numbers_rounded_together_miss_the_picture_by_less_at_the_same_bits() -> None:
     motion, metric = wandering(), overlapping_metric()
-    steps = motion_steps(np.sqrt(np.diag(metric.normals[0])).astype(np.float32), PackConfig())
+    steps = motion_steps(np.sqrt(np.diag(metric.normals[0])).astype(np.float32), QuantizeConfig())
     steps = (steps * (0.5 / steps.mean())).astype(np.float32)
-    together = quantize_motion(motion, steps, PackConfig(), metric)
+    together = quantize_motion(motion, steps, QuantizeConfig(), metric)
     allowed = bits_a_frame(together)
     missed = math.inf
     for factor in (0.6, 0.7, 0.8, 0.9, 1.0):  # finest steps that cost no more, each by itself
         finer = (steps * factor).astype(np.float32)
-        alone = quantize_motion(motion, finer, PackConfig(steady=0.0))
+        alone = quantize_motion(motion, finer, QuantizeConfig(steady=0.0))
         if bits_a_frame(alone) <= allowed:
             missed = min(missed, picture_error(alone * finer - motion, metric))
     assert math.isfinite(missed)
@@ -101,7 +101,9 @@ def test_steady_rounding_flickers_less() -> None:
     steps = np.full(34, 0.5, np.float32)
     flicker = [
         picture_error(np.diff(v * steps - motion, axis=0), metric)
-        for v in (quantize_motion(motion, steps, PackConfig(steady=w), metric) for w in (0.0, 1.0))
+        for v in (
+            quantize_motion(motion, steps, QuantizeConfig(steady=w), metric) for w in (0.0, 1.0)
+        )
     ]
     assert flicker[1] < 0.8 * flicker[0]
 
@@ -109,14 +111,14 @@ def test_steady_rounding_flickers_less() -> None:
 def test_the_quality_gives_way_where_the_bits_are_few() -> None:
     motion, metric = wandering(), overlapping_metric()
     effect = np.full(34, 0.02, np.float32)
-    free = pack_motion_within(motion, effect, metric, PackConfig.wanted(50, None))
-    bound = pack_motion_within(motion, effect, metric, PackConfig.wanted(None, None))
+    free = quantize_within(motion, effect, metric, QuantizeConfig.of(50, None))
+    bound = quantize_within(motion, effect, metric, QuantizeConfig.of(None, None))
     assert free.quality == 50
     assert bits_a_frame(free.values) > DEFAULT_MOST_BITS >= bits_a_frame(bound.values)
     assert bound.quality < 50
-    few = pack_motion_within(motion, 0.05 * effect, metric, PackConfig.wanted(None, None))
+    few = quantize_within(motion, 0.05 * effect, metric, QuantizeConfig.of(None, None))
     assert few.quality == 62 and bits_a_frame(few.values) <= DEFAULT_MOST_BITS
-    assert np.allclose(bound.steps, motion_steps(effect, PackConfig(quality=bound.quality)))
+    assert np.allclose(bound.steps, motion_steps(effect, QuantizeConfig(quality=bound.quality)))
 
 
 def waves(period: float, frames: int = 100) -> np.ndarray:
@@ -150,5 +152,5 @@ def test_a_number_that_hardly_shows_stays_near_its_value() -> None:
     metric.normals[:, :, 5] *= 1e-7
     metric.normals[:, 5, 6] = metric.normals[:, 6, 5] = 3.0  # as rounding errors may leave it
     steps = np.full(34, 0.5, np.float32)
-    values = quantize_motion(motion, steps, PackConfig(), metric)
+    values = quantize_motion(motion, steps, QuantizeConfig(), metric)
     assert float(np.abs(values[:, 5] - motion[:, 5] / 0.5).max()) < 10

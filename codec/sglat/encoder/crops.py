@@ -38,7 +38,7 @@ def crop_picture(
         side: of the crop in pixels.
 
     Returns:
-        `[side, side, 3]`; what lies outside the frame is mirrored. Large faces are sampled finely
+        `[side, side, 3]`; the frame is mirrored beyond its borders. Large faces are sampled finely
         and averaged, so that nothing aliases.
     """
     factor = int(np.clip(np.ceil(float(placement[SIZE]) / side), 1, MAX_OVERSAMPLING))

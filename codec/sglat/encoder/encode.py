@@ -17,7 +17,7 @@ from sglat.encoder.crops import find_plate
 from sglat.encoder.invert import InvertConfig, RefineConfig
 from sglat.encoder.paper_solver import PaperConfig
 from sglat.encoder.person import PersonConfig, TunedPerson
-from sglat.encoder.quantize import PackConfig
+from sglat.encoder.quantize import QuantizeConfig
 from sglat.encoder.selfcheck import SelfCheck, check_file
 from sglat.encoder.solve_motion import FastConfig, MotionProblem, ProblemConfig, solve_motion
 from sglat.encoder.stages import Made, Progress, Runner
@@ -216,7 +216,7 @@ def _encode(run: Runner, source: Path, target: Path, config: EncodeConfig) -> En
     found = analyse(run, source, config)
     expression = PaperConfig() if config.solver == "paper" else FastConfig()
     solved = solve_motion(run, found.person, found.problem, expression)
-    packed = run(PackConfig.wanted(config.quality, config.motion_bits), solved).value
+    packed = run(QuantizeConfig.of(config.quality, config.motion_bits), solved).value
     tracked, aligned = found.tracked.value, found.aligned.value
     settings = _settings(config) | {"quality": str(packed.quality)}
     with run.clock("pack"):

@@ -15,29 +15,29 @@ from sglat.bitstream.records import LatentLayer, QuantizedTensor
 from sglat.bitstream.writer import GROUP_FRAMES
 from sglat.encoder.stages import Task
 
-DEFAULT_QUALITY: Final = 50
-WANTED_QUALITY: Final = 62  # where none is given, lowered if the bit budget is exceeded
+REFERENCE_QUALITY: Final = 50  # at which one step changes the picture by the effect below
+DEFAULT_QUALITY: Final = 62  # where none is given, lowered if the bit budget is exceeded
 DEFAULT_MOST_BITS: Final = 47.0  # a frame; 1.2 kbit/s at 25 frames/s
-# Root mean square picture change of one step at the default quality, pictures in [-1, 1].
-_EFFECT_AT_DEFAULT: Final = 0.0092
+# Root mean square picture change of one step at the reference quality, pictures in [-1, 1].
+_EFFECT_AT_REFERENCE: Final = 0.0092
 _QUALITY_PER_OCTAVE: Final = 12.0  # quality points that halve the step
 _FARTHEST: Final = 8.0  # steps by which a channel may compensate others; 4.2 was the most found
 _BASE_STEP: Final = (
     1 / 3
 )  # of the latent's standard deviation: 3.6 bits a value, 1.4 kB for 12 rows
-_FINE_STEP: Final = 1 / 24  # the same after layer 1, below what the picture shows
+_FINE_STEP: Final = 1 / 24  # the same after layer 1; no visible error is left
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackConfig:
+class QuantizeConfig:
     """How motion is quantized."""
 
-    name: ClassVar = "pack"
+    name: ClassVar = "quantize"
     phase: ClassVar = "pack"
     version: ClassVar = 1
     networks: ClassVar[tuple[str, ...]] = ()
 
-    quality: int = DEFAULT_QUALITY
+    quality: int = REFERENCE_QUALITY
     """0 to 100; 12 points halve the steps."""
     most_bits: float = math.inf
     """Most bits a frame; the quality is lowered until they suffice."""
@@ -50,16 +50,16 @@ class PackConfig:
     three real clips, at the same bits, the squared error was 0.28 to 0.36 times that of rounding
     each channel by itself, and its change between frames 0.24 to 0.31 times."""
 
-    def run(self, task: Task, solved: SolvedMotion) -> PackedMotion:
-        """See `pack_motion_within`."""
-        return pack_motion_within(solved.motion, solved.picture_effect, solved.metric, self)
+    def run(self, task: Task, solved: SolvedMotion) -> QuantizedMotion:
+        """See `quantize_within`."""
+        return quantize_within(solved.motion, solved.picture_effect, solved.metric, self)
 
     @classmethod
-    def wanted(cls, quality: int | None, most_bits: float | None) -> PackConfig:
+    def of(cls, quality: int | None, most_bits: float | None) -> QuantizeConfig:
         """Return a user's choice; without any, the default quality within the default bits."""
         if most_bits is None:
             most_bits = DEFAULT_MOST_BITS if quality is None else math.inf
-        return cls(quality=WANTED_QUALITY if quality is None else quality, most_bits=most_bits)
+        return cls(quality=DEFAULT_QUALITY if quality is None else quality, most_bits=most_bits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class SolvedMotion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackedMotion:
+class QuantizedMotion:
     """Motion as it goes into the file."""
 
     values: NDArray[np.int32]
@@ -92,7 +92,7 @@ class PackedMotion:
     steps: NDArray[np.float32]
     """`[34]`."""
     quality: int
-    """As wanted, or lower where the bits were exceeded."""
+    """The one asked for, or lower where the bits were exceeded."""
 
 
 def smoothed(
@@ -126,13 +126,13 @@ def smoothed(
     return result
 
 
-def pack_motion_within(
+def quantize_within(
     motion: NDArray[np.float32],
     picture_effect: NDArray[np.float32],
     metric: PictureMetric,
-    config: PackConfig,
-) -> PackedMotion:
-    """Quantize motion `[T, 34]` at the wanted quality, or the best within the bits.
+    config: QuantizeConfig,
+) -> QuantizedMotion:
+    """Quantize motion `[T, 34]` at a quality, lowered until the bits suffice.
 
     Args:
         motion: solved values.
@@ -145,7 +145,7 @@ def pack_motion_within(
         values = quantize_motion(motion, steps, config, metric)
         excess = bits_a_frame(values) / config.most_bits
         if excess <= 1 or config.quality == 0:
-            return PackedMotion(values=values, steps=steps, quality=config.quality)
+            return QuantizedMotion(values=values, steps=steps, quality=config.quality)
         lower = config.quality - max(1, round(_QUALITY_PER_OCTAVE * float(np.log2(excess))))
         config = replace(config, quality=max(0, lower))
 
@@ -159,15 +159,17 @@ def bits_a_frame(values: NDArray[np.int32]) -> float:
     return 8 * size / len(values)
 
 
-def motion_steps(picture_effect: NDArray[np.float32], config: PackConfig) -> NDArray[np.float32]:
+def motion_steps(
+    picture_effect: NDArray[np.float32], config: QuantizeConfig
+) -> NDArray[np.float32]:
     """Return the quantizer step of each of the 34 values.
 
     Args:
         picture_effect: root mean square picture change per unit of motion, `[34]`.
         config: quality.
     """
-    octaves = (config.quality - DEFAULT_QUALITY) / _QUALITY_PER_OCTAVE
-    wanted = _EFFECT_AT_DEFAULT * 2.0**-octaves
+    octaves = (config.quality - REFERENCE_QUALITY) / _QUALITY_PER_OCTAVE
+    wanted = _EFFECT_AT_REFERENCE * 2.0**-octaves
     floor = float(np.median(picture_effect)) / 30  # a value without effect needs no fine step
     steps: NDArray[np.float32] = (wanted / np.maximum(picture_effect, floor)).astype(np.float32)
     return steps
@@ -176,7 +178,7 @@ def motion_steps(picture_effect: NDArray[np.float32], config: PackConfig) -> NDA
 def quantize_motion(
     motion: NDArray[np.float32],
     steps: NDArray[np.float32],
-    config: PackConfig,
+    config: QuantizeConfig,
     metric: PictureMetric | None = None,
 ) -> NDArray[np.int32]:
     """Round motion `[T, 34]` to integers along the cheapest path near it.
@@ -217,7 +219,7 @@ def _path(
     wanted: NDArray[np.float64],
     channel: int,
     rows: NDArray[np.float64],
-    config: PackConfig,
+    config: QuantizeConfig,
 ) -> NDArray[np.float64]:
     """Return the best integers `[T]` of one channel given the others.
 

@@ -76,7 +76,7 @@ def register_video(
     config: RegistrationConfig,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Register every tracked frame to its key frame, continuing behind what is stored.
+    """Register every tracked frame to its key frame, continuing behind the stored rows.
 
     Args:
         path: the video.

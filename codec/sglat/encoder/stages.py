@@ -28,7 +28,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Made(Generic[T]):
-    """A result and the key of what it was made from."""
+    """A result and its key."""
 
     value: T
     key: str
@@ -58,7 +58,7 @@ class Stage(Protocol[T_co]):
     phase: ClassVar[str]
     """Under which progress and time are told; several stages may share one."""
     version: ClassVar[int]
-    """Raised whenever the stage's code changes what it returns."""
+    """Raised with every change of the stage's code that changes results."""
     networks: ClassVar[tuple[str, ...]]
     """Roles of the networks taken from the task (see `network_id`); inputs have theirs in their
     keys."""
@@ -84,9 +84,9 @@ class Runner:
         """Time by phase."""
 
     def video(self, path: Path) -> Made[Path]:
-        """Return the input video as what the first stages read.
+        """Return the input video, which the first stages read.
 
-        Its key holds the release of the package: another release begins anew.
+        Its key holds the release of the package, so that a new release continues nothing.
         """
         return Made(value=path, key=config_hash("video", self.work.source, __version__))
 

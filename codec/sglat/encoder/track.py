@@ -84,14 +84,14 @@ class Track:
     blink: NDArray[np.bool_]
     """`[T]`: an eye is closed or about to be."""
     most_faces: int
-    """Largest number of faces seen at once."""
+    """Largest number of faces in one frame."""
     damaged_packets: int = 0
 
     def __len__(self) -> int:
         return len(self.pts)
 
     def messages(self) -> list[str]:
-        """Return what a user should know, one line each."""
+        """Return messages for the user, one line each."""
         lines = []
         if self.most_faces > 1:
             lines.append(f"{self.most_faces} faces seen; following one (choose with --face N)")

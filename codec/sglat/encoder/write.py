@@ -1,4 +1,4 @@
-"""The last step of stage 8: everything into one file, audio interleaved with motion."""
+"""Writing: identity, motion, placement and audio into one file, audio interleaved with motion."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PLACEMENT_STEPS = np.array([0.25, 0.25, 0.5, 0.1], np.float32)
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What goes into a file besides the header."""
+    """Contents of a file besides the header."""
 
     bundle: Bundle
     identity: Identity
@@ -63,7 +63,7 @@ def write_file(source: Path, target: Path, contents: Contents, *, force: bool) -
     track = contents.track
     time_base, stamps = reduce_timing([int(p) for p in track.pts], track.time_base)
     step = constant_step(stamps)
-    if step is None and len(stamps) == 1:  # a single frame lasts as long as the rate says
+    if step is None and len(stamps) == 1:  # a single frame lasts one period of the rate
         step = max(1, round(1 / (track.frame_rate * time_base)))
     header = Header(
         decoder_id=contents.bundle.decoder_id,
@@ -137,5 +137,5 @@ def _interleave(
 
 
 def identity_size(identity: Identity) -> int:
-    """Return what an identity costs in a file, in bytes."""
+    """Return the size of an identity in a file, in bytes."""
     return sum(len(payload) + CHUNK_FRAME_BYTES for _, payload in pack_identity(identity))

@@ -23,7 +23,7 @@ from sglat.bitstream.motion_coder import fit_model
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.encode import EncodeConfig, encode
 from sglat.encoder.losses import LossConfig
-from sglat.encoder.quantize import PackConfig, PictureMetric, motion_steps, quantize_motion
+from sglat.encoder.quantize import PictureMetric, QuantizeConfig, motion_steps, quantize_motion
 from sglat.encoder.tune import TuneConfig
 from sglat.encoder.workfile import Store
 from sglat.errors import UsageError
@@ -181,11 +181,11 @@ def requantized(path: Path, work: Path, out: Path, *, quality: int) -> Path:
     parsed = file_variants.parse(path)
     made_at = int(parsed.header.settings["quality"])
     one = np.ones(1, np.float32)
-    then, now = (motion_steps(one, PackConfig(quality=q))[0] for q in (made_at, quality))
+    then, now = (motion_steps(one, QuantizeConfig(quality=q))[0] for q in (made_at, quality))
     steps = (parsed.motion.steps * (now / then)).astype(np.float32)
     arrays, _ = _finished(work, "smooth").result()
     metric = PictureMetric(normals=arrays["normals"], nearest=arrays["nearest"])
-    values = quantize_motion(arrays["motion"], steps, PackConfig(quality=quality), metric)
+    values = quantize_motion(arrays["motion"], steps, QuantizeConfig(quality=quality), metric)
     header = replace(
         parsed.header,
         model=fit_model(values),
