@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 
-from sglat.version import __version__
 from sglat.bitstream.records import Provenance
 from sglat.bundles.bundle import load_bundle
 from sglat.encoder.align import AlignConfig, Alignment
@@ -30,6 +29,7 @@ from sglat.encoder.write import Contents, write_file
 from sglat.errors import FaceError, MediaError
 from sglat.files import hash_file, refuse_existing
 from sglat.networks.devices import choose_device, full_precision
+from sglat.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from sglat import __version__
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.synthesizer import Synthesizer
 from sglat.encoder.workfile import Store, WorkFile, config_hash
+from sglat.version import __version__
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
