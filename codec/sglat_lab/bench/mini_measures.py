@@ -35,8 +35,8 @@ from sglat_lab.measure.judges import (
 )
 from sglat_lab.measure.teachers import FsaNetPair
 from sglat_lab.report.plots import write_sheet
+from sglat_lab.train.bundle_fits import face_box, measured_pose
 from sglat_lab.train.data import read_pictures
-from sglat_lab.train.pose_calibration import face_box, measured_pose
 
 BATCH: Final = 16
 REFINED_TOGETHER: Final = 3  # pictures: more are no faster on a processor

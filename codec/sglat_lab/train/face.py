@@ -53,7 +53,7 @@ def main(
         Path | None, typer.Option(help="LPIPS v0.1 heads for SqueezeNet (perceptual).")
     ] = None,
     generated: Annotated[
-        list[Path] | None, typer.Option(help="npz of `generated_pairs` (perceptual).")
+        list[Path] | None, typer.Option(help="npz of `adversarial_examples` (perceptual).")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Default: the network's own.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Likewise.")] = None,

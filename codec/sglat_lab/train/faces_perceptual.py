@@ -379,6 +379,6 @@ def _log_off(found: Tensor, wanted: Tensor, floor: float) -> Tensor:
 
 
 def read_generated(paths: list[Path]) -> list[Pairs]:
-    """Return generator outputs of files that `generated_pairs` wrote."""
+    """Return generator outputs of files that `adversarial_examples` wrote."""
     stored = [np.load(path) for path in paths]
     return [(np.asarray(s["rows"], np.int64), np.asarray(s["pictures"], np.uint8)) for s in stored]

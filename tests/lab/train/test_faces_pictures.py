@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from sglat.networks.embedded_perceptual import PerceptualNetwork, normalised, pooled
+from sglat_lab.train.adversarial_examples import moved, tuned_pairs
 from sglat_lab.train.data import Faces
 from sglat_lab.train.faces_augment import deformed
 from sglat_lab.train.faces_perceptual import channel_weights, unexplained, unexplained_change
-from sglat_lab.train.generated_pairs import moved, tuned_pairs
 
 
 def _dotted(points: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ import torch
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.bundles.random_identities import draw_people
 from sglat.networks.pose_flow import PoseFlow, PoseFlowConfig
-from sglat_lab.train import pose_calibration
-from sglat_lab.train.pose_calibration import calibrate, slopes, stretch
+from sglat_lab.train import bundle_fits
+from sglat_lab.train.bundle_fits import calibrate, slopes, stretch
 
 
 def random_flow() -> PoseFlow:
@@ -50,7 +50,7 @@ def test_the_flow_undoes_itself() -> None:
 
 @pytest.fixture
 def some_angles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pose_calibration, "ANGLES", ((-15.0, 15.0), (-10.0, 10.0)))
+    monkeypatch.setattr(bundle_fits, "ANGLES", ((-15.0, 15.0), (-10.0, 10.0)))
 
 
 def people(bundle: Bundle) -> tuple[torch.Tensor, torch.Tensor]:
