@@ -65,5 +65,13 @@ def _argparse_options(main: Any) -> frozenset[str]:
         try:
             main()
         except _Captured as captured:
-            return frozenset(captured.parser._option_string_actions)
+            return frozenset(_flags(captured.parser))
     return frozenset({"--help"})
+
+
+def _flags(parser: argparse.ArgumentParser) -> set[str]:
+    found = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found.update(*(_flags(inner) for inner in action.choices.values()))
+    return found
