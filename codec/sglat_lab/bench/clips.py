@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 import sglat
 from sglat.bitstream.info import verify
+from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import Decoder
 from sglat.decoder.output import OutputConfig, write_decoded
 from sglat.encoder.encode import EncodeConfig
@@ -97,24 +98,24 @@ def encode_probe(clip: Clip, tools: Tools) -> Record:
     }
     with target.open("rb") as file:
         record["verified"] = len(verify(file)) == 64  # raises where the hash does not match
-    return record | decode_clip(clip.video, target, clip.path(".mp4"))
+    return record | decode_clip(clip.video, target, clip.path(".mp4"), tools.bundle)
 
 
-def decode_clip(video: Path, target: Path, decoded: Path) -> Record:
+def decode_clip(video: Path, target: Path, decoded: Path, bundle: Bundle) -> Record:
     """Decode a file with its sound, and compare the sound with the source's."""
     load, began = os.getloadavg()[0], time.monotonic()
     with target.open("rb") as file:
-        decoder = Decoder(file)
+        decoder = Decoder(file, bundle=bundle)
         rate = float(decoder.frame_rate or 25)
         result = write_decoded(decoder, OutputConfig(path=decoded, force=True, crop_only=True))
     spent = time.monotonic() - began
     source, ours = (file_variants.audio_lag_seconds(path) for path in (video, decoded))
-    is_silent = source is None or ours is None
+    offset = None if source is None or ours is None else round(abs(ours - source) * rate, 3)
     return {
         "decode_frames_per_second": round(result.frames / spent, 1),
         "load_before_decoding": round(load, 1),
         "audio_is_bit_exact": audio_bytes(decoded) == audio_bytes(video),
-        "av_offset_frames": None if is_silent else round(abs(ours - source) * rate, 3),  # type: ignore[operator]
+        "av_offset_frames": offset,
     }
 
 

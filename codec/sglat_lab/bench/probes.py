@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.errors import UsageError
+from sglat.files import Closable
 from sglat_lab.bench import file_variants
 from sglat_lab.bench.anchors import ANCHORS, AnchorCodec, refusal
 from sglat_lab.bench.clip_bench import FULL, QUICK, ClipBench, Effort
@@ -57,7 +57,7 @@ class ToolConfig:
     device: str = "cpu"
 
 
-class Tools:
+class Tools(Closable):
     """The bundle, the measuring networks and the anchors that are at hand.
 
     Args:
@@ -100,17 +100,6 @@ class Tools:
         """Release the landmark network; MediaPipe cannot do so by itself while Python ends."""
         if self.landmarker is not None:
             self.landmarker.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, kw_only=True)
