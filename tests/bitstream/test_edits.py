@@ -13,8 +13,14 @@ import pytest
 from sglat.bitstream import edits, timeline
 from sglat.bitstream.chunks import ByteSource, Chunk, pack_chunk, read_chunks
 from sglat.bitstream.constants import FIRST_VERSION, SPECTRAL_VERSION
-from sglat.bitstream.extras import unpack_audio_packets
+from sglat.bitstream.demux import Group
+from sglat.bitstream.extras import (
+    pack_audio_format,
+    unpack_audio_format,
+    unpack_audio_packets,
+)
 from sglat.bitstream.header import pack_header, unpack_header
+from sglat.bitstream.reader import Group as ReadGroup
 from sglat.bitstream.reader import Reader
 from sglat.bitstream.records import AudioPacket, DeltaLayer
 from sglat.bitstream.seek import SeekableFile
@@ -132,32 +138,70 @@ def test_swap_refuses_another_latent_size(one: bytes, other: bytes) -> None:
         edits.swap(io.BytesIO(one), io.BytesIO(foreign), io.BytesIO())
 
 
-def test_trim_keeps_whole_groups_and_their_time(one: bytes) -> None:
+def trimmed(data: bytes, start: Fraction, end: Fraction) -> bytes:
     out = io.BytesIO()
-    span = (Fraction(3, 5), Fraction(1))  # frames 18 to 30: the second group of 16
-    timeline.trim(io.BytesIO(one), out, start_seconds=span[0], end_seconds=span[1])
-    data = out.getvalue()
-    assert np.array_equal(motion_of(data), motion_of(one)[16:32])
-    assert SeekableFile(io.BytesIO(data)).index[0].first_pts == 16 * 1001
-    assert Reader(io.BytesIO(data)).header.frame_count == 16
+    timeline.trim(io.BytesIO(data), out, start_seconds=start, end_seconds=end)
+    return out.getvalue()
 
 
-def test_trim_keeps_placement_with_its_frames(one: bytes) -> None:
-    out = io.BytesIO()
-    timeline.trim(io.BytesIO(one), out, start_seconds=Fraction(3, 5), end_seconds=Fraction(1))
-    before = [g.placement for g in Reader(io.BytesIO(one)).groups()]
-    after = [g.placement for g in Reader(io.BytesIO(out.getvalue())).groups()]
-    assert before[1] is not None
-    assert after[0] is not None
-    assert np.array_equal(before[1].values, after[0].values)
-    assert after[0].first_frame == 0
+@pytest.mark.parametrize("is_variable", [False, True])
+def test_trim_is_exact_to_the_frame(is_variable: bool) -> None:
+    data = sample_file(is_variable=is_variable)
+    before = Reader(io.BytesIO(data)).read_motion()
+    header = Reader(io.BytesIO(data)).header
+    stamps = before.pts if before.pts is not None else 1001 * np.arange(len(before.values))
+    for first, last in ((7, 29), (16, 32), (0, 1), (15, 17), (20, len(stamps) + 9)):
+        start = int(stamps[first]) * header.time_base
+        end = int(stamps[last]) * header.time_base if last < len(stamps) else Fraction(99)
+        out = trimmed(data, start, end)
+        after = Reader(io.BytesIO(out)).read_motion()
+        assert np.array_equal(after.values, before.values[first:last])
+        assert SeekableFile(io.BytesIO(out)).index[0].first_pts == stamps[first]
+        if before.pts is not None and after.pts is not None:
+            assert np.array_equal(after.pts, before.pts[first:last])
 
 
-def test_trim_to_nothing_is_refused(one: bytes) -> None:
-    with pytest.raises(UsageError, match="empty-trim"):
-        timeline.trim(
-            io.BytesIO(one), io.BytesIO(), start_seconds=Fraction(-9), end_seconds=Fraction(-8)
-        )
+def test_trim_between_two_frames_begins_with_the_next(one: bytes) -> None:
+    out = trimmed(one, Fraction(1, 1000), Fraction(1))  # frames every 1001/30000 s
+    assert np.array_equal(motion_of(out), motion_of(one)[1:30])
+
+
+def streams(data: bytes) -> list[bytes]:
+    """Return the coded frames of each group."""
+    return [e.head.stream for e in edits.Source(io.BytesIO(data)).body() if isinstance(e, Group)]
+
+
+def test_trim_copies_groups_inside_the_span(one: bytes) -> None:
+    before, after = streams(one), streams(trimmed(one, Fraction(1, 3), Fraction(9)))
+    assert after[1:] == before[1:]
+    assert after[0] != before[0]
+
+
+def places(groups: list[ReadGroup]) -> np.ndarray:
+    return np.concatenate([g.placement.values for g in groups if g.placement is not None])
+
+
+def flags(groups: list[ReadGroup]) -> np.ndarray:
+    none = [np.zeros(len(g.motion.values), np.uint8) for g in groups]
+    stored = [g.motion.flags for g in groups]
+    return np.concatenate([n if s is None else s for n, s in zip(none, stored, strict=True)])
+
+
+def test_trim_keeps_placement_flags_and_sound_of_its_frames(one: bytes) -> None:
+    out = trimmed(one, Fraction(3, 5), Fraction(1))  # frames 18 to 29
+    before, after = (Reader(io.BytesIO(data)).read_all() for data in (one, out))
+    assert np.array_equal(places(after), places(before)[18:30])
+    assert np.array_equal(flags(after), flags(before)[18:30])
+    assert after[0].placement is not None and after[0].placement.first_frame == 0
+    sound = Reader(io.BytesIO(out)).audio_format
+    assert sound is not None
+    times = [p.pts * sound.time_base for g in after for p in g.packets]
+    assert all(Fraction(1, 2) < time < Fraction(1) + Fraction(1, 30) for time in times)
+
+
+def test_trim_to_nothing_is_refused_with_what_there_is(one: bytes) -> None:
+    with pytest.raises(UsageError, match=r"empty-trim.*the file has 0\.00 s to"):
+        trimmed(one, Fraction(70), Fraction(80))
 
 
 @pytest.mark.parametrize("is_variable", [False, True])
@@ -195,7 +239,7 @@ def test_concat_never_lets_sound_go_back_in_time(monkeypatch: pytest.MonkeyPatch
 
 def test_concat_of_the_parts_is_the_whole(one: bytes) -> None:
     parts = []
-    for span in ((Fraction(0), Fraction(1, 2)), (Fraction(3, 5), Fraction(9))):
+    for span in ((Fraction(0), Fraction(3, 5)), (Fraction(3, 5), Fraction(9))):
         out = io.BytesIO()
         timeline.trim(io.BytesIO(one), out, start_seconds=span[0], end_seconds=span[1])
         parts.append(io.BytesIO(out.getvalue()))
@@ -204,9 +248,100 @@ def test_concat_of_the_parts_is_the_whole(one: bytes) -> None:
     assert np.array_equal(motion_of(out.getvalue()), motion_of(one))
 
 
-def test_concat_refuses_two_persons(one: bytes, other: bytes) -> None:
-    with pytest.raises(UsageError, match="cannot-concat"):
-        timeline.concat([io.BytesIO(one), io.BytesIO(other)], io.BytesIO())
+def take(seed: int, **changes: object) -> bytes:
+    """Return a file whose header differs from `sample_file`'s."""
+    rng = np.random.default_rng(seed)
+    header = replace(sample_header(), **changes)  # type: ignore[arg-type]
+    file = io.BytesIO()
+    writer = Writer(file, header, group_frames=16)
+    writer.put_identity(sample_identity(rng))
+    writer.put_motion(sample_motion(rng, header, 40), sample_placement(rng, header, 40))
+    writer.close()
+    return file.getvalue()
+
+
+def joined(*files: bytes) -> tuple[bytes, list[timeline.Joined]]:
+    out = io.BytesIO()
+    changes = timeline.concat([io.BytesIO(data) for data in files], out)
+    return out.getvalue(), changes
+
+
+def test_takes_with_other_steps_are_joined_in_the_finest() -> None:
+    steps = sample_header().motion_steps
+    fine, coarse = take(1), take(2, motion_steps=steps * np.float32(1.7))
+    for order in ((fine, coarse), (coarse, fine)):
+        out, changes = joined(*order)
+        motions = [Reader(io.BytesIO(data)).read_motion() for data in (*order, out)]
+        expected = np.concatenate([motions[0].dequantize(), motions[1].dequantize()])
+        error = np.abs(motions[2].dequantize() - expected)
+        assert (error <= steps / 2 * 1.001).all()
+        assert np.array_equal(motions[2].steps, steps)
+        changed = changes[1] if order[0] is fine else changes[0]
+        other = changes[0] if order[0] is fine else changes[1]
+        assert other.requantized_frames == 0
+        assert changed.requantized_frames == 40
+        part = error[40:] if order[0] is fine else error[:40]
+        assert changed.rms_controls == pytest.approx(np.sqrt((part[:, 2:] ** 2).mean()), rel=1e-3)
+        assert 0.2 < changed.rms_steps < 0.35  # uniform: 1/sqrt(12)
+
+
+def test_a_join_shows_the_first_look_and_tells_of_others(one: bytes, other: bytes) -> None:
+    out, changes = joined(one, other)
+    assert chunks_of(out, "IDEN") == chunks_of(one, "IDEN")
+    assert [change.has_other_look for change in changes] == [False, True]
+
+
+def test_takes_of_other_rates_are_joined_at_a_variable_rate() -> None:
+    slow = take(2, time_base=Fraction(1, 25), frame_ticks=1)
+    quick = take(1)
+    out, _ = joined(quick, slow)
+    reader = Reader(io.BytesIO(out))
+    motion = reader.read_motion()
+    assert reader.header.frame_ticks is None and motion.pts is not None
+    seconds = motion.pts * float(reader.header.time_base)
+    assert np.diff(seconds[:41]) == pytest.approx(1001 / 30000)
+    assert np.diff(seconds[40:]) == pytest.approx(1 / 25)
+
+
+def test_swapped_motion_is_joined_as_it_is_shown(one: bytes, other: bytes, swapped: bytes) -> None:
+    """`swapped` shows `one`'s motion relative to its neutral, on the look of `other`."""
+    out, _ = joined(other, swapped)
+    readers = [Reader(io.BytesIO(data)) for data in (other, swapped, out)]
+    looks = [reader.identity for reader in readers]
+    shown = []
+    for reader, look in zip(readers, looks, strict=True):
+        assert look is not None
+        driver = reader.motion_neutral
+        offset = 0 if driver is None else look.neutral - driver
+        shown.append(reader.read_motion().dequantize() + offset)
+    half = Reader(io.BytesIO(out)).header.motion_steps / 2
+    assert (np.abs(shown[2] - np.concatenate(shown[:2])) <= half * 1.01).all()
+
+
+def test_other_sound_is_refused_with_what_to_do(one: bytes) -> None:
+    def change(payload: bytes) -> bytes:
+        return pack_audio_format(replace(unpack_audio_format(payload), codec="aac"))
+
+    source = edits.Source(io.BytesIO(one))
+    source.preamble = [
+        replace(c, payload=change(c.payload)) if c.type == "AHDR" else c for c in source.preamble
+    ]
+    out = io.BytesIO()
+    muxer = Muxer(out, source.header)
+    muxer.copy(source.preamble)
+    edits._copy_body(source, muxer)
+    with pytest.raises(UsageError, match=r"cannot-concat: the sound of file 1 .* --audio"):
+        joined(one, out.getvalue())
+
+
+def test_a_take_without_sound_is_joined(one: bytes) -> None:
+    out, _ = joined(take(1), one)
+    assert chunks_of(out, "AHDR") == chunks_of(one, "AHDR")
+
+
+def test_more_layers_than_there_are_cannot_be_kept(one: bytes) -> None:
+    with pytest.raises(UsageError, match="bad-layers: expected at most 3 layers, got 9"):
+        edits.drop_layers(io.BytesIO(one), io.BytesIO(), keep=9)
 
 
 def test_dropped_layers_are_gone_and_the_rest_decodes(one: bytes) -> None:

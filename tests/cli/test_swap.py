@@ -61,7 +61,22 @@ def test_swap_shows_the_consent_it_keeps(
 def test_two_motions_are_joined_and_trimmed(one: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.sglat"
     assert swap("--motion", one, "--motion", one, "--trim", "0:1.5", out) == 0
-    assert np.array_equal(motion_of(out), np.concatenate([motion_of(one)] * 2)[:56])
+    assert np.array_equal(motion_of(out), np.concatenate([motion_of(one)] * 2)[:45])
+
+
+def test_a_join_names_the_file_that_it_changed(
+    one: Path, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert swap("--motion", one, "--motion", other, tmp_path / "out.sglat") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert f"{other}: made by another encoding" in lines[0]
+    assert f"{other}: its motion is quantized again, with an error (rms) of 0.0" in lines[1]
+    assert lines[2].startswith(f"{tmp_path / 'out.sglat'}: 60 frames, 2.00 s")
+
+
+def test_more_layers_than_there_are_is_wrong_usage(one: Path, tmp_path: Path) -> None:
+    assert swap("--motion", one, "--layers", 9, tmp_path / "out.sglat") == 2
+    assert not (tmp_path / "out.sglat").exists()
 
 
 def test_layers_strip_and_identity_file_work_together(one: Path, tmp_path: Path) -> None:

@@ -152,13 +152,15 @@ def drop_layers(file: BinaryIO, out: BinaryIO, *, keep: int) -> None:
     """Write a file with only the first `keep` identity layers, for any reader who knows these.
 
     Raises:
-        UsageError: `keep` is less than one.
+        UsageError: `keep` is less than one, or more than the file has.
         FormatError: any code of SPEC.md section 14.
     """
     if keep < 1:
-        raise UsageError("bad-layers", f"expected at least 1 layer to keep, found {keep}")
+        raise UsageError("bad-layers", f"expected at least 1 layer to keep, got {keep}")
     source = Source(file)
     layers = [chunk for chunk in source.preamble if chunk.type in ("IDEN", "LAYR")]
+    if keep > len(layers):
+        raise UsageError("bad-layers", f"expected at most {len(layers)} layers, got {keep}")
     dropped = layers[keep:]
     header = source.header
     if dropped:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from fractions import Fraction
+from math import ceil
 from typing import BinaryIO, Final
+
+import numpy as np
 
 from sglat.bitstream import extras
 from sglat.bitstream.chunks import ByteSource, Chunk, read_chunk, read_signature
@@ -16,10 +19,11 @@ from sglat.bitstream.constants import (
     CHUNKS,
     ENDS_CHUNK_BYTES,
     MAX_GROUPS,
+    MAX_TICKS,
 )
 from sglat.bitstream.groups import unpack_group_head, unpack_motion
 from sglat.bitstream.header import unpack_header
-from sglat.bitstream.records import Header, IndexEntry, Motion
+from sglat.bitstream.records import Header, IndexEntry, Int64, Motion
 from sglat.errors import FormatError
 
 _HEAD: Final = struct.Struct("<4sI")
@@ -162,6 +166,31 @@ class SeekableFile:
             offset = min(offset, heard[-1] if heard else 0)
         following = next(entry for entry in self.index if entry.offset > offset)
         return (offset, following.first_frame) if following.first_frame > 0 else None
+
+    def first_frame_at(self, ticks: Fraction) -> int:
+        """Return the number of the first frame that begins at or after a time; all frames' count
+        if none does."""
+        first = min(ceil(ticks), MAX_TICKS + 1)
+        at = max(0, bisect_left(self._stamps, first) - 1)
+        for number in range(at, len(self.index)):
+            motion = self._group(number)
+            found = int(np.searchsorted(self._pts_of(motion), first))
+            if found < len(motion.values):
+                return motion.first_frame + found
+        return sum(entry.frame_count for entry in self.index)
+
+    def frame_ticks(self, frame: int) -> int | None:
+        """Return the time stamp of a frame; None behind the last one."""
+        if frame >= sum(entry.frame_count for entry in self.index):
+            return None
+        motion = self.group_at_frame(frame)
+        return int(self._pts_of(motion)[frame - motion.first_frame])
+
+    def _pts_of(self, motion: Motion) -> Int64:
+        if motion.pts is not None:
+            return motion.pts
+        step, numbers = self.header.frame_ticks or 0, np.arange(len(motion.values), dtype=np.int64)
+        return self.header.start_ticks + step * (motion.first_frame + numbers)
 
     def end_ticks(self) -> int:
         """Return the first tick after the last frame; at a variable rate it lasts one tick.

@@ -7,12 +7,15 @@ from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
 from sglat.cli.common import run, say
 from sglat.files import atomic_file, open_input
+
+if TYPE_CHECKING:
+    from sglat.bitstream.timeline import Joined
 
 app = typer.Typer(
     help="Recombine .sglat files without decoding a picture.",
@@ -35,7 +38,9 @@ def swap(
     identity: Annotated[Path | None, typer.Option(help="Whose look; default: unchanged.")] = None,
     span: Annotated[
         str | None,
-        typer.Option("--trim", metavar="A:B", help="Keep the groups between seconds A and B."),
+        typer.Option(
+            "--trim", metavar="A:B", help="Keep the frames that begin from A to B seconds."
+        ),
     ] = None,
     layers: Annotated[int | None, typer.Option(help="Keep this many identity layers.")] = None,
     is_stripped: Annotated[
@@ -79,7 +84,10 @@ def swap(
             stages.append(lambda a, b: edits.detach(a, b, alone, hint=hint))
         if len(files) > 1:
             joined = stack.enter_context(TemporaryFile())
-            timeline.concat(files, joined)
+            names = [str(path) for path in motion]
+            for change in timeline.concat(files, joined, names=names):
+                for line in _join_notes(change, names):
+                    say(line)
             files = [joined]
         _run_stages(files[0], stages, target, stack)
     _report(out)
@@ -99,6 +107,24 @@ def _motion_file(path: Path, identity: Path | None, stack: ExitStack) -> BinaryI
         file_of_table(load_table(path), look, built)
     built.seek(0)
     return built
+
+
+def _join_notes(change: Joined, names: list[str]) -> list[str]:
+    """Return what a user should know of a joined file, one line each."""
+    name, lines = names[change.number], []
+    if change.has_other_look:
+        lines.append(
+            f"{name}: made by another encoding; its motion is shown with the look of {names[0]}"
+        )
+    if change.requantized_frames:
+        lines.append(
+            f"{name}: its motion is quantized again, with an error (rms) of "
+            f"{change.rms_degrees:.3f} degrees of yaw and pitch, {change.rms_controls:.4f} of the "
+            f"controls, {change.rms_steps:.2f} steps"
+        )
+    if change.is_resized:
+        lines.append(f"{name}: frames of another size; its placement is scaled to {names[0]}'s")
+    return lines
 
 
 def _span(text: str) -> tuple[Fraction, Fraction]:
@@ -135,8 +161,10 @@ def _report(out: Path) -> None:
     with out.open("rb") as file:
         record = describe(file)
     motion = record["motion"]
-    frames = motion["frames"] if motion else 0
-    say(f"{out}: {frames} frames, {record['file_bytes']} bytes")
+    length = "no motion"
+    if motion:
+        length = f"{motion['frames']} frames, {motion['duration_seconds']:.2f} s"
+    say(f"{out}: {length}, {record['file_bytes']} bytes")
     provenance = record["provenance"]
     if provenance:
         say(f"consent: {printable(provenance['consent'] or 'no statement')}")
