@@ -108,8 +108,9 @@ def _read(pack: Path, *, split: str, stills: bool = True, count: int | None = No
         if count is not None:
             chosen = chosen[:: max(1, len(chosen) // count)][:count]
         names = [str(name) for name in labels["name"][chosen]]
+        pictures = list(read_pictures(pack, names, SIDE))
         return People(
-            images=np.stack(list(read_pictures(pack, names, SIDE))),
+            images=np.array(pictures, np.uint8).reshape(-1, SIDE, SIDE, 3),
             points=torch.from_numpy(labels["landmarks478"][chosen].astype(np.float32)),
             blendshapes=torch.from_numpy(labels["blendshapes52"][chosen].astype(np.float32)),
             pose=torch.from_numpy(
