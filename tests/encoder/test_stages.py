@@ -29,7 +29,7 @@ from sglat.encoder.solve_motion import (
     ResidualConfig,
     SmoothConfig,
 )
-from sglat.encoder.stages import Made, Task, stage_key
+from sglat.encoder.stages import Made, Stage, Task, stage_key
 from sglat.networks.motion_estimator import MotionEstimator
 from tests.bundles.tiny import make_tiny_bundle
 from tests.encoder.test_encode import Eyes, Killed, Pixels, draw_clip
@@ -194,13 +194,11 @@ def test_the_same_call_continues(begun: Begun, tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doubled:
+class Doubled(Stage[float]):
     """A stage."""
 
-    name: ClassVar = "doubled"
-    phase: ClassVar = "solve"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ("synthesizer",)
+    name = "doubled"
+    networks = ("synthesizer",)
 
     factor: float = 2.0
 

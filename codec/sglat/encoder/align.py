@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from torch import Tensor
 from sglat.decoder.placement import SIZE
 from sglat.encoder.crops import crop_picture
 from sglat.encoder.registration import RegistrationConfig, register_video, scaled
-from sglat.encoder.stages import Task
+from sglat.encoder.stages import Stage, Task
 from sglat.encoder.track import CHUNK, Track
 from sglat.encoder.workfile import Store
 from sglat.media.reader import VideoReader
@@ -31,13 +30,10 @@ Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignConfig:
+class AlignConfig(Stage["Alignment"]):
     """How crops are framed and steadied."""
 
-    name: ClassVar = "align"
-    phase: ClassVar = "align"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ()
+    name = "align"
 
     resolution: int
     """Side of the crops in pixels, the bundle's."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,20 +13,18 @@ from torch import Tensor
 
 from sglat.encoder.align import Alignment
 from sglat.encoder.invert import Inversion, Selection
-from sglat.encoder.stages import Task
+from sglat.encoder.stages import Stage, Task
 from sglat.encoder.start_motion import StartMotion, comparable
 from sglat.encoder.track import Track
 from sglat.networks.face_regions import feature_weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectConfig:
+class SelectConfig(Stage[Selection]):
     """How the ID frame is chosen (method, section 6): like the person, near frontal, eyes open."""
 
-    name: ClassVar = "select"
-    phase: ClassVar = "invert"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ()
+    name = "select"
+    phase = "invert"
 
     frontal_degrees: float = 10.0
     """Largest yaw and pitch of a candidate."""
@@ -95,13 +92,11 @@ def similarity_plot(track: Track, inversion: Inversion, selection: Selection) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChooseConfig:
+class ChooseConfig(Stage[list[int]]):
     """How tuning frames are chosen."""
 
-    name: ClassVar = "choose"
-    phase: ClassVar = "tune"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ()
+    name = "choose"
+    phase = "tune"
 
     frames: int = 48
     """Tuning frames, the ID frame included."""

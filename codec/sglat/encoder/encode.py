@@ -154,12 +154,11 @@ def encode(
     """
     config = config or EncodeConfig()
     source, target = Path(source), Path(target)
-    refuse_existing(target, force=config.force)
-    device = choose_device(config.device)
+    refuse_existing(target, force=config.force, inputs=(source,))
     work = config.workfile or target.with_name(target.name + ".work")
     run = begin(source, work, config, progress)
     try:
-        with full_precision(device):
+        with full_precision(run.bundle.device):
             result = _encode(run, source, target, config)
     except (FaceError, MediaError):  # the input is unusable: a retry would fail too
         if not config.keep_workfile:

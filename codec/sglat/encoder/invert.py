@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,20 +13,18 @@ from torch import Tensor
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.align import Alignment, Crops
 from sglat.encoder.optim import warm_up_and_fall
-from sglat.encoder.stages import Task
+from sglat.encoder.stages import Stage, Task
 from sglat.encoder.workfile import Store
 from sglat.networks.devices import fast_type
 from sglat.networks.faces import FaceAnalysis
 
 
 @dataclass(frozen=True, kw_only=True)
-class InvertConfig:
+class InvertConfig(Stage["Inversion"]):
     """How crops are inverted."""
 
-    name: ClassVar = "invert"
-    phase: ClassVar = "invert"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ("inverter", "synthesizer", "faces")
+    name = "invert"
+    networks = ("inverter", "synthesizer", "faces")
 
     batch: int = 8
     every: int = 1
@@ -111,13 +108,11 @@ def invert(
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefineConfig:
+class RefineConfig(Stage[Tensor]):
     """How the ID latent is refined."""
 
-    name: ClassVar = "refine"
-    phase: ClassVar = "refine"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ("synthesizer", "perceptual")
+    name = "refine"
+    networks = ("synthesizer", "perceptual")
 
     steps: int = 200
     rate: float = 0.3

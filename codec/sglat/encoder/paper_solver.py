@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.solve_motion import Linearisation, MotionProblem, solve_windows
-from sglat.encoder.stages import Task
+from sglat.encoder.stages import Stage, Task
 from sglat.networks.face_regions import feature_weights
 
 # Losses are grouped as in section 12.2: mouth with chin, eyes with brows, gaze alone.
@@ -26,13 +26,11 @@ _LOSS_GROUPS: Final = (("mouth", "chin"), ("eyes", "brows"), ("gaze",))
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperConfig:
+class PaperConfig(Stage[Tensor]):
     """Constants of the method; weights are the recommended start values of its section 12.2."""
 
-    name: ClassVar = "expression"
-    phase: ClassVar = "expression"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ("perceptual", "faces")
+    name = "expression"
+    networks = ("perceptual", "faces")
 
     epochs: int = 100
     decay: float = 0.8

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor
 from sglat.bitstream.records import DeltaLayer, Identity, LatentLayer
 from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.encoder.quantize import latent_layers
-from sglat.encoder.stages import Task
-from sglat.encoder.tune import Tuned
+from sglat.encoder.stages import Stage, Task
+from sglat.encoder.tune import TuneResult
 from sglat.encoder.weight_deltas import growths
 from sglat.encoder.write import identity_size
 from sglat.errors import UsageError
@@ -21,18 +20,17 @@ from sglat.networks.devices import fast_type
 
 
 @dataclass(frozen=True, kw_only=True)
-class PersonConfig:
+class PersonConfig(Stage["TunedPerson"]):
     """How a tuned person is quantized."""
 
-    name: ClassVar = "person"
-    phase: ClassVar = "tune"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ("synthesizer",)
+    name = "person"
+    phase = "tune"
+    networks = ("synthesizer",)
 
     identity_bytes: int = 64_000
     """Most bytes of the identity in the file."""
 
-    def run(self, task: Task, tuned: Tuned, chosen: list[int]) -> TunedPerson:
+    def run(self, task: Task, tuned: TuneResult, chosen: list[int]) -> TunedPerson:
         """Return the person of the file; the first of the chosen frames is the ID frame."""
         return person_within(
             task.synthesizer, tuned, id_frame=chosen[0], size_bytes=self.identity_bytes
@@ -71,7 +69,7 @@ class TunedPerson:
 
 
 def quantized_person(
-    synthesizer: Synthesizer, tuned: Tuned, *, id_frame: int, delta_layers: int | None = None
+    synthesizer: Synthesizer, tuned: TuneResult, *, id_frame: int, delta_layers: int | None = None
 ) -> TunedPerson:
     """Quantize a tuned person.
 
@@ -99,7 +97,7 @@ def quantized_person(
 
 
 def person_within(
-    synthesizer: Synthesizer, tuned: Tuned, *, id_frame: int, size_bytes: int
+    synthesizer: Synthesizer, tuned: TuneResult, *, id_frame: int, size_bytes: int
 ) -> TunedPerson:
     """Quantize a tuned person so that the identity fits into a number of bytes.
 

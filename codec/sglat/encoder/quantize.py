@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sglat.bitstream.motion_coder import default_model, fit_model, model_bytes, pack_frames
 from sglat.bitstream.records import LatentLayer, QuantizedTensor
 from sglat.bitstream.writer import GROUP_FRAMES
-from sglat.encoder.stages import Task
+from sglat.encoder.stages import Stage, Task
 
 REFERENCE_QUALITY: Final = 50  # at which one step changes the picture by the effect below
 DEFAULT_QUALITY: Final = 62  # where none is given, lowered if the bit budget is exceeded
@@ -29,13 +29,11 @@ _FINE_STEP: Final = 1 / 24  # the same after layer 1; no visible error is left
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeConfig:
+class QuantizeConfig(Stage["QuantizedMotion"]):
     """How motion is quantized."""
 
-    name: ClassVar = "quantize"
-    phase: ClassVar = "pack"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ()
+    name = "quantize"
+    phase = "pack"
 
     quality: int = REFERENCE_QUALITY
     """0 to 100; 12 points halve the steps."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from sglat.encoder.quantize import PictureMetric, SolvedMotion, smoothed
 from sglat.encoder.stages import Made, Runner, Stage, Task
 from sglat.encoder.start_motion import StartMotion, corrected_motion
 from sglat.encoder.track import Track
-from sglat.encoder.tune import Tuned
+from sglat.encoder.tune import TuneResult
 from sglat.networks.face_regions import feature_weights
 
 Targets = Callable[[int, int], Tensor]
@@ -50,13 +50,12 @@ class MotionProblem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProblemConfig:
+class ProblemConfig(Stage[MotionProblem]):
     """What the motion is fitted to, and where it starts."""
 
-    name: ClassVar = "problem"
-    phase: ClassVar = "jacobian"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ("inverter",)
+    name = "problem"
+    phase = "jacobian"
+    networks = ("inverter",)
 
     target: Literal["frame", "inverted"] = "frame"
     """The camera frame, or the tuned generator's rendering of its inversion."""
@@ -70,7 +69,7 @@ class ProblemConfig:
         aligned: Alignment,
         start: StartMotion,
         chosen: list[int],
-        tuned: Tuned,
+        tuned: TuneResult,
         person: TunedPerson,
     ) -> MotionProblem:
         """Correct the initial motion by the tuned frames, and choose the targets."""
@@ -132,13 +131,12 @@ class Linearisation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LineariseConfig:
+class LineariseConfig(Stage[Linearisation]):
     """Where Jacobians are taken first, and of what."""
 
-    name: ClassVar = "linearise"
-    phase: ClassVar = "jacobian"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ("perceptual", "landmarks")
+    name = "linearise"
+    phase = "jacobian"
+    networks = ("perceptual", "landmarks")
 
     points: int = 8
     """Linearisation points of a long clip, among the tuning frames."""
@@ -160,13 +158,10 @@ class LineariseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoseConfig:
+class PoseConfig(Stage[Tensor]):
     """How yaw and pitch are solved."""
 
-    name: ClassVar = "pose"
-    phase: ClassVar = "pose"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ()
+    name = "pose"
 
     solver: SolverConfig = SolverConfig(  # noqa: RUF009
         iterations=3, fresh=0, active=(0, 1), weight_prior=1e-2
@@ -186,13 +181,10 @@ class PoseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FastConfig:
+class FastConfig(Stage[Tensor]):
     """How all 34 values are solved by the fast solver."""
 
-    name: ClassVar = "expression"
-    phase: ClassVar = "expression"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ()
+    name = "expression"
 
     solver: SolverConfig = SolverConfig()  # noqa: RUF009
 
@@ -211,13 +203,11 @@ class FastConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmoothConfig:
+class SmoothConfig(Stage[SolvedMotion]):
     """How jitter is taken out of the solved motion."""
 
-    name: ClassVar = "smooth"
-    phase: ClassVar = "expression"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ()
+    name = "smooth"
+    phase = "expression"
 
     strength: float = 0.2
     """See `smoothed`."""

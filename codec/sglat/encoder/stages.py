@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.synthesizer import Synthesizer
@@ -20,7 +20,6 @@ from sglat.encoder.workfile import Store, WorkFile, config_hash
 from sglat.version import __version__
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase, units done and units in all (0 when unknown)."""
@@ -51,21 +50,22 @@ class Task:
         return self.work.open(name or self.name, self.key)
 
 
-class Stage(Protocol[T_co]):
-    """A step of encoding: a frozen config dataclass whose `run` turns inputs into a result."""
+@dataclass(frozen=True, kw_only=True)
+class Stage(Generic[T]):
+    """A step of encoding: a frozen config whose `run` turns inputs into a result."""
 
     name: ClassVar[str]
-    phase: ClassVar[str]
-    """Under which progress and time are told; several stages may share one."""
-    version: ClassVar[int]
+    phase: ClassVar[str] = ""
+    """Name for progress and time, common to several stages; the stage's own if empty."""
+    version: ClassVar[int] = 1
     """Raised with every change of the stage's code that changes results."""
-    networks: ClassVar[tuple[str, ...]]
+    networks: ClassVar[tuple[str, ...]] = ()
     """Roles of the networks taken from the task (see `network_id`); inputs have theirs in their
     keys."""
 
-    @property
-    def run(self) -> Callable[..., T_co]:
-        """Called with a `Task` and the values of the inputs."""
+    def run(self, *args: Any, **kwargs: Any) -> T:
+        """Return the result; called with a `Task` and the values of the inputs."""
+        raise NotImplementedError
 
 
 class Runner:
@@ -92,11 +92,12 @@ class Runner:
 
     def __call__(self, stage: Stage[T], *inputs: Made[Any]) -> Made[T]:
         """Run a stage, or read what it has stored under the same key."""
-        with self.clock(stage.phase):
+        phase = stage.phase or stage.name
+        with self.clock(phase):
             key = stage_key(stage, self.bundle, inputs)
             task = Task(
                 bundle=self.bundle, synthesizer=self.synthesizer, work=self.work,
-                name=stage.name, key=key, tell=self.teller(stage.phase),
+                name=stage.name, key=key, tell=self.teller(phase),
             )  # fmt: skip
             return Made(value=stage.run(task, *(one.value for one in inputs)), key=key)
 
@@ -121,7 +122,7 @@ def stage_key(stage: Stage[Any], bundle: Bundle, inputs: tuple[Made[Any], ...]) 
     """Return the key of a stage's result."""
     networks = {role: network_id(bundle, role) for role in stage.networks}
     keys = [one.key for one in inputs]
-    return config_hash(type(stage).__name__, stage.name, stage.version, stage, networks, keys)
+    return config_hash(type(stage).__name__, stage.version, stage, networks, keys)
 
 
 def network_id(bundle: Bundle, role: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from sglat.bundles.bundle import Bundle
 from sglat.decoder.placement import frame_to_crop, transform_points
 from sglat.encoder.align import Alignment
 from sglat.encoder.invert import Inversion, Selection
-from sglat.encoder.stages import Task
+from sglat.encoder.stages import Stage, Task
 from sglat.encoder.track import Track
 
 SIGMA_DEGREES: Final = 4.0
@@ -33,13 +33,12 @@ class StartMotion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartConfig:
+class StartConfig(Stage[StartMotion]):
     """Initial motion has no settings."""
 
-    name: ClassVar = "start"
-    phase: ClassVar = "refine"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ("estimator", "synthesizer")
+    name = "start"
+    phase = "refine"
+    networks = ("estimator", "synthesizer")
 
     def run(
         self,

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.encoder.stages import Task
+from sglat.encoder.stages import Stage, Task
 from sglat.encoder.workfile import Store
 from sglat.errors import FaceError
 from sglat.media.reader import VideoInfo, VideoReader
@@ -26,13 +26,11 @@ THUMBNAIL: Final = 24  # pixels a side; small enough that motion inside a shot d
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackConfig:
+class TrackConfig(Stage["Track"]):
     """How the face is chosen and followed."""
 
-    name: ClassVar = "track"
-    phase: ClassVar = "track"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ("faces",)
+    name = "track"
+    networks = ("faces",)
 
     face: int = 1
     """1 is the largest face of the first frame with a face, 2 the next, and so on."""

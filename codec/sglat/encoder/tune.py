@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.encoder.align import Alignment
 from sglat.encoder.losses import LossConfig, picture_loss
 from sglat.encoder.optim import FactorAdam, warm_up_and_fall
-from sglat.encoder.stages import Task
+from sglat.encoder.stages import Stage, Task
 from sglat.encoder.start_motion import StartMotion
 from sglat.encoder.weight_deltas import DeltaConfig, WeightDeltas, delta_budget
 from sglat.networks.devices import fast_type
@@ -38,13 +38,11 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneConfig:
+class TuneConfig(Stage["TuneResult"]):
     """How a person is tuned."""
 
-    name: ClassVar = "tune"
-    phase: ClassVar = "tune"
-    version: ClassVar = 1
-    networks: ClassVar[tuple[str, ...]] = ("synthesizer", "perceptual", "faces")
+    name = "tune"
+    networks = ("synthesizer", "perceptual", "faces")
 
     steps: int = 1500
     latent_share: float = 0.15
@@ -75,7 +73,7 @@ class TuneConfig:
 
     def run(
         self, task: Task, aligned: Alignment, start: StartMotion, ws: Tensor, chosen: list[int]
-    ) -> Tuned:
+    ) -> TuneResult:
         """Tune a person on some frames, continuing from the last checkpoint.
 
         Args:
@@ -112,7 +110,7 @@ class TuneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuned:
+class TuneResult:
     """Result of tuning: values not yet rounded, and the quantizer steps to round them with."""
 
     person: Person
@@ -265,9 +263,9 @@ class Tuner:
         deltas.zero_grad(set_to_none=True)
         return totals
 
-    def result(self) -> Tuned:
+    def result(self) -> TuneResult:
         """Return the person as tuned so far."""
-        return Tuned(
+        return TuneResult(
             person=Person(ws=self.ws.detach().clone(), neutral=self.neutral),
             deltas=self.deltas.requires_grad_(False),
             motion=self.tuned_motion.detach(),
@@ -312,7 +310,7 @@ def tune(
     *,
     progress: Callable[[int, int, float], None] | None = None,
     checkpoint: Callable[[Tuner], None] | None = None,
-) -> Tuned:
+) -> TuneResult:
     """Run a tuner to its last step.
 
     Args:
