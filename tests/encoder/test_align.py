@@ -152,7 +152,7 @@ def test_affine_flow_shrugs_off_an_occlusion() -> None:
 
 def test_registration_is_steadier_than_jittering_landmarks(tmp_path: Path) -> None:
     pictures = [draw_face(GROUND, 90 + 0.4 * i, 80, 90) for i in range(40)]
-    found, aligned = run(tmp_path, pictures, DrawnFaces(tremble=1.0))
+    found, aligned = run(tmp_path, pictures, DrawnFaces(jitter=1.0))
     framed = landmark_placement(found.points, blink=found.blink)
 
     def jitter(placement: np.ndarray) -> float:

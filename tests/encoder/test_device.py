@@ -308,7 +308,7 @@ PIECES = (invert_and_render, analyse, estimate, lose, push, lose_by_groups)
 
 
 @pytest.mark.parametrize("piece", PIECES)
-def test_the_embedded_networks_say_the_same_far_away(
+def test_the_embedded_networks_compute_the_same_far_away(
     piece: Callable[[Bundle], list[Tensor]],
 ) -> None:
     wanted = piece(mini(CPU))

@@ -43,7 +43,7 @@ def solver(render: Render) -> FastSolver:
 
 
 def true_motion(frames: int) -> Tensor:
-    """A smooth small movement of all 34 numbers."""
+    """A smooth small movement of all 34 values."""
     time = torch.arange(frames)[:, None] / frames
     phase = torch.arange(34)[None]
     return 0.04 * torch.sin(6 * time + phase)

@@ -22,7 +22,7 @@ from sglat.encoder.quantize import (
 )
 
 
-def test_steps_make_every_number_equally_visible() -> None:
+def test_steps_make_every_channel_equally_visible() -> None:
     effect = np.linspace(0.01, 0.1, 34).astype(np.float32)
     steps = motion_steps(effect, QuantizeConfig())
     assert np.allclose(steps * effect, (steps * effect)[0])
@@ -34,7 +34,7 @@ def test_twelve_points_of_quality_halve_the_steps() -> None:
     assert coarse / fine == pytest.approx(np.full(34, 2.0), rel=1e-5)
 
 
-def test_a_number_without_effect_gets_a_finite_step() -> None:
+def test_a_channel_without_effect_gets_a_finite_step() -> None:
     effect = np.full(34, 0.05, np.float32)
     effect[7] = 0.0
     assert np.isfinite(motion_steps(effect, QuantizeConfig())).all()
@@ -80,7 +80,7 @@ def picture_error(errors: np.ndarray, metric: PictureMetric) -> float:
     return float(np.einsum("ti,ij,tj->t", errors, metric.normals[0], errors).mean())
 
 
-def test_numbers_rounded_together_miss_the_picture_by_less_at_the_same_bits() -> None:
+def test_channels_rounded_together_miss_the_picture_by_less_at_the_same_bits() -> None:
     motion, metric = wandering(), overlapping_metric()
     steps = motion_steps(np.sqrt(np.diag(metric.normals[0])).astype(np.float32), QuantizeConfig())
     steps = (steps * (0.5 / steps.mean())).astype(np.float32)
@@ -126,7 +126,7 @@ def waves(period: float, frames: int = 100) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("period", "kept"), [(10, 0.972), (4, 0.556), (2, 0.238)])
-def test_smoothing_takes_trembling_and_leaves_movement(period: float, kept: float) -> None:
+def test_smoothing_takes_jitter_and_leaves_movement(period: float, kept: float) -> None:
     found = smoothed(waves(period), 0.2, np.zeros(100, bool))
     assert np.allclose(found[30:70], kept * waves(period)[30:70], atol=2e-3)
 

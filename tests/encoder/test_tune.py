@@ -64,7 +64,7 @@ def test_a_prefix_of_the_layers_renders_alike(tuner: Tuner) -> None:
     torch.testing.assert_close(decoded[name].detach(), wanted[name], atol=GENERATOR_ATOL, rtol=0)
 
 
-def test_a_restored_tuner_ends_with_the_same_numbers(tuner: Tuner, tmp_path: Path) -> None:
+def test_a_restored_tuner_ends_with_the_same_person(tuner: Tuner, tmp_path: Path) -> None:
     for _ in range(14):  # beyond the step at which quantization begins
         tuner.step()
     person = Person(ws=torch.zeros(6, 16), neutral=tuner.neutral)

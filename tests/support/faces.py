@@ -66,11 +66,11 @@ class DrawnFaces:
     """Finds drawn faces by their colour.
 
     Args:
-        tremble: standard deviation of the landmarks' error in pixels.
+        jitter: standard deviation of the landmarks' error in pixels.
     """
 
-    def __init__(self, *, tremble: float = 0.0) -> None:
-        self.tremble = tremble
+    def __init__(self, *, jitter: float = 0.0) -> None:
+        self.jitter = jitter
         self.detections = 0
         self._random = np.random.default_rng(1)
 
@@ -112,7 +112,7 @@ class DrawnFaces:
         ]
         shut = (eyes.max(axis=-1) < 60).mean() < 0.12
         points = face_points(x, y, size, shut=shut)
-        points = points + self._random.normal(0, self.tremble, points.shape).astype(np.float32)
+        points = points + self._random.normal(0, self.jitter, points.shape).astype(np.float32)
         return _landmarks(points, openness=0.05 if shut else 0.3, score=1.0)
 
     def _near(self, picture: NDArray[np.uint8], box: FaceBox) -> FaceBox | None:

@@ -33,7 +33,7 @@ CROP_ROUND_TRIP_PIXELS = 1.0
 # Registration of a drawn 64 px face after known affine motions, worst of three points of which two
 # lie outside the mask: 0.20 to 0.23 measured.
 REGISTRATION_PIXELS = 0.35
-# Second differences of the joined placement against those of landmarks that tremble by a pixel:
+# Second differences of the joined placement against those of landmarks that jitter by a pixel:
 # 0.02 measured on a drawn face.
 STEADIER_THAN_LANDMARKS = 0.1
 

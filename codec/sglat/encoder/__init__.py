@@ -1,1 +1,1 @@
-"""Analysis by synthesis: one module a stage, in pipeline order."""
+"""Analysis by synthesis: the stages from a video to a file, in the order of `encode.py`."""

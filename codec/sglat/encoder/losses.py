@@ -32,16 +32,6 @@ DEGREE: Final = 0.007
 pixel of 128, twice the shift that a degree causes."""
 
 
-class Perceptual(Protocol):
-    """Perceptual distance of stored features."""
-
-    def features(self, pictures: Tensor) -> list[Tensor]:
-        """Return feature maps of pictures `[N, 3, H, W]` in [-1, 1]."""
-
-    def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
-        """Return the distance `[N]` of two feature lists."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """Weights of the loss terms; pictures are in [-1, 1]."""
@@ -85,7 +75,7 @@ class TargetLoss:
         self,
         targets: Tensor,
         weights: Tensor,
-        perceptual: Perceptual | None,
+        perceptual: PerceptualDistance | None,
         embed: Callable[[Tensor], Tensor] | None,
         config: LossConfig,
     ) -> None:
