@@ -2,12 +2,6 @@
 
     python -m sglat_lab.bench.constriction_rate FILE.sglat... --clips CLIPS --landmarker FILE.task
 
-*Same model*: the adaptive frequencies of our coder, each symbol coded by the library's range coder
-and by its ANS coder. *Stock models*: differences to the frame before, quantized Gaussian and
-Laplace distributions with one fitted scale a channel, and a Laplace distribution whose scale
-follows the channel. The library codes a whole track as one stream; ours begins anew every 256
-frames, which random access needs.
-
 Source: Bamler 2022, https://arxiv.org/abs/2201.01741; https://pypi.org/project/constriction.
 """
 
@@ -39,7 +33,8 @@ from sglat.files import write_atomically
 from sglat_lab.bench.motion_tracks import blendshape_tracks, landmark_tracks
 from sglat_lab.measure.landmarks import tracked_video
 from sglat_lab.measure.rates import Integers, sei_bits
-from sglat_lab.report.document import Record, Table, number, provenance
+from sglat_lab.report.document import Record, provenance
+from sglat_lab.report.pages import constriction_page
 
 try:
     import constriction
@@ -53,6 +48,13 @@ SCALE_BITS: Final = 16  # a stored scale of a stock model
 LEAST_SCALE: Final = 0.05  # steps
 RATE: Final = 1 / 16  # of the running mean of magnitudes
 LEAST_FRAMES: Final = 8
+METHOD: Final = (
+    "*Same model*: the adaptive frequencies of our coder, each symbol coded by the library's range "
+    "coder and by its ANS coder. *Stock models*: differences to the frame before, quantized "
+    "Gaussian and Laplace distributions with one fitted scale a channel, and a Laplace "
+    "distribution whose scale follows the channel. The library codes a whole track as one stream; "
+    "ours begins anew every 256 frames, which random access needs."
+)
 COLUMNS: Final = {
     "ours": "ours", "ideal": "entropy under our model", "same_range": "same model, range coder",
     "same_ans": "same model, ANS", "adaptive_laplace": "adaptive Laplace", "laplace": "Laplace",
@@ -149,18 +151,6 @@ def motion_of(paths: Sequence[Path]) -> list[Integers]:
     return tracks
 
 
-def table(record: Record) -> Table:
-    """Return bits a frame as a table."""
-    return Table(
-        title="Motion, bits a frame",
-        head=["integers", "frames", *COLUMNS.values()],
-        rows=[
-            [name, str(row["frames"]), *(number(row[key], 1) for key in COLUMNS)]
-            for name, row in record["tracks"].items()
-        ],
-    )
-
-
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description="compare our motion coder with constriction")
@@ -169,7 +159,7 @@ def main() -> int:
     parser.add_argument("--clips", type=Path, help="folder of clips for simulated motion")
     parser.add_argument("--landmarker", type=Path, help="MediaPipe FaceLandmarker task file")
     parser.add_argument("--cache", type=Path, default=Path(".cache/motion"))
-    parser.add_argument("--out", type=Path, help="write the record there as JSON")
+    parser.add_argument("--out", type=Path, help="write the record there as JSON, and the page")
     options = parser.parse_args()
     tracks = {path.stem: motion_of([path]) for path in options.files}
     if options.vectors is not None:
@@ -183,12 +173,16 @@ def main() -> int:
         ):
             tracks[kind] = [track.quantized() for track in made.values()]
     record: Record = {
+        "method": METHOD,
+        "columns": COLUMNS,
         "tracks": {name: measure(parts) for name, parts in tracks.items()},
         "runs": [provenance("python -m sglat_lab.bench.constriction_rate")],
     }
-    print(table(record).markdown())
+    text = constriction_page(record)
+    print(text)
     if options.out is not None:
         write_atomically(options.out, json.dumps(record, indent=1) + "\n")
+        write_atomically(options.out.with_suffix(".md"), text)
     return 0
 
 

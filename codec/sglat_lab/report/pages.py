@@ -355,9 +355,21 @@ def _latents(found: Record) -> Table:
     )  # fmt: skip
 
 
+def constriction_page(record: Record) -> str:
+    """Return the page of our motion coder against the library's."""
+    columns: Mapping[str, str] = record["columns"]
+    rows = [
+        [name, *cells(row, [("frames", 0), *((key, 1) for key in columns)])]
+        for name, row in record["tracks"].items()
+    ]
+    table = Table(title="Bits a frame", head=["integers", "frames", *columns.values()], rows=rows)
+    return page("Motion coder against constriction", [record["method"], table], record["runs"])
+
+
 PAGES: Final[dict[str, Callable[[Record], str]]] = {
     "RESULTS": bench_page,
     "clips": clips_page,
+    "constriction": constriction_page,
     "faces": faces_page,
     "mini": mini_page,
     "rate": rate_page,
