@@ -137,12 +137,12 @@ class ClipBench:
 
     @cached_property
     def reference(self) -> Reference:
-        """The source as the metrics see it."""
+        """The source prepared for the metrics."""
         return make_reference(
-            self.source, self.rows, self.window, self.judges, self.landmarker, watch=self._watched
+            self.source, self.rows, self.window, self.judges, self.landmarker, kept=self._signals
         )
 
-    def _watched(self, name: str, pictures: Pictures) -> Signals:
+    def _signals(self, name: str, pictures: Pictures) -> Signals:
         """Return the signals of source crops, made once."""
         landmarker = self.landmarker
         if landmarker is None:

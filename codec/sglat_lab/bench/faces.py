@@ -196,7 +196,7 @@ def main(
     count: Annotated[int, typer.Option("--faces", help="Stills of the part fooled.")] = 8,
     steps: Annotated[int, typer.Option(help="Of tuning, of the part fooled.")] = 40,
 ) -> None:
-    """Measure the parts asked for, keep earlier figures of the others, print all as JSON."""
+    """Measure some parts, keep earlier figures of the others, print all as JSON."""
     torch.set_num_threads(threads)
     wanted = set(parts.split(","))
     run = provenance("python -m sglat_lab.bench.faces", what=parts)

@@ -71,7 +71,7 @@ def parse(path: Path) -> Parsed:
 
 
 def source_crops(video: Path, parsed: Parsed) -> Pictures:
-    """Return the source's aligned crops `[T, R, R, 3]`, cut where the file says they lie.
+    """Return the source's aligned crops `[T, R, R, 3]`, cut at the file's placement.
 
     Args:
         video: the source.
@@ -83,7 +83,7 @@ def source_crops(video: Path, parsed: Parsed) -> Pictures:
     from sglat.encoder.crops import crop_picture
 
     if parsed.placement is None:
-        raise UsageError("no-placement", "expected a file that says where the crops lie")
+        raise UsageError("no-placement", "expected a file with placement of the crops")
     places = parsed.placement.dequantize()
     with VideoReader(video, threads=1) as reader:
         crops = [
@@ -189,16 +189,7 @@ def with_motion(
 
 
 def looped(path: Path, out: Path, frames: int) -> int:
-    """Write a file that repeats another, sound and all, to a number of frames or more.
-
-    Args:
-        path: a file of constant frame rate.
-        out: the new file, replaced if it exists.
-        frames: at least.
-
-    Returns:
-        The frames written.
-    """
+    """Write a file that repeats one of constant rate to `frames` or more; return how many."""
     own = len(parse(path).motion.values)
     times = max(1, -(-frames // own))
     with ExitStack() as stack:
@@ -341,42 +332,39 @@ def spread(count: int, most: int) -> NDArray[np.int64]:
 def corruption(path: Path, *, trials: int, seed: int = 0) -> dict[str, Any]:
     """Flip one bit, or cut the file, at random places, and count the outcomes.
 
-    Args:
-        path: a sound file.
-        trials: of each kind.
-        seed: of the places.
-
     Returns:
-        Per kind: tried, refused with one of our errors, read as if sound, crashed with anything
-        else, and the error codes.
+        Per kind: tried, refused with one of our errors, read as if sound (`unnoticed`), crashed
+        with anything else, and the error codes.
     """
     data = path.read_bytes()
     random = np.random.default_rng(seed)
     kinds: dict[str, Any] = {}
     for kind in ("bit flips", "truncations"):
-        counts: Counter[str] = Counter()
-        codes: Counter[str] = Counter()
+        outcomes: list[tuple[str, str]] = []
         for _ in range(trials):
             damaged = bytearray(data)
             if kind == "bit flips":
                 damaged[random.integers(len(data))] ^= 1 << int(random.integers(8))
             else:
                 del damaged[random.integers(len(data)) :]
-            try:
-                verify(io.BytesIO(bytes(damaged)))
-                counts["unnoticed"] += 1
-            except SglatError as error:
-                counts["refused"] += 1
-                codes[error.code] += 1
-            except Exception as error:
-                counts["crashed"] += 1
-                codes[type(error).__name__] += 1
+            outcomes.append(_outcome(bytes(damaged)))
+        counts = Counter(outcome for outcome, _ in outcomes)
         kinds[kind] = {
             "tried": trials,
             **{name: counts[name] for name in ("refused", "unnoticed", "crashed")},
-            "codes": dict(codes),
+            "codes": dict(Counter(code for _, code in outcomes if code)),
         }
     return kinds
+
+
+def _outcome(data: bytes) -> tuple[str, str]:
+    try:
+        verify(io.BytesIO(data))
+    except SglatError as error:
+        return "refused", error.code
+    except Exception as error:
+        return "crashed", type(error).__name__
+    return "unnoticed", ""
 
 
 def lossy_file(path: Path, out: Path, share: float, *, seed: int) -> dict[str, float]:

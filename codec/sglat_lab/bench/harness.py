@@ -2,7 +2,7 @@
 
 Exceptions of other processes come back as values, since ours carry more than one argument and do
 not survive pickling. A process that is ended from outside (by a person, or for want of memory) ends
-those beside it, and each unfinished task says so.
+those beside it, and each unfinished task returns a failure.
 
 Time is planned from short, timed encodings: the cost of a frame, of a step of tuning and of the
 rest on this machine with all its workers busy.
@@ -204,7 +204,7 @@ class Budget:
     reserve: float = 0.17
     """Share that sweeps must leave for what comes after them."""
     least_frames: int = 60
-    """Fewer say little about movement: rather fewer steps of tuning than fewer frames."""
+    """Fewer show little movement: rather fewer steps of tuning than fewer frames."""
     probe_frames: int = 12
     probe_steps: int = 6
 
@@ -249,7 +249,7 @@ class Plan:
     frames: int
     """Most frames of each clip, from its beginning."""
     tune_steps: int | None
-    """None: the encoder's default; fewer cost quality, and the report says so."""
+    """None: the encoder's default; fewer cost quality, which the report states."""
     clips: int
     """How many of the clips; the others are left out for lack of time."""
     encode_seconds: float
@@ -277,7 +277,7 @@ def make_plan(
         seconds: for all encodings.
         default_steps: of the encoder's tuning.
         frames: wanted by the user; None: as many as there is time for, `MOST_FRAMES` at most.
-        least_frames: unless the user wants fewer.
+        least_frames: unless `frames` is fewer.
     """
     least = min(frames or least_frames, least_frames)
 
@@ -288,7 +288,7 @@ def make_plan(
     count = clips
     while count > workers and cost.encoding(least, LEAST_STEPS) > each(count):
         count -= 1
-    # frames that were asked for are given; what time is left goes to tuning
+    # the frames wanted are kept; the time left goes to tuning
     time_left = each(count) - cost.encoding(frames or least, 0)
     affordable = int(time_left / cost.step) - START_STEPS if cost.step > 0 else default_steps
     steps = max(LEAST_STEPS, min(default_steps, affordable))
@@ -304,7 +304,7 @@ def make_plan(
 
 
 class Clock:
-    """Says what is being done, since when and how much is left of the time.
+    """Tells each stage with the time spent and the time left.
 
     Args:
         tell: told a line at each step.

@@ -282,13 +282,13 @@ def pose_figures(measured: Measured, stills: People, teachers: Path) -> dict[str
 
 
 def _line(angles: tuple[int, ...], table: NDArray[np.floating]) -> dict[str, Any]:
-    asked = np.repeat(np.array(angles, float)[:, None], table.shape[1], 1)
+    requested = np.repeat(np.array(angles, float)[:, None], table.shape[1], 1)
     kept = np.isfinite(table)
-    slope = np.polyfit(asked[kept], table[kept], 1)[0]
+    slope = np.polyfit(requested[kept], table[kept], 1)[0]
     means = [
         (angle, round(float(np.nanmean(row)), 2)) for angle, row in zip(angles, table, strict=True)
     ]
-    r = np.corrcoef(asked[kept], table[kept])[0, 1]
+    r = np.corrcoef(requested[kept], table[kept])[0, 1]
     return {"r": round(float(r), 4), "slope": round(float(slope), 3), "means": means,
             "unseen": int((~kept).sum())}  # fmt: skip
 

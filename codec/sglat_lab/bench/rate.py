@@ -4,7 +4,7 @@
         --cache .cache/motion
     python -m sglat_lab.bench.rate real1.sglat real2.sglat
 
-The first form needs mediapipe and measures simulated motion (see `motion_py`); the second
+The first form needs mediapipe and measures simulated motion (see `motion_tracks.py`); the second
 measures real files. Both can be given together. `--out FILE.md` writes the page, and its record
 beside it as FILE.json.
 """

@@ -38,15 +38,15 @@ EPOCHS_SHOWN: Final = (1, 2, 5, 10, 20, 35, 50, 75, 100)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Watched(TunedPerson):
-    """A person that remembers what it was asked to render with gradients."""
+class _Recorded(TunedPerson):
+    """A person that records the motion it rendered with gradients."""
 
-    asked: list[Tensor] = field(default_factory=list)
+    rendered: list[Tensor] = field(default_factory=list)
 
     def render(self, motion: Tensor) -> Tensor:
-        """Return pictures; remember the motion."""
+        """Return pictures; record the motion."""
         if motion.requires_grad:
-            self.asked.append(motion.detach().clone())
+            self.rendered.append(motion.detach().clone())
         return super().render(motion)
 
 
@@ -54,7 +54,7 @@ class _Watched(TunedPerson):
 class Piece:
     """What both solvers are given."""
 
-    person: _Watched
+    person: _Recorded
     start: Tensor
     """`[n, 34]` after the pose stage."""
     all_start: Tensor
@@ -65,12 +65,12 @@ class Piece:
     """`[n, 478, 2]`, unit crop coordinates."""
 
 
-def person_in(path: Path, bundle: Bundle) -> _Watched:
+def person_in(path: Path, bundle: Bundle) -> _Recorded:
     """Return the tuned person of a file, ready to be solved for."""
     identity = load_identity(path)
     synthesizer = Synthesizer.of(bundle)
     tuned = synthesizer.tuned(identity.weight_deltas())
-    return _Watched(
+    return _Recorded(
         identity=identity,
         person=tuned.person(identity),
         synthesizer=synthesizer,
@@ -184,7 +184,7 @@ def _paper(piece: Piece, bundle: Bundle, judge: _Judge, epochs: int) -> list[dic
     """Run the method's solver once; its numbers after each epoch are what it asks to render."""
     count = len(piece.start)
     config = PaperConfig(epochs=epochs, window=count)
-    piece.person.asked.clear()
+    piece.person.rendered.clear()
     solver = PaperSolver(piece.person, bundle, piece.points, config)
     targets = from_pixels(piece.crops)
     began = time.perf_counter()
@@ -196,7 +196,9 @@ def _paper(piece: Piece, bundle: Bundle, judge: _Judge, epochs: int) -> list[dic
     found = []
     for epoch in (e for e in EPOCHS_SHOWN if e <= epochs):
         at = epoch * groups  # what the next epoch renders
-        solved = last if epoch == epochs else _joined(piece, piece.person.asked, at, solver.groups)
+        solved = (
+            last if epoch == epochs else _joined(piece, piece.person.rendered, at, solver.groups)
+        )
         found.append(
             {
                 "passes": once + 2.0 * groups * epoch,
@@ -207,11 +209,11 @@ def _paper(piece: Piece, bundle: Bundle, judge: _Judge, epochs: int) -> list[dic
     return found
 
 
-def _joined(piece: Piece, asked: list[Tensor], at: int, groups: list[Tensor]) -> Tensor:
+def _joined(piece: Piece, rendered: list[Tensor], at: int, groups: list[Tensor]) -> Tensor:
     """Return the numbers of an epoch from the renderings of its groups, `[n, 34]`."""
     motion = piece.start.clone()
-    motion[:, 2:] = asked[at][:, 2:]
+    motion[:, 2:] = rendered[at][:, 2:]
     for index, group in enumerate(groups):
-        motion[:, 2 + group] = asked[at + index][:, 2 + group]
+        motion[:, 2 + group] = rendered[at + index][:, 2 + group]
     assert sum(map(len, groups)) == len(GROUPS)
     return motion

@@ -13,7 +13,7 @@ from sglat_lab.measure.picture_metrics import METRICS
 
 Method = Literal["akima", "pchip"]
 METHODS: Final[tuple[Method, ...]] = ("akima", "pchip")
-LEAST_OVERLAP: Final = 0.25  # of the joint range of quality; below, a mean over it says little
+LEAST_OVERLAP: Final = 0.25  # of the joint range of quality; below, a mean over it means little
 LEAST_POINTS: Final = 4
 DRAWS: Final = 4000
 BD_METRICS: Final = ("perceptual_face", "perceptual", "identity_loss", "psnr_face", "ssim_face")
@@ -93,7 +93,7 @@ class Interval:
 def bootstrap(values: Sequence[float], *, seed: int = 0, draws: int = DRAWS) -> Interval:
     """Return the mean and the 95 % percentile interval of resampled clips.
 
-    One clip has no spread: its interval is the value itself, and `clips` says so.
+    One clip has no spread: its interval is the value itself, and `clips` is 1.
 
     Raises:
         UsageError: no values.

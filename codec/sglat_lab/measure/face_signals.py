@@ -1,7 +1,7 @@
 """Expression, gaze and pose of a face over time, and how well two sequences agree.
 
 The paper measures action units and gaze with OpenFace 2.0. Blendshapes and iris points stand in for
-them here, under names that say so.
+them here, under names that end in `proxy`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The measuring networks: public teachers, never the networks of the bundle that is measured."""
+"""The measuring networks: public ones, of which two also serve as losses in training."""
 
 from __future__ import annotations
 

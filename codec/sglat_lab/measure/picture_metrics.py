@@ -187,7 +187,7 @@ def _halved(plane: Float64) -> Float64:
     return np.asarray((cut[::2, ::2] + cut[1::2, ::2] + cut[::2, 1::2] + cut[1::2, 1::2]) / 4)
 
 
-Watch = Callable[[str, Pictures], Signals]
+SignalsOf = Callable[[str, Pictures], Signals]
 
 BEST_PSNR_DB: Final = 100.0  # stands for equal pictures in a mean
 
@@ -251,7 +251,7 @@ def make_reference(
     judges: Judges,
     landmarker: Landmarker | None,
     *,
-    watch: Watch | None = None,
+    kept: SignalsOf | None = None,
 ) -> Reference:
     """Prepare the source crops `[T, R, R, 3]` of a clip.
 
@@ -261,12 +261,12 @@ def make_reference(
         window: consecutive frames for the measures over time.
         judges: measuring networks.
         landmarker: None where there is none.
-        watch: gives signals under a name, as something that keeps them would.
+        kept: returns signals by name and pictures, from a cache; None: computes them.
     """
     pictures = crops[rows]
     masks = signals = None
     if landmarker is not None:
-        look = watch or (lambda name, shown: landmarker.signals(shown))
+        look = kept or (lambda name, shown: landmarker.signals(shown))
         masks = face_masks(look("rows", pictures).points, crops.shape[1])
         signals = look("window", crops[:window])
     vectors = None if judges.identity is None else embeddings(judges.identity, pictures)
@@ -326,9 +326,9 @@ def measure_time(
     own = compare(reference.signals, reference.signals, side=side)
     found = compare(landmarker.signals(shown), reference.signals, side=side)
     figures = {key: value for key, value in found.items() if value is not None}
-    trembling = own["jitter_pixels"]
-    if trembling and "jitter_pixels" in figures:
-        figures["jitter_ratio"] = figures["jitter_pixels"] / trembling
+    jitter = own["jitter_pixels"]
+    if jitter and "jitter_pixels" in figures:
+        figures["jitter_ratio"] = figures["jitter_pixels"] / jitter
     return figures
 
 

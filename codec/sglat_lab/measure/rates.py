@@ -72,7 +72,7 @@ class Version:
     kind: str = ENCODED
     """Of ours: how it came about."""
     is_lowest: bool = False
-    """The coarsest setting; as a match: even this one spends more than was asked for."""
+    """The coarsest setting; as a match: even this one spends more than wanted."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values with the rates worked out."""

@@ -105,12 +105,12 @@ def _options(anchor: Record) -> str:
 def _independence(facts: Record) -> list[str]:
     """Return which figures are not independent of what made the pictures, and whom that favours."""
     lines = []
-    asked = facts["tuning_networks"]
-    if asked is None:
+    minimised = facts["tuning_networks"]
+    if minimised is None:
         lines.append("Whether networks were minimised when the files were made is not known.")
-    elif asked:
+    elif minimised:
         lines.append(
-            f"Not independent: tuning minimises the bundle's {' and '.join(asked)} network, "
+            f"Not independent: tuning minimises the bundle's {' and '.join(minimised)} network, "
             "taught by the networks that measure here. That favours sglat in perceptual distance "
             "and L_ID."
         )

@@ -185,7 +185,7 @@ def _word_columns(table: Table) -> set[int]:
 
 def _cell(cell: str, is_word: bool) -> str:
     classes = ["word"] if is_word else []
-    if BETTER in cell:  # the page says it by colour
+    if BETTER in cell:  # shown by colour
         classes.append("lost")
         cell = cell.replace(BETTER, "")
     elif cell.startswith("yes ("):

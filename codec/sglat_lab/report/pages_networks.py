@@ -153,7 +153,7 @@ def _pose(found: Record) -> Table:
     rows = []
     for name, axes in found["by"].items():
         for axis, line in axes.items():
-            means = ", ".join(f"{asked:+d}: {mean:+.1f}" for asked, mean in line["means"])
+            means = ", ".join(f"{angle:+d}: {mean:+.1f}" for angle, mean in line["means"])
             rows.append([name, axis, *cells(line, (("r", 3), ("slope", 2))), means])
     return Table(
         title="Pose flow",
