@@ -28,6 +28,9 @@ VIEW_POINT_ATOL_PIXELS = 0.15
 """Bilinear sampling of a dot 3 px wide, quantised to 8 bits; measured at most 0.036 px."""
 
 # --- alignment ---
+# Golden FFHQ crops: the public code shrinks large pictures by Lanczos' filter, ours averages them.
+# Mean of absolute differences at most 1.9 measured; a shift of half a crop's pixel gives 2.1 to 6.
+FFHQ_RESAMPLING_LEVELS = 2.0
 # Bilinear sampling of a ramp, rounded to whole levels: at most half a level and a little.
 CROP_ROUND_TRIP_PIXELS = 1.0
 # Registration of a drawn 64 px face after known affine motions, worst of three points of which two

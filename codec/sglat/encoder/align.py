@@ -158,22 +158,31 @@ def landmark_placement(
 
     Returns:
         Placement `[T, 4]`.
-
-    Source: ffhq-dataset, download_ffhq.py, recreate_aligned_images.
     """
     points64 = points.astype(np.float64)
     left = _open_eye_centre(points64[:, LEFT_EYE], blink)  # lies right in the picture
     right = _open_eye_centre(points64[:, RIGHT_EYE], blink)
-    across = left - right
     middle = (left + right) / 2
     down = points64[:, MOUTH_CORNERS].mean(axis=1) - middle
     if steady_mouth:
         down = _usual(down, points64[:, NOSE_FOOT].mean(axis=1) - middle, blink)
-    x_axis = across + np.stack([down[:, 1], -down[:, 0]], axis=1)
+    return ffhq_placement(middle, left - right, down)
+
+
+def ffhq_placement(middle: Float64, across: Float64, down: Float64) -> Float64:
+    """Return where the FFHQ crops of faces lie, `[T, 4]`; the roll is continuous over time.
+
+    Args:
+        middle: of the two eye centres, `[T, 2]` pixels.
+        across: from the eye on the picture's left to the one on its right, `[T, 2]`.
+        down: from the middle of the eyes to that of the mouth corners, `[T, 2]`.
+
+    Source: ffhq-dataset, download_ffhq.py, recreate_aligned_images.
+    """
+    x_axis = across + np.stack([down[:, 1], -down[:, 0]], axis=1)  # the mouth steadies the roll
     length = np.maximum(2.0 * _length(across), 1.8 * _length(down))
-    centre = middle + 0.1 * down
     roll = np.rad2deg(np.unwrap(np.arctan2(x_axis[:, 1], x_axis[:, 0])))
-    return np.column_stack([centre, 2.0 * length, roll])
+    return np.column_stack([middle + 0.1 * down, 2.0 * length, roll])
 
 
 def hold(placement: Float64, held: NDArray[np.bool_]) -> None:
