@@ -35,8 +35,8 @@ from sglat.networks.stylegan2 import (
 from sglat.networks.winograd import convolve, transform_filters
 
 STRIPE_BYTES: Final = 8 << 20  # output of one layer; measured best of 2, 4 and 8 MB and whole
-# Winograd's scheme saves 15 to 58 % of a layer's time from here on (benchmarks/results/winograd.json);
-# below, moving its larger filters costs more than it saves
+# Winograd's scheme saves 15 to 58 % of a layer's time from here on; below, moving its larger
+# filters costs more than it saves. Record: benchmarks/results/winograd.json.
 WINOGRAD_MIN_CHANNELS: Final = 160
 WINOGRAD_MIN_SIZE: Final = 16  # pixels
 HALF_RESOLUTIONS: Final = 4  # the largest ones run in half precision, as NVIDIA's generators do
