@@ -104,7 +104,7 @@ class Bundle:
 
     @property
     def pose_flow(self) -> PoseTurner:
-        """Turns latents to a wanted yaw and pitch."""
+        """Turns latents to a target yaw and pitch."""
         return cast(PoseTurner, self.module("pose_flow"))
 
     @cached_property
@@ -248,7 +248,7 @@ def load_bundle(name_or_path: str | Path = EMBEDDED, device: torch.device | str 
         device: of its networks.
 
     Raises:
-        BundleError: there is no such bundle here; says how to get it.
+        BundleError: there is no such bundle; the message names the command that lists them.
     """
     return Bundle(find_bundle(name_or_path), device)
 
@@ -277,5 +277,5 @@ def home_folder() -> Path:
 
 
 def bundles_folder() -> Path:
-    """Return the folder in which fetched and imported bundles lie."""
+    """Return the folder of fetched and imported bundles."""
     return home_folder() / "bundles"

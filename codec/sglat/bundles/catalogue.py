@@ -2,7 +2,7 @@
 
 Sizes and hashes are those shown by the hosting pages or pinned in public code, cross-checked
 between hosts; each file is checked again after its download. Where only part of that is known,
-`evidence` says what.
+`evidence` states what.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Content = Literal["checkpoint", "onnx_pack", "torchscript"]
 
 @dataclass(frozen=True, kw_only=True)
 class Licence:
-    """Under which terms a file may be used."""
+    """Terms of use of a file."""
 
     name: str
     terms: str
@@ -49,7 +49,7 @@ class CatalogueFile:
     addresses: tuple[str, ...] = ()
     """Direct addresses, tried in order; none where the publisher has no stable one."""
     by_hand: str = ""
-    """What to open in a browser where there is no direct address."""
+    """Page for a manual download where there is no direct address."""
     licence: str
     """A name of `LICENCES`."""
     source: str

@@ -174,7 +174,7 @@ def _read_legacy(stream: mmap.mmap | io.BytesIO) -> Any:
 
 
 def _place_legacy(stream: mmap.mmap | io.BytesIO, target: Storage) -> None:
-    """Note where a legacy storage lies and step over it."""
+    """Record the position of a legacy storage and skip it."""
     head = stream.read(8)
     size = target.count * target.dtype.itemsize
     if len(head) != 8 or struct.unpack("<q", head)[0] != target.count:

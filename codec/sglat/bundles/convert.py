@@ -43,7 +43,7 @@ class Part:
 
 
 def convert_checkpoint(path: Path) -> list[Part]:
-    """Read a published checkpoint and recognise what is in it.
+    """Read a published checkpoint and identify its parts.
 
     Known are StyleGAN2 generators in the rosinality and NVIDIA layouts, e4e (inverter and
     generator), StyleFlow, ArcFace IR-SE50, BiSeNet and torchvision's AlexNet.
@@ -143,7 +143,7 @@ def check_fit(folder: Path, parts: list[Part]) -> None:
 def unpack(
     path: Path, file: CatalogueFile, folder: Path, *, name: str, source: str
 ) -> list[PartRecord]:
-    """Take the wanted files out of a pack, check them and enter them.
+    """Unpack the listed files of a pack, check them and register them.
 
     Raises:
         BundleError: not a zip archive, or a member missing or other than expected.

@@ -36,7 +36,7 @@ class DiscoverConfig:
     """How controls are searched."""
 
     people: int = 4
-    """Sampled people on whom channels are tried."""
+    """Random identities on which each channel is measured."""
     style_samples: int = 512
     """Samples behind each channel's standard deviation."""
     push: float = 3.0

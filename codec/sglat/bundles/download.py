@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from sglat.errors import DownloadError
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and the bytes wanted, None if unknown."""
+"""Called with the bytes present and the bytes expected, None if unknown."""
 
 _SPARE_BYTES: Final = 16 << 20  # left free on the disk; a fuller one is refused beforehand
 _RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -40,7 +40,7 @@ class DownloadConfig:
 
     is_offline: bool = False
     attempts: int = 5
-    """Tries per address; each goes on where the last was cut off."""
+    """Tries per address; each resumes where the last ended."""
     pause_seconds: float = 1.0
     """Pause before the second try; doubles each time."""
     timeout_seconds: float = 30.0
@@ -64,8 +64,8 @@ def download(
 ) -> None:
     """Fetch a file unless it is already there and right.
 
-    What has come so far lies in `<name>.partial` and is continued by the next call. Two processes
-    that want the same file take turns; the second finds it done.
+    A partial download is kept in `<name>.partial` and resumed by the next call. Two processes that
+    fetch the same file take turns; the second finds it complete.
 
     Args:
         addresses: tried in order, `https` or `http`.
@@ -118,7 +118,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def _difference(path: Path, expected: Expected) -> str:
-    """Return what is wrong with a file in words, or an empty text."""
+    """Return what is wrong with a file, or an empty text."""
     size = path.stat().st_size
     if expected.size_bytes is not None and size != expected.size_bytes:
         return f"expected {expected.size_bytes} bytes, found {size}"
@@ -176,7 +176,7 @@ class _Transfer:
         """Bring the whole file and rename it."""
         is_resumed = self._start() > 0
         difference = self._bring()
-        if difference and is_resumed:  # what lay here may belong to another version of the file
+        if difference and is_resumed:  # the partial file may be of another version
             self.partial.unlink()
             difference = self._bring()
         if difference:
@@ -185,7 +185,7 @@ class _Transfer:
         self.partial.replace(self.target)
 
     def _bring(self) -> str:
-        """Go on until the file is whole; return what is wrong with it, or an empty text."""
+        """Fetch until the file is complete; return what is wrong with it, or an empty text."""
         pause = self.config.pause_seconds
         for attempt in range(1, self.config.attempts + 1):
             try:
@@ -201,7 +201,7 @@ class _Transfer:
         raise AssertionError("the last attempt returns or raises")
 
     def _difference(self) -> str:
-        """Compare what came with what was expected, by the hash made on the way."""
+        """Compare size and running hash with the expected ones."""
         self._hash_up_to(self.partial.stat().st_size)
         found = self.sha256.hexdigest()
         if self.expected.git_blob_sha1 is not None:  # needs the size before the first byte
@@ -214,7 +214,7 @@ class _Transfer:
         return ""
 
     def _hash_up_to(self, size: int) -> None:
-        """Bring the running hash to the first `size` bytes of what is here."""
+        """Advance the running hash to the first `size` bytes present."""
         if self.hashed_bytes > size:
             self.sha256, self.hashed_bytes = hashlib.sha256(), 0
         if self.hashed_bytes == size:
@@ -245,13 +245,13 @@ class _Transfer:
 
     def _refused(self, error: urllib.error.HTTPError, have: int) -> None:
         if error.code == 416 and have:
-            return  # nothing comes after what is here; the hash will tell whether that is right
+            return  # nothing follows the bytes present; the hash decides whether they are complete
         if error.code in _RETRIED:
             raise _CutOff(f"the server answered {error.code}") from error
         raise self._error("refused", f"the server answered {error.code}") from error
 
     def _receive(self, response: http.client.HTTPResponse, have: int) -> None:
-        """Write the answer behind what is there."""
+        """Append the response to the bytes present."""
         if response.status == 206:
             if not (response.headers["Content-Range"] or "").startswith(f"bytes {have}-"):
                 raise self._error("bad-answer", "the server sent another range than asked for")
@@ -299,7 +299,7 @@ class _Transfer:
             )
 
     def _start(self) -> int:
-        """Return how much is here already; more than wanted is thrown away."""
+        """Return the bytes present; a file longer than expected is discarded."""
         have = self.partial.stat().st_size if self.partial.exists() else 0
         if self.expected.size_bytes is not None and have > self.expected.size_bytes:
             self.partial.unlink()

@@ -98,7 +98,7 @@ def face_analysis(
             `OWN_ROLES`.
         embedded: the embedded bundle's, for the roles that are not in `own` or of another kind.
         device: where they run.
-        pack_root: where a fetched insightface pack lies, if it does.
+        pack_root: folder of a fetched insightface pack; may be missing.
 
     Raises:
         BundleError: a network is missing or damaged.

@@ -1,7 +1,7 @@
 """Reads the pickle opcodes of weight files without ever importing, calling or building a class.
 
 The opcodes are interpreted here, one by one. Every name a stream mentions stays a `Symbol`, a pair
-of strings. Names outside the allow-list end the reading. What a name would have built is looked up
+of strings. Names outside the allow-list end the reading. What a name would have built is described
 in `Rebuilder`, whose results are descriptions of tensors, plain containers and inert records.
 """
 
@@ -52,7 +52,7 @@ class InertObject:
 
 
 class Rebuilder(Protocol):
-    """Gives the allowed names a meaning; raises BundleError for what it does not know."""
+    """Builds what allowed names stand for; raises BundleError for other names."""
 
     def check(self, symbol: Symbol) -> None:
         """Refuse a name that is not on the allow-list."""

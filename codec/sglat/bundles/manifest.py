@@ -22,7 +22,7 @@ from sglat.files import AtomicOutput, hash_file, write_atomically
 MANIFEST_NAME: Final = "manifest.json"
 MANIFEST_VERSION: Final = 1
 MAX_MANIFEST_BYTES: Final = 1 << 20  # a thousand times what the embedded bundle needs
-# The parts that decide what a file's numbers look like, in the order of the decoder id.
+# The parts that give a file's numbers their meaning, in the order of the decoder id.
 DECODER_ROLES: Final = ("generator", "pose_flow", "controls")
 # plain names without a leading dot, at most in subfolders: no path leaves the bundle's folder
 _FILE_NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127}/){0,2}[A-Za-z0-9][\w.-]{0,127}")
@@ -34,7 +34,7 @@ class PartRecord:
     """One learned part or table: one file."""
 
     role: str
-    """What the pipeline asks for: `generator`, `inverter`, `pose_flow`, `controls`, `landmarks`."""
+    """Role in the pipeline: `generator`, `inverter`, `pose_flow`, `controls`, `landmarks`."""
     kind: str
     """Which network or table it is: `stylegan2`, `e4e`, `styleflow`."""
     file: str
@@ -125,7 +125,7 @@ def write_part(
     Args:
         folder: the bundle's folder.
         name: the bundle's name.
-        role: what the pipeline asks for; an older part of this role is replaced.
+        role: in the pipeline; an older part of this role is replaced.
         kind: which network or table it is.
         tensors: as they are to be stored, half precision or not.
         config: the network's sizes, plain JSON values; belongs to the decoder id.

@@ -1,4 +1,4 @@
-"""The cache folder: which bundles are here, fetching, importing and removing them, licences."""
+"""The cache folder: listing, fetching, importing and removing bundles, and accepted licences."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def list_bundles() -> list[BundleState]:
 
 
 def bundle_state(name: str) -> BundleState:
-    """Return what is here of a bundle."""
+    """Return a bundle's files and parts in the cache."""
     folder = EMBEDDED_FOLDER if name == EMBEDDED else bundles_folder() / name
     manifest = read_manifest(folder) if (folder / MANIFEST_NAME).is_file() else None
     summary = "embedded: 128 px, needs no download" if name == EMBEDDED else "imported"
@@ -134,12 +134,12 @@ def fetch_bundle(
         name: a bundle of the catalogue.
         config: licences, retries, timeouts.
         progress: returns the callback for a file's name.
-        say: takes lines for people.
+        say: takes lines of text to print.
 
     Raises:
         BundleError: unknown bundle, or a file that does not hold what it should.
         DownloadError: licence not accepted, a file that cannot be fetched, or one that its
-            publisher offers in a browser only; says what to do.
+            publisher offers in a browser only; the message is the remedy.
     """
     config = config or FetchConfig()
     bundle = catalogue_bundle(name)
@@ -193,7 +193,7 @@ def import_own(path: Path, name: str, *, has_paper_controls: bool = False) -> Bu
     """Convert a checkpoint and put it into a bundle of one's own.
 
     Args:
-        path: any checkpoint that `convert_checkpoint` knows; several files may go into one bundle.
+        path: any checkpoint that `convert_checkpoint` reads; several files may go into one bundle.
         name: the bundle's name.
         has_paper_controls: give the bundle the 32 channels of the paper's table 1.
 
@@ -232,7 +232,7 @@ def remove_bundle(name: str) -> Path:
 
 
 def expected_of(file: CatalogueFile) -> Expected:
-    """Return what a download of this file is compared with."""
+    """Return the size and hashes that a download of this file must have."""
     return Expected(
         size_bytes=file.size_bytes, sha256=file.sha256, git_blob_sha1=file.git_blob_sha1
     )
@@ -244,7 +244,7 @@ def _fetch_missing(
     progress: Callable[[str], Progress] | None,
     say: Callable[[str], None],
 ) -> list[DownloadError]:
-    """Fetch what is not here; one file's failure does not keep the others away."""
+    """Fetch missing files; one file's failure does not stop the others."""
     failures = []
     manifest = bundle_state(bundle.name).manifest
     for file in bundle.files:
@@ -309,7 +309,7 @@ def _add_file(bundle: CatalogueBundle, file: CatalogueFile, path: Path) -> None:
 
 
 def _with_remedy(file: CatalogueFile, error: DownloadError) -> DownloadError:
-    """Add what a person can do in a browser."""
+    """Add how to download the file by hand."""
     if not file.by_hand or error.code in ("offline", "no-space", "locked"):
         return error
     size = f"{file.size_bytes} bytes, " if file.size_bytes else ""

@@ -1,4 +1,4 @@
-"""The names a weight file may mention, and what each becomes: a tensor's place or a record."""
+"""The allow-list of names in weight files, and what each is read as: a tensor or a record."""
 
 from __future__ import annotations
 

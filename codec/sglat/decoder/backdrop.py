@@ -17,7 +17,7 @@ from sglat.media.reader import Frame, VideoReader
 
 
 class Backdrop(Protocol):
-    """Full frames by time, asked for in order."""
+    """Full frames by time, requested in order."""
 
     has_face: bool
     """The frames show a face that is to be covered: only the face is pasted then."""
@@ -92,7 +92,7 @@ def fit_placement(
     Args:
         placement: centre x, centre y, size (pixels of the source), roll (degrees).
         source_size: width and height of the source; None: the same as `size`.
-        size: width and height of the frames at hand.
+        size: width and height of the backdrop's frames.
     """
     fitted = np.asarray(placement, dtype=np.float64).copy()
     if source_size is None:

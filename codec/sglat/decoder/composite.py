@@ -33,7 +33,7 @@ UNIT_SQUARE: Final = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 
 @dataclass(frozen=True, kw_only=True)
 class CompositeConfig:
-    """How soft the seam is and how far colours may move."""
+    """Softness of the seam and limits of the colour match."""
 
     edge: float = 0.14
     """Width of the fade along the crop's border, as a share of its side."""
@@ -60,7 +60,7 @@ class Compositor:
         self._match: tuple[Tensor, Tensor] | None = None
 
     def masks(self, crops: Tensor) -> Tensor:
-        """Return how much of each crop is pasted, `[N, 1, R, R]` in [0, 1]."""
+        """Return the opacity of each crop's pixels, `[N, 1, R, R]` in [0, 1]."""
         side = crops.shape[-1]
         edge = edge_mask(side, self.config.edge).to(crops)
         if self.parse is None:
@@ -104,7 +104,7 @@ class Compositor:
         return pasted
 
     def _matched(self, face: Tensor, ground: Tensor, alpha: Tensor) -> Tensor:
-        """Return the face with mean and contrast of what it covers, `[3, H, W]`.
+        """Return the face with mean and contrast of the pixels it covers, `[3, H, W]`.
 
         Behind a plate only the fading border is comparable; inside a real frame the face is.
         """

@@ -35,7 +35,7 @@ QUEUE_BATCHES: Final = 2  # rendered ahead of the writer; bounds memory
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """How a file is decoded; nothing here changes what its bytes mean."""
+    """How a file is decoded; none of these changes the meaning of its bytes."""
 
     device: str = "auto"
     batch: int = 8
@@ -76,12 +76,12 @@ class Decoder:
         file: open for reading in binary mode; a pipe will do.
         bundle: loaded weights; None loads the bundle that the file names.
         config: device, batch and range.
-        identity_file: where the identity lies if the file only refers to one.
+        identity_file: file that holds the identity if this one only refers to it.
 
     Raises:
         FormatError: the bytes break the specification.
         BundleMismatchError: the file was made for other weights.
-        UsageError: the identity lies elsewhere and no file was given; an empty range.
+        UsageError: the identity is in another file and none was given; an empty range.
     """
 
     def __init__(

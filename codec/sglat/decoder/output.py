@@ -76,7 +76,7 @@ class OutputResult:
 def write_decoded(
     decoder: Decoder, config: OutputConfig, *, progress: Progress | None = None
 ) -> OutputResult:
-    """Decode a file to its end, or to the end of the wanted range, and write what is shown.
+    """Decode a file to its end, or to the end of the range, and write the frames.
 
     Raises:
         MediaError: the output cannot be written.

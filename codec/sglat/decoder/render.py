@@ -66,5 +66,5 @@ def _single_threaded_pool(workers: int) -> ThreadPoolExecutor:
     for _ in range(workers):
         pool.submit(started.wait)
     started.wait()
-    torch.set_num_threads(own)  # also what threads made later begin with
+    torch.set_num_threads(own)  # also the default of threads started later
     return pool

@@ -1,4 +1,4 @@
-"""ArcFace with the IR-SE50 trunk: who is pictured, as a unit vector.
+"""ArcFace with the IR-SE50 trunk: a face's identity as a unit vector.
 
 Source: Deng et al. 2019, https://arxiv.org/abs/1801.07698; preprocessing as in e4e's identity loss.
 """

@@ -1,4 +1,4 @@
-"""The embedded perceptual network: how different two pictures look, after LPIPS with SqueezeNet."""
+"""The embedded perceptual network: a distance of two pictures after LPIPS with SqueezeNet."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def read_bisenet(tensors: Mapping[str, Tensor], *, source: str) -> dict[str, Ten
 def read_e4e(tensors: Mapping[str, Tensor], *, source: str) -> tuple[E4EConfig, dict[str, Tensor]]:
     """Return the config and state of `Encoder4Editing` in a complete e4e checkpoint.
 
-    The checkpoint's decoder, if wanted, is read by `layouts.read_generator`.
+    The checkpoint's generator is read by `layouts.read_generator`.
     """
     marks = [name for name in tensors if name.endswith("encoder.latlayer1.weight")]
     if len(marks) != 1:

@@ -1,4 +1,4 @@
-"""Where a face matters most: pixel weights around eyes and mouth."""
+"""Pixel weights that emphasise eyes and mouth."""
 
 from __future__ import annotations
 

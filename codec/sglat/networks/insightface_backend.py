@@ -73,7 +73,7 @@ def is_available(root: Path | None = None) -> bool:
 def choose_face_analysis(
     embedded: FaceAnalysis, *, choice: Choice = "auto", root: Path | None = None
 ) -> FaceAnalysis:
-    """Return insightface's analysis if wanted and possible, else the embedded one.
+    """Return insightface's analysis if requested and installed, else the embedded one.
 
     Args:
         embedded: the bundle's own networks.
@@ -81,8 +81,8 @@ def choose_face_analysis(
         root: insightface's home folder; found by itself if None.
 
     Raises:
-        MissingExtraError: insightface was asked for but is not installed.
-        BundleError: it was asked for but its model pack is absent.
+        MissingExtraError: insightface was requested but is not installed.
+        BundleError: it was requested but its model pack is absent.
     """
     if choice == "embedded" or (choice == "auto" and not is_available(root)):
         return embedded
@@ -112,7 +112,7 @@ class InsightFaceAnalysis:
         self._detector = _load(zoo, folder / DETECTOR_FILE, task="detection")
         self._detector.prepare(_ON_CPU, input_size=_DETECTOR_SIZE, det_thresh=_DETECTOR_SCORE)
         self._identity = _load(zoo, folder / IDENTITY_FILE, task="recognition")
-        self._points = None  # the pack may lie here without it
+        self._points = None  # packs without this model exist
         if (folder / LANDMARKS_FILE).is_file():
             self._points = _load(zoo, folder / LANDMARKS_FILE, task="landmark_2d_106")
 
@@ -151,7 +151,7 @@ class InsightFaceAnalysis:
         """Return unit identity vectors `[N, 512]` of FFHQ-aligned crops `[N, 3, H, W]`.
 
         Raises:
-            UsageError: a gradient is wanted; this network runs outside torch.
+            UsageError: a gradient is required; this network runs outside torch.
         """
         if crops.requires_grad:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""Generator checkpoints: which tensor of a published file is which of ours; names and shapes only.
+"""Layouts of published generator checkpoints: their tensor names and shapes against ours.
 
 A layout is one table of names and shapes. Our own names follow the StyleSpace index:
 `layers.6.affine.weight` makes the style that `6:113` indexes.
@@ -102,7 +102,7 @@ def read_generator(
         if name.startswith(found.prefix)
     }
     mean = inside.pop("mapping.w_avg", inside.pop("latent_avg", tensors.get("latent_avg")))
-    if found.prefix == "":  # other things may lie beside a generator at the top level
+    if found.prefix == "":  # the top level may hold more than a generator
         inside = {n: t for n, t in inside.items() if _belongs_to_generator(n, found.layout)}
     _take_filters(inside, found.layout, source)
     config = _config_of(inside, found.layout, source)

@@ -109,7 +109,7 @@ class MotionEstimator(nn.Module):
 
 
 def _iris_place(points: Tensor, iris: int, corners: tuple[int, int]) -> Tensor:
-    """Return where the iris stands between the eye corners, 0 at the first, `[N]`."""
+    """Return the iris position between the eye corners, 0 at the first, 1 at the second, `[N]`."""
     start, end = points[:, corners[0]], points[:, corners[1]]
     axis = end - start
     along = ((points[:, iris] - start) * axis).sum(1)

@@ -80,7 +80,7 @@ def weighted_feature_distance(
 
 
 class Lpips(nn.Module):
-    """LPIPS v0.1 through the `lpips` package, whose weights decide what the numbers mean."""
+    """LPIPS v0.1 through the `lpips` package, whose weights define the scale."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Head pose as a latent edit: yaw and pitch in degrees move the coarse rows of W+.
 
 The scheme is StyleFlow's (Abdal et al. 2021, https://arxiv.org/abs/2008.02401, section 4): run a
-conditional flow forward under the conditions a latent has, backward under the ones wanted. Here two
+conditional flow forward under the conditions a latent has, backward under the target's. Here two
 conditions and a fixed-step solver, so that every machine takes the same steps.
 """
 
@@ -58,7 +58,7 @@ class ConcatSquash(nn.Module):
 
 
 class PoseFlow(nn.Module):
-    """Turns ID latents to a wanted yaw and pitch."""
+    """Turns ID latents to a target yaw and pitch."""
 
     def __init__(self, config: PoseFlowConfig) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class PoseFlow(nn.Module):
         Args:
             ws: W+ latents, `[N, L, D]`; one, `[1, L, D]`, is turned to every target.
             source_degrees: yaw and pitch the latents have, `[N, 2]`, or `[1, 2]` of one latent.
-            target_degrees: yaw and pitch wanted, `[N, 2]`; differentiable.
+            target_degrees: yaw and pitch of the result, `[N, 2]`; differentiable.
 
         Returns:
             Latents `[N, L, D]`; only the first `config.rows` rows differ.

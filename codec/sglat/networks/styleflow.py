@@ -141,7 +141,7 @@ class StyleFlow(nn.Module):
         Args:
             ws: `[N, L, D]`; one, `[1, L, D]`, is edited for every target.
             source: conditions the latents have, `[N, K]`, or `[1, K]` of one latent.
-            target: conditions wanted, `[N, K]`; differentiable.
+            target: conditions of the result, `[N, K]`; differentiable.
             rows: first row and one after the last.
         """
         first, end = rows
@@ -155,7 +155,7 @@ class StyleFlow(nn.Module):
         Args:
             ws: `[N, L, D]`; one, `[1, L, D]`, is turned to every target.
             source_degrees: yaw and pitch the latents have, `[N, 2]`, or `[1, 2]` of one latent.
-            target_degrees: yaw and pitch wanted, `[N, 2]`; differentiable.
+            target_degrees: yaw and pitch of the result, `[N, 2]`; differentiable.
         """
         source, target = self.with_pose(source_degrees), self.with_pose(target_degrees)
         return self.edit(ws, source, target, rows=self.config.pose_rows)

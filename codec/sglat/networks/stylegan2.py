@@ -217,7 +217,7 @@ class Generator(nn.Module):
         """Return the StyleSpace vectors of W+ latents in the paper's order, ToRGB included.
 
         Args:
-            ws: `[N, L, D]`; rows above the wanted resolution may be missing.
+            ws: `[N, L, D]`; rows above that resolution may be missing.
             resolution: leave out the layers above it; the full resolution if None.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Synthesis for inference: what does not change is computed once, and large layers run in stripes.
+"""Synthesis for inference: constants are computed once, and large layers run in stripes.
 
 `FastSynthesis` copies a generator whose weights are final. It differs from `Generator.synthesize`
 in the order of its sums only:
@@ -285,7 +285,7 @@ class FastSynthesis(nn.Module):
         kept: list[Tensor] = []
         for top in range(0, size, height):
             bottom = min(top + height, size)
-            first, end = max(top - 1, 0), min(bottom + 1, size)  # a 3x3 filter sees one row more
+            first, end = max(top - 1, 0), min(bottom + 1, size)  # a 3x3 filter reads one row more
             stripe = up.rows(x, up_style, first, end)
             stripe = conv.rows(stripe, conv_style, top, bottom, offset=first)
             image[:, :, top:bottom] += colours(stripe, styles[2])

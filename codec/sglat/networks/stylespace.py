@@ -11,7 +11,7 @@ from sglat.errors import BundleError, UsageError
 
 Kind = Literal["conv", "conv_up", "torgb"]
 UpFilter = Literal["transposed", "low-resolution"]
-MAX_RESOLUTION = 4096  # nobody publishes larger; bounds what a damaged config can ask for
+MAX_RESOLUTION = 4096  # larger than any published; bounds memory for a damaged config
 MAX_CHANNELS = 4096
 
 
