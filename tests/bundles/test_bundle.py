@@ -309,7 +309,7 @@ def test_the_eyes_have_another_name_when_another_network_finds_faces() -> None:
     def with_finder(finder: object) -> str:
         bundle = load_bundle()
         bundle.__dict__["faces"] = SimpleNamespace(finder=finder)
-        return bundle.eyes_id
+        return bundle.faces_id
 
     assert with_finder(1) == with_finder(2)
     assert with_finder(1) != with_finder("insightface")

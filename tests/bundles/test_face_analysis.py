@@ -1,4 +1,4 @@
-"""Which networks a bundle sees with."""
+"""Face analysis of a bundle: its own networks, the embedded ones, insightface."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def add_face_network(folder: Path, role: str, kind: str, state: dict[str, torch.
     write_part(folder, name="any", role=f"faces_{role}", kind=kind, tensors=state)
 
 
-def test_the_embedded_bundle_sees_with_its_own_networks(embedded: Path) -> None:
+def test_the_embedded_bundle_uses_its_own_networks(embedded: Path) -> None:
     bundle = Bundle(embedded)
     assert isinstance(bundle.faces, EmbeddedAnalysis)
     assert bundle.faces.networks["parsing"] is bundle.module("faces_parsing")
     assert bundle.perceptual is bundle.module("faces_perceptual")
 
 
-def test_a_copy_of_the_embedded_bundle_sees_with_its_own_networks(
+def test_a_copy_of_the_embedded_bundle_uses_its_own_networks(
     embedded: Path, tmp_path: Path
 ) -> None:
     copied = Bundle(Path(shutil.copytree(embedded, tmp_path / "copied")))
@@ -56,7 +56,7 @@ def test_a_copy_of_the_embedded_bundle_sees_with_its_own_networks(
     torch.testing.assert_close(vectors, own)
 
 
-def test_another_bundle_borrows_the_embedded_eyes(tmp_path: Path) -> None:
+def test_another_bundle_uses_the_embedded_networks(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path / "other")
     crops = torch.rand(1, 3, 64, 64)
     assert bundle.faces.parse(crops).shape == (1, 19, 64, 64)
@@ -90,7 +90,7 @@ class Finder:
 
 
 @pytest.mark.parametrize("has_own_networks", [False, True])
-def test_insightface_finds_and_judges_where_it_is_present_but_gives_no_gradient(
+def test_insightface_detects_and_compares_where_present_but_has_no_gradient(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedded: Path, has_own_networks: bool
 ) -> None:
     folder, size = embedded, 128

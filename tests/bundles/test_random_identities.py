@@ -9,7 +9,7 @@ import torch
 
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.bundles.manifest import write_part
-from sglat.bundles.random_identities import KIND, ROLE, draw_people, principal_directions
+from sglat.bundles.random_identities import KIND, ROLE, draw_identities, principal_directions
 from sglat.errors import BundleError
 from sglat.networks.pixels import to_pixels
 from tests.bundles.tiny import make_tiny_bundle
@@ -42,18 +42,18 @@ def test_people_are_drawn_from_the_part(tmp_path: Path) -> None:
     directions = torch.zeros(1, rows, width)
     directions[0, 2, 1] = 5
     bundle = write_people(bundle, mean, directions)
-    people = draw_people(bundle, 500, seed=3, truncation=0.5)
+    people = draw_identities(bundle, 500, seed=3, truncation=0.5)
     assert people.shape == (500, rows, width)
     still = people.clone()
     still[:, 2, 1] = mean[2, 1]
     assert torch.allclose(still, mean.expand(500, -1, -1))
     assert float(people[:, 2, 1].std()) == pytest.approx(2.5, rel=0.1)
-    assert torch.equal(people, draw_people(bundle, 500, seed=3, truncation=0.5))
+    assert torch.equal(people, draw_identities(bundle, 500, seed=3, truncation=0.5))
     assert bundle.decoder_id == before  # files do not depend on it
 
 
 def test_without_the_part_the_mapping_network_speaks(tmp_path: Path) -> None:
-    people = draw_people(make_tiny_bundle(tmp_path / "tiny"), 3, seed=1)
+    people = draw_identities(make_tiny_bundle(tmp_path / "tiny"), 3, seed=1)
     assert torch.equal(people, people[:, :1].expand_as(people))  # one vector for all rows
     assert float((people[0] - people[1]).abs().max()) > 0
 
@@ -62,13 +62,13 @@ def test_a_part_of_another_generator_is_refused(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path / "tiny")
     bundle = write_people(bundle, torch.zeros(2, 3), torch.zeros(4, 2, 3))
     with pytest.raises(BundleError, match="expected people of mean"):
-        draw_people(bundle, 1)
+        draw_identities(bundle, 1)
 
 
 def test_embedded_people_are_faces_of_different_people() -> None:
     bundle = load_bundle()
     with torch.no_grad():
-        pictures = bundle.generator(draw_people(bundle, 6, seed=2)).clamp(-1, 1)
+        pictures = bundle.generator(draw_identities(bundle, 6, seed=2)).clamp(-1, 1)
         looks = bundle.faces.embed(pictures)
     likeness = (looks @ looks.T - torch.eye(6)).max()
     assert float(likeness) < 0.9

@@ -141,7 +141,7 @@ class Bundle:
         )
 
     @cached_property
-    def eyes_id(self) -> str:
+    def faces_id(self) -> str:
         """Cache key of the face-analysis networks; changes with any of them."""
         finder = getattr(self.faces, "finder", self.faces)  # insightface, where it is installed
         names = [type(self.faces).__name__, type(finder).__name__]

@@ -22,7 +22,7 @@ from torch import Tensor
 from sglat.bundles.bundle import EMBEDDED_FOLDER, Bundle
 from sglat.bundles.controls import GROUP_SIZES, Controls
 from sglat.bundles.manifest import write_part
-from sglat.bundles.random_identities import draw_people
+from sglat.bundles.random_identities import draw_identities
 from sglat.errors import BundleError
 from sglat.networks.faces import PARSING_CLASSES
 
@@ -75,7 +75,7 @@ def discover(
     """
     config = config or DiscoverConfig()
     generator = bundle.generator
-    ws = draw_people(bundle, config.style_samples, seed=config.seed)
+    ws = draw_identities(bundle, config.style_samples, seed=config.seed)
     sigma = [style.std(0) for style in generator.styles(ws)]
     change = _changes(bundle, ws[: config.people], sigma, config, progress)
     return _choose(change, sigma, generator.config.style_widths, config)

@@ -22,7 +22,7 @@ TRUNCATION: Final = 0.7
 """Share of the standard deviation that latents are drawn with (Karras et al. 2019, appendix B)."""
 
 
-def draw_people(
+def draw_identities(
     bundle: Bundle, count: int, *, seed: int = 0, truncation: float = TRUNCATION
 ) -> Tensor:
     """Return random ID latents `[count, L, D]`.

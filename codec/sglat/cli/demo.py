@@ -19,7 +19,7 @@ from torch import Tensor
 from sglat import api
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.bundles.controls import GROUPS
-from sglat.bundles.random_identities import draw_people
+from sglat.bundles.random_identities import draw_identities
 from sglat.cli.common import run, say
 from sglat.cli.progress import StageBar
 from sglat.decoder.decode import DecodeConfig, Decoder
@@ -48,7 +48,7 @@ ENLARGED: Final = 2  # the pictures shown, against the generator's
 
 def sample_person(bundle: Bundle, seed: int) -> Person:
     """Return a person who does not exist."""
-    return Person(ws=draw_people(bundle, 1, seed=seed)[0], neutral=torch.zeros(34))
+    return Person(ws=draw_identities(bundle, 1, seed=seed)[0], neutral=torch.zeros(34))
 
 
 def scripted_motion(frames: int) -> Tensor:

@@ -136,7 +136,7 @@ def network_id(bundle: Bundle, role: str) -> str:
     if role == "synthesizer":
         return bundle.decoder_id.hex()
     if role in ("faces", "landmarks"):
-        return bundle.eyes_id
+        return bundle.faces_id
     if role == "perceptual":  # its package may be missing, then another network stands in
-        return f"{type(bundle.perceptual).__name__} {bundle.eyes_id}"
+        return f"{type(bundle.perceptual).__name__} {bundle.faces_id}"
     return bundle.part(role).sha256 if bundle.has(role) else "none"

@@ -19,7 +19,7 @@ from torch import Tensor
 from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS, NUM_CONTROLS
 from sglat.bundles.discover import part_masks
-from sglat.bundles.random_identities import draw_people
+from sglat.bundles.random_identities import draw_identities
 from sglat.encoder.invert import RefineConfig, refine_latents
 from sglat.encoder.workfile import config_hash
 from sglat.errors import UsageError
@@ -138,7 +138,7 @@ class Measured:
 
     def sample(self, count: int, seed: int) -> Tensor:
         """Return latents `[N, L, D]` of people who do not exist."""
-        return draw_people(self.bundle, count, seed=seed)
+        return draw_identities(self.bundle, count, seed=seed)
 
     def identity(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return MobileFaceNet's unit vectors `[N, 128]`."""

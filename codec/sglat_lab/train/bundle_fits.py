@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.bundles.manifest import write_part
-from sglat.bundles.random_identities import KIND, ROLE, draw_people, principal_directions
+from sglat.bundles.random_identities import KIND, ROLE, draw_identities, principal_directions
 from sglat.networks.faces import FaceAnalysis, FaceBox
 from sglat.networks.pixels import to_pixels
 from sglat.networks.pose_flow import ConcatSquash, PoseFlow
@@ -158,7 +158,7 @@ def add_identities(args: argparse.Namespace, bundle: Bundle, sampler: FaceSample
     fit_identities(bundle, latents_of(bundle, sampler, args.latents))
     if args.sheet is not None:
         fitted = load_bundle(args.bundle)
-        draw_sheet(args.sheet, fitted.generator, draw_people(fitted, 64, seed=1))
+        draw_sheet(args.sheet, fitted.generator, draw_identities(fitted, 64, seed=1))
 
 
 @torch.no_grad()
@@ -192,7 +192,7 @@ def identities_of(bundle: Bundle, sampler: FaceSampler, count: int) -> tuple[Ten
     stills = sampler.stills
     rows = stills[np.linspace(0, len(stills) - 1, min(count, len(stills))).astype(int)]
     batches = [sampler.batch(part) for part in np.array_split(rows, max(1, len(rows) // 8))]
-    drawn = draw_people(bundle, count // 2, seed=5)
+    drawn = draw_identities(bundle, count // 2, seed=5)
     shown = np.concatenate([to_pixels(bundle.generator(part)) for part in drawn.split(8)])
     measured = torch.from_numpy(measured_pose(bundle.faces, shown)).float()
     known = ~measured.isnan().any(1)

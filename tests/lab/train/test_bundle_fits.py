@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sglat.bundles.bundle import Bundle, load_bundle
-from sglat.bundles.random_identities import draw_people
+from sglat.bundles.random_identities import draw_identities
 from sglat.networks.pose_flow import PoseFlow, PoseFlowConfig
 from sglat_lab.train import bundle_fits
 from sglat_lab.train.bundle_fits import calibrate, slopes, stretch
@@ -54,7 +54,7 @@ def some_angles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def people(bundle: Bundle) -> tuple[torch.Tensor, torch.Tensor]:
-    return draw_people(bundle, 3, seed=2), torch.zeros(3, 2)
+    return draw_identities(bundle, 3, seed=2), torch.zeros(3, 2)
 
 
 @pytest.mark.usefixtures("some_angles")
