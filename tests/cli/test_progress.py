@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sglat.cli.progress import StageBar, describe_progress
+from sglat.cli.common import StageBar, describe_progress
 from sglat.version import __version__
 
 CODEC = Path(__file__).resolve().parents[2] / "codec"
@@ -75,7 +75,7 @@ def test_a_terminal_has_its_cursor_back_however_a_command_ends(end: str) -> None
     action, status = ENDS[end]
     script = f"""
 from sglat.cli.common import run
-from sglat.cli.progress import StageBar
+from sglat.cli.common import StageBar
 from sglat.errors import SglatError, UsageError
 def app():
     StageBar()("track", 3, 10)

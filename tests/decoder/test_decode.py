@@ -21,8 +21,7 @@ from sglat.decoder.decode import DecodeConfig, Decoder, decode, prefetch
 from sglat.decoder.output import OutputConfig, write_decoded
 from sglat.errors import BundleMismatchError, FormatError, UsageError
 from sglat.media.audio import AudioReader
-from sglat.media.marks import DIGITAL_SOURCE_TYPE
-from sglat.media.pictures import encode_png
+from sglat.media.pictures import DIGITAL_SOURCE_TYPE, encode_png
 from sglat.media.reader import VideoReader
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.files import make_identity, write_file

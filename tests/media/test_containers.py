@@ -14,7 +14,7 @@ from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.errors import MediaError, SglatError, UsageError
 from sglat.media.audio import AudioReader
 from sglat.media.containers import CONTAINERS, encoder_options
-from sglat.media.marks import generated_marks
+from sglat.media.pictures import generated_marks
 from sglat.media.reader import VideoReader
 from sglat.media.writer import VideoWriter
 from tests.support.tolerances import IN_STEP_SECONDS, TRANSCODED_SOUND_DB

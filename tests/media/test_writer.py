@@ -13,8 +13,15 @@ import pytest
 from numpy.typing import NDArray
 
 from sglat.errors import MediaError, UsageError
-from sglat.media.marks import DIGITAL_SOURCE_TYPE, generated_marks
-from sglat.media.pictures import PngWriter, RawWriter, decode_picture, encode_png, read_still
+from sglat.media.pictures import (
+    DIGITAL_SOURCE_TYPE,
+    PngWriter,
+    RawWriter,
+    decode_picture,
+    encode_png,
+    generated_marks,
+    read_still,
+)
 from sglat.media.reader import VideoReader, constant_step, reduce_timing
 from sglat.media.writer import VideoWriter
 from tests.support.tolerances import LOSSY_VIDEO_SHIFT_LEVELS

@@ -22,7 +22,7 @@ from sglat.errors import FormatError
 
 _HEAD: Final = struct.Struct("<4sI")  # type; flags in the low byte, length in the upper three
 _CRC: Final = struct.Struct("<I")
-_PIECE_BYTES: Final = 1 << 16  # a length that lies costs one piece, not its claim
+_PIECE_BYTES: Final = 1 << 16  # a false length costs the memory of one piece
 _TYPE_BYTES: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 BODY_CHUNKS: Final = frozenset({"MOTN", "PLAC", "APKT"})
 _UNKNOWN: Final = ChunkRule(flags=ANCILLARY, max_bytes=MAX_PAYLOAD, is_single=False)
@@ -106,7 +106,7 @@ class ByteSource:
         self.position = position
 
     def jump(self, position: int) -> None:
-        """Go on at another place of a seekable file."""
+        """Continue at another position of a seekable file."""
         self._file.seek(position)
         self.position = position
 

@@ -23,7 +23,7 @@ BOUND: Final = 2
 ENDS_BYTES: Final = 48
 ENDS_CHUNK_BYTES: Final = ENDS_BYTES + CHUNK_FRAME_BYTES  # where a seeking reader starts: the tail
 
-MAX_PAYLOAD: Final = (1 << 24) - 1  # all that the 24-bit length field can say
+MAX_PAYLOAD: Final = (1 << 24) - 1  # largest value of the 24-bit length field
 
 
 @dataclass(frozen=True, kw_only=True)

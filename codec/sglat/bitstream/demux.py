@@ -223,7 +223,7 @@ class Demuxer:
         return _BY_TYPE.get(chunk.type, Unknown)(chunk=chunk)
 
     def skip_to(self, offset: int, frame: int) -> None:
-        """Go on at a chunk, before the group that begins with a frame; forget what was seen."""
+        """Continue at a chunk before the group that begins with a frame; reset running checks."""
         self.source.jump(offset)
         self._ahead, self._has_skipped = None, True
         self.frame_count, self._groups, self._audio = frame, [], []

@@ -89,7 +89,7 @@ def _read_moving(
 def unpack_frames_batch(
     payloads: Sequence[bytes], frame_counts: Sequence[int], model: f.MotionModel
 ) -> list[NDArray[np.int32]] | None:
-    """Decode groups side by side; None if one is damaged: the scalar coder then says how."""
+    """Decode groups side by side; None if one is damaged, for the scalar coder to raise."""
     counts = np.array(frame_counts, dtype=np.int64)
     rows = scale_rows()
     try:

@@ -37,7 +37,7 @@ FAST_ACTIVITY_WEIGHT: Final = 59
 SLOW_ACTIVITY_WEIGHT: Final = 101
 NEAR_WEIGHT: Final = 18  # the channel before, in this frame
 FAR_WEIGHT: Final = 6  # the one before that
-PRIOR: Final = 8192  # two steps of the frame before, until this frame speaks for itself
+PRIOR: Final = 8192  # weight of the frame before in the activity ratio: two steps
 MAX_RATIO: Final = 4095
 MAX_AMPLITUDE: Final = 4095
 FAST_RATE: Final = 2
@@ -50,7 +50,7 @@ STILL_MARGIN: Final = 32
 # What a writer may choose freely (`fit_model`)
 LEAST_GAIN_BITS: Final = 24.0  # what a reference and its weight cost, with a margin
 SAMPLE_FRAMES: Final = 256  # a group of the writer
-SAMPLES: Final = 4  # groups coded both ways to see whether the model pays
+SAMPLES: Final = 4  # groups coded with and without the model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +301,7 @@ def quantize(values: NDArray[np.float32], steps: NDArray[np.float32]) -> NDArray
 
 
 def fit_model(values: NDArray[np.int32]) -> MotionModel | None:
-    """Return the motion model that suits a track, `[T, C]`; None where it costs what it saves."""
+    """Return a motion model fitted to `[T, C]`; None where it saves less than its own size."""
     if len(values) < 2:
         return None
     model = _fitted(values)

@@ -55,7 +55,7 @@ class Reader:
     """Reads one file front to back, pipes included; holds one group at a time.
 
     What stands before the first motion group is read at once. With `is_salvage` an error after the
-    header ends the file early instead of being raised; `damage` then tells why.
+    header ends the file early instead of being raised; `damage` holds it.
 
     Args:
         file: open for reading in binary mode; it is not closed.

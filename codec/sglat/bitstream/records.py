@@ -159,7 +159,7 @@ def filter_waves(height: int, width: int) -> NDArray[np.float32]:
 class SpectralDelta:
     """weight += reshape(left @ right, shape), the filters of right given by their cosine transform.
 
-    Tuned filters are smooth, and a picture sees an error of their mean some forty times as well
+    Tuned filters are smooth, and a picture shows an error of their mean some forty times as well
     as one of their finest detail, so each frequency has its own step.
     """
 

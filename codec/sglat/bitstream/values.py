@@ -269,5 +269,5 @@ class Fields:
         return dict(value)
 
     def rest(self) -> dict[str, Any]:
-        """Return the fields that nobody took; later versions may have put them there."""
+        """Return the fields not taken, which are of later versions."""
         return {key: value for key, value in self._values.items() if key not in self._taken}

@@ -42,7 +42,7 @@ GROUP_FRAMES: Final = 256  # ten seconds: a group's own cost is then about one b
 
 
 class Muxer:
-    """Writes chunks to any file, a pipe included, and remembers where they are.
+    """Writes chunks to any file, a pipe included, and collects their offsets for the index.
 
     Args:
         file: open for writing in binary mode; it is not closed.
@@ -59,7 +59,7 @@ class Muxer:
         self._audio: list[tuple[int, int]] = []
         self._write(SIGNATURE)
         payload = pack_header(header)
-        # What readers will see: steps rounded to f32.
+        # As readers decode it: steps rounded to f32.
         self.header = unpack_header(payload)
         self.put("HEAD", payload)
 
@@ -157,7 +157,7 @@ class Writer:
 
     @property
     def header(self) -> Header:
-        """The header as readers will see it."""
+        """The header as readers decode it."""
         return self._muxer.header
 
     def put_chunk(self, chunk: Chunk) -> None:

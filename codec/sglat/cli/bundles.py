@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sglat.cli.common import run, say
-from sglat.cli.progress import ByteBar, StageBar
+from sglat.cli.common import ByteBar, StageBar, run, say
 
 app = typer.Typer(
     help="Sets of weights: what is here, what can be fetched, and your own.",
@@ -74,7 +73,7 @@ def fetch(
         bool, typer.Option("--keep-downloads", help="Keep the original files.")
     ] = False,
 ) -> None:
-    """Download a bundle from its publishers, check it and convert it; goes on where it stopped."""
+    """Download, check and convert a bundle. Interrupted downloads continue."""
     from sglat.bundles.catalogue import catalogue_bundle
     from sglat.bundles.download import DownloadConfig
     from sglat.bundles.store import FetchConfig, fetch_bundle

@@ -1,17 +1,24 @@
-"""What all commands share: errors, standard input and messages."""
+"""What all commands share: errors, standard input, messages and progress on stderr."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from sglat.cli.progress import closed_bars
 from sglat.errors import SglatError, UsageError
 from sglat.files import open_input
 from sglat.version import __version__
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_SECONDS_BETWEEN_LINES: Final = 10.0  # where stderr is a file, not a screen
+_open: list[Progress] = []
 
 
 def run(app: Callable[[], object]) -> None:
@@ -48,3 +55,130 @@ def open_source(path: Path) -> AbstractContextManager[BinaryIO]:
 def say(line: str) -> None:
     """Print a message on stderr; data go to stdout."""
     print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def closed_bars() -> Iterator[None]:
+    """End all bars at the end, however that comes; a bar hides the cursor of the terminal."""
+    try:
+        yield
+    finally:
+        while _open:
+            _open.pop().stop()
+
+
+class StageBar:
+    """One bar a stage.
+
+    Args:
+        is_quiet: draw nothing.
+        is_bytes: units are bytes.
+    """
+
+    def __init__(self, *, is_quiet: bool = False, is_bytes: bool = False) -> None:
+        self.is_quiet = is_quiet
+        self.is_screen = sys.stderr.isatty()
+        self._is_bytes = is_bytes
+        self._stage = ""
+        self._started = self._told = 0.0
+        self._first = 0
+        self._progress: Progress | None = None
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """Show `done` of `total` units of a stage; None or 0 if the total is unknown."""
+        if self.is_quiet:
+            return
+        now = time.monotonic()
+        is_new = stage != self._stage
+        if is_new:
+            self._stage, self._started, self._first = stage, now, done
+            self._told = -_SECONDS_BETWEEN_LINES
+        if self.is_screen:
+            self._draw(done, total, is_new=is_new)
+        elif done == total or now - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told = now
+            recent, elapsed = done - self._first, now - self._started
+            print(
+                describe_progress(stage, done, total, recent, elapsed), file=sys.stderr, flush=True
+            )
+
+    def _draw(self, done: int, total: int | None, *, is_new: bool) -> None:
+        if self._progress is None:
+            self._progress = _screen_progress(is_bytes=self._is_bytes)
+            self._progress.start()
+            _open.append(self._progress)
+        if is_new:  # what an earlier run has done does not count for the speed
+            self._task = self._progress.add_task(self._stage, completed=done, total=total or None)
+        self._progress.update(self._task, completed=done, total=total or None)
+        if done == total:
+            self._progress.stop_task(self._task)
+
+    def close(self) -> None:
+        """End the bars, so that messages start on a line of their own."""
+        if self._progress is not None:
+            self._progress.stop()
+            _open.remove(self._progress)
+        self._progress, self._stage = None, ""
+
+
+class ByteBar(StageBar):
+    """A bar for one file; nothing where stderr is no screen.
+
+    Args:
+        label: what is fetched.
+    """
+
+    def __init__(self, label: str) -> None:
+        super().__init__(is_quiet=not sys.stderr.isatty(), is_bytes=True)
+        self.label = label
+
+    def show(self, done: int, total: int | None) -> None:
+        """Show `done` of `total` bytes, None if unknown."""
+        self(self.label, done, total)
+        if done == total:
+            self.close()
+
+
+def _screen_progress(*, is_bytes: bool) -> Progress:
+    from rich import progress as parts
+    from rich.console import Console
+
+    class SpeedColumn(parts.ProgressColumn):
+        """Units a second."""
+
+        def render(self, task: parts.Task) -> str:
+            speed = task.finished_speed or task.speed
+            return "" if speed is None else f"{speed:.1f}/s"
+
+    amount = parts.DownloadColumn() if is_bytes else parts.MofNCompleteColumn()
+    return parts.Progress(
+        parts.TextColumn("{task.description:<10}", markup=False),
+        parts.BarColumn(bar_width=24),
+        amount,
+        parts.TransferSpeedColumn() if is_bytes else SpeedColumn(),
+        parts.TimeRemainingColumn(compact=True),
+        console=Console(stderr=True),
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
+def describe_progress(
+    stage: str, done: int, total: int | None, recent: int, elapsed_seconds: float
+) -> str:
+    """Return one plain line such as `track 120/480 31.5/s 0:00:11 left`.
+
+    Args:
+        stage: its name.
+        done: units done, those of an earlier run included.
+        total: all units; None or 0 if unknown.
+        recent: units done in this run, from which the rate is taken.
+        elapsed_seconds: time this run has taken.
+    """
+    rate = recent / elapsed_seconds if elapsed_seconds > 0 else 0.0
+    if not total:
+        return f"{stage} {done} {rate:.1f}/s"
+    left = ""
+    if rate > 0 and done < total:
+        left = f" {timedelta(seconds=round((total - done) / rate))} left"
+    return f"{stage} {done}/{total} {rate:.1f}/s{left}"

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sglat.cli.common import open_source, run, say
-from sglat.cli.progress import StageBar
+from sglat.cli.common import StageBar, open_source, run, say
 from sglat.errors import UsageError
 
 app = typer.Typer(
@@ -48,7 +47,7 @@ def decode_command(
         bool, typer.Option("--absolute", help="Swapped motion as it is, not relative to neutral.")
     ] = False,
     identity_file: Annotated[
-        Path | None, typer.Option(help="Where the identity lies, if not in the file.")
+        Path | None, typer.Option(help="File that holds the identity, if detached.")
     ] = None,
     bundle: Annotated[
         str | None, typer.Option(help="Folder or name of the weights; default: the file's own.")
@@ -80,7 +79,7 @@ def decode_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
 ) -> None:
-    """Decode a file; sound comes back in step, and the video says that it is generated."""
+    """Decode a file with its sound in sync; the video is marked as generated."""
     import torch
 
     from sglat.bundles.bundle import load_bundle

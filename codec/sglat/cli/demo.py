@@ -20,8 +20,7 @@ from sglat import api
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.bundles.controls import GROUPS
 from sglat.bundles.random_identities import draw_identities
-from sglat.cli.common import run, say
-from sglat.cli.progress import StageBar
+from sglat.cli.common import StageBar, run, say
 from sglat.decoder.decode import DecodeConfig, Decoder
 from sglat.decoder.output import OutputConfig, write_decoded
 from sglat.decoder.synthesizer import Person, Synthesizer
@@ -52,7 +51,7 @@ def sample_person(bundle: Bundle, seed: int) -> Person:
 
 
 def scripted_motion(frames: int) -> Tensor:
-    """Return a small act, `[T, 34]`: the head turns and nods, the mouth speaks, the eyes blink."""
+    """Return scripted motion, `[T, 34]`: head turns and nods, speech, blinks."""
     time = torch.arange(frames) / float(RATE)
     motion = torch.zeros(frames, 34)
     motion[:, 0] = 10 * torch.sin(2 * torch.pi * time / 2.0)
@@ -97,7 +96,7 @@ def decoded_frames(path: Path, bundle: Bundle, side: int) -> NDArray[np.uint8]:
 
 
 def source_frames(video: Path, path: Path, side: int) -> NDArray[np.uint8]:
-    """Return a video's pictures, cut where the file made from it says that the face lies."""
+    """Return a video's pictures, cropped by the placement of the file made from it."""
     from sglat.encoder.crops import crop_picture
 
     with api.open(path) as file:

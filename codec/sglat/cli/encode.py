@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sglat.cli.common import run, say
-from sglat.cli.progress import StageBar
+from sglat.cli.common import StageBar, run, say
 from sglat.errors import MediaError
 from sglat.files import refuse_existing
 

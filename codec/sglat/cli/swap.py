@@ -65,23 +65,23 @@ def swap(
         raise UsageError("no-identity-file", "--attach needs --identity")
     with ExitStack() as stack:
         files = [_motion_file(path, identity, stack) for path in motion]
-        stages: list[Edit] = []
+        steps: list[Edit] = []
         if span is not None:
             first, last = _span(span)
-            stages.append(lambda a, b: timeline.trim(a, b, start_seconds=first, end_seconds=last))
+            steps.append(lambda a, b: timeline.trim(a, b, start_seconds=first, end_seconds=last))
         if identity is not None:
             look = stack.enter_context(open_input(identity))
             put = edits.attach if is_attached else edits.swap
-            stages.append(lambda a, b: put(a, look, b))
+            steps.append(lambda a, b: put(a, look, b))
         if layers is not None:
-            stages.append(lambda a, b: edits.drop_layers(a, b, keep=layers))
+            steps.append(lambda a, b: edits.drop_layers(a, b, keep=layers))
         if is_stripped:
-            stages.append(edits.strip)
+            steps.append(edits.strip)
         target = stack.enter_context(atomic_file(out, force=force))
         if identity_file is not None:
             alone = stack.enter_context(atomic_file(identity_file, force=force))
             hint = identity_file.name
-            stages.append(lambda a, b: edits.detach(a, b, alone, hint=hint))
+            steps.append(lambda a, b: edits.detach(a, b, alone, hint=hint))
         if len(files) > 1:
             joined = stack.enter_context(TemporaryFile())
             names = [str(path) for path in motion]
@@ -89,7 +89,7 @@ def swap(
                 for line in _join_notes(change, names):
                     say(line)
             files = [joined]
-        _run_stages(files[0], stages, target, stack)
+        _run_steps(files[0], steps, target, stack)
     _report(out)
 
 
@@ -140,17 +140,17 @@ def _span(text: str) -> tuple[Fraction, Fraction]:
     return span
 
 
-def _run_stages(file: BinaryIO, stages: list[Edit], out: BinaryIO, stack: ExitStack) -> None:
+def _run_steps(file: BinaryIO, steps: list[Edit], out: BinaryIO, stack: ExitStack) -> None:
     """Run edits one after the other through temporary files; with none, rewrite the file."""
     from sglat.bitstream.edits import rewrite
 
-    for stage in stages[:-1]:
+    for step in steps[:-1]:
         file.seek(0)
         between: BinaryIO = stack.enter_context(TemporaryFile())  # noqa: SIM115
-        stage(file, between)
+        step(file, between)
         file = between
     file.seek(0)
-    last = stages[-1] if stages else rewrite
+    last = steps[-1] if steps else rewrite
     last(file, out)
 
 

@@ -19,8 +19,7 @@ from sglat.errors import UsageError
 from sglat.files import refuse_existing
 from sglat.media.audio import open_sound
 from sglat.media.containers import choose_encoder, encoder_options
-from sglat.media.marks import generated_marks
-from sglat.media.pictures import PngWriter, RawWriter
+from sglat.media.pictures import PngWriter, RawWriter, generated_marks
 from sglat.media.writer import VideoWriter
 
 Progress = Callable[[int, int | None], None]

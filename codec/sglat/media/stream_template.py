@@ -31,7 +31,7 @@ PCM_BITS: Final = {
     "pcm_u8": 8,
 }  # fmt: skip
 ALAC_ATOM_HEADER: Final = 12  # size, type and version of the QuickTime atom; Matroska drops them
-FLAC_STREAMINFO: Final = 34  # bytes; Matroska wants the marker and block header in front
+FLAC_STREAMINFO: Final = 34  # bytes; Matroska requires the marker and block header in front
 NO_PACKET: Final = bytes(8)  # a file without any packet would not open
 UNKNOWN_SIZE: Final = b"\x01\xff\xff\xff\xff\xff\xff\xff"
 

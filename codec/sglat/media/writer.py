@@ -24,7 +24,7 @@ from sglat.media.containers import (
     encoder_options,
     pixel_format_of,
 )
-from sglat.media.marks import mark_animation
+from sglat.media.pictures import mark_animation
 from sglat.media.pixels import EXACT_CONVERSION
 from sglat.media.stream_template import open_template
 from sglat.media.transcode import AudioTranscoder
