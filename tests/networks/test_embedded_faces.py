@@ -10,7 +10,6 @@ import torch
 
 from sglat.errors import BundleError, FaceError
 from sglat.networks.embedded_analysis import ROLES, EmbeddedAnalysis, load_weights
-from sglat.networks.embedded_blocks import folded_state
 from sglat.networks.embedded_detector import (
     STRIDE,
     DetectorNetwork,
@@ -18,7 +17,12 @@ from sglat.networks.embedded_detector import (
     boxes_of,
     candidates,
 )
-from sglat.networks.embedded_nets import IdentityNetwork, LandmarkNetwork, ParsingNetwork
+from sglat.networks.embedded_nets import (
+    IdentityNetwork,
+    LandmarkNetwork,
+    ParsingNetwork,
+    folded_state,
+)
 from sglat.networks.embedded_perceptual import PerceptualNetwork
 from sglat.networks.embedded_views import (
     View,

@@ -16,7 +16,7 @@ from sglat.encoder.invert import Inversion, Selection
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.start_motion import StartMotion, comparable
 from sglat.encoder.track import Track
-from sglat.networks.face_regions import feature_weights
+from sglat.networks.face_points import feature_weights
 
 
 @dataclass(frozen=True, kw_only=True)

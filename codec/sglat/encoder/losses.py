@@ -21,7 +21,7 @@ from torch.func import jvp
 from sglat.bundles.bundle import Bundle
 from sglat.networks.embedded_nets import INPUT_SIZE, LandmarkNetwork, LandmarkOutput
 from sglat.networks.embedded_views import CROP_SCALE
-from sglat.networks.face_regions import feature_weights
+from sglat.networks.face_points import feature_weights
 from sglat.networks.perceptual import PerceptualDistance
 
 _WINDOW: Final = 7  # pixels: an eye's width at 128 px is twice that

@@ -19,7 +19,7 @@ from sglat.bundles.controls import GROUPS
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.solve_motion import Linearisation, MotionProblem, solve_windows
 from sglat.encoder.stages import Stage, Task
-from sglat.networks.face_regions import feature_weights
+from sglat.networks.face_points import feature_weights
 
 # Losses are grouped as in section 12.2: mouth with chin, eyes with brows, gaze alone.
 _LOSS_GROUPS: Final = (("mouth", "chin"), ("eyes", "brows"), ("gaze",))

@@ -28,7 +28,7 @@ from sglat.encoder.stages import Made, Runner, Stage, Task
 from sglat.encoder.start_motion import StartMotion, corrected_motion
 from sglat.encoder.track import Track
 from sglat.encoder.tune import TuneResult
-from sglat.networks.face_regions import feature_weights
+from sglat.networks.face_points import feature_weights
 
 Targets = Callable[[int, int], Tensor]
 """Frames first to last (exclusive) to pictures `[n, 3, H, W]` on the bundle's device."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sglat.networks.embedded_blocks import ConvUnit, ResidualUnit, unshuffled
+from sglat.networks.embedded_nets import ConvUnit, ResidualUnit, unshuffled
 
 STRIDE: Final = 8
 ALIGN: Final = 32  # sides of the input are multiples of the coarsest stride

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sglat.files import AtomicOutput, atomic_file
 from sglat.networks.devices import feature_type
-from sglat.networks.embedded_blocks import ConvUnit, folded_state
+from sglat.networks.embedded_nets import ConvUnit, folded_state
 
 Batch = dict[str, Tensor]
 NUM_MEASURED: Final = 192  # pictures whose statistics replace those of the folded normalisation

@@ -27,7 +27,7 @@ from sglat.bundles.bundle import load_bundle
 from sglat.errors import BundleError
 from sglat.files import atomic_file
 from sglat.networks.devices import feature_type
-from sglat.networks.face_regions import feature_weights
+from sglat.networks.face_points import feature_weights
 from sglat.networks.stylespace import GeneratorConfig
 from sglat_lab.measure.teachers import MobileFaceIdentity, SqueezePerceptual, load_lpips_heads
 from sglat_lab.train.batches import FaceSampler, as_fine

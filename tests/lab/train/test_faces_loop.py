@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from sglat.networks.embedded_analysis import KINDS, load_weights
-from sglat.networks.embedded_blocks import folded_state
-from sglat.networks.embedded_nets import IdentityNetwork, ParsingNetwork
+from sglat.networks.embedded_nets import IdentityNetwork, ParsingNetwork, folded_state
 from sglat.networks.embedded_perceptual import PerceptualNetwork
 from sglat_lab.train import face, faces_loop
 from sglat_lab.train.adversarial_examples import fooled
