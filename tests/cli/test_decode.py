@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sglat.bundles.bundle import Bundle
-from sglat.cli.decode import parse_time
+from sglat.cli.common import parse_time
 from sglat.errors import UsageError
 from sglat.media.reader import VideoReader
 from tests.bundles.tiny import make_tiny_bundle

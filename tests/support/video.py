@@ -32,6 +32,7 @@ def write_video(
     sample_rate: int = 48000,
     options: dict[str, str] | None = None,
     audio_start_seconds: int = 0,
+    colour: tuple[int, int, int] | None = None,
 ) -> Path:
     """Write pictures as a video, with a sweep as sound when `audio_codec` is given."""
     height, width = pictures[0].shape[:2]
@@ -39,6 +40,9 @@ def write_video(
         video = container.add_stream(codec, rate=25, options=options or {})
         video.width, video.height, video.pix_fmt = width, height, pixel_format
         video.time_base = video.codec_context.time_base = time_base
+        if colour is not None:  # flags alone; the pictures are as they are
+            context = video.codec_context
+            context.colorspace, context.color_trc, context.color_primaries = colour
         audio = None
         if audio_codec is not None:
             audio = container.add_stream(audio_codec, rate=sample_rate)
@@ -47,6 +51,8 @@ def write_video(
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame = frame.reformat(format=pixel_format)
             frame.pts, frame.time_base = stamp, time_base
+            if colour is not None:
+                frame.colorspace, frame.color_trc, frame.color_primaries = colour
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None:

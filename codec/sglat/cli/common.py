@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
+from shutil import copyfileobj
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from sglat.errors import SglatError, UsageError
@@ -50,6 +52,42 @@ def open_source(path: Path) -> AbstractContextManager[BinaryIO]:
         UsageError: no such file.
     """
     return nullcontext(sys.stdin.buffer) if str(path) == "-" else open_input(path)
+
+
+def parse_time(text: str) -> float | None:
+    """Return seconds of `12.5`, `1:02.5` or `1:00:02`; None for nothing.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if not text:
+        return None
+    try:
+        seconds = 0.0
+        for part in text.split(":"):
+            seconds = 60 * seconds + float(part)
+    except ValueError as error:
+        raise UsageError("bad-time", f"expected seconds or m:ss, got {text!r}") from error
+    if not 0 <= seconds < float("inf"):
+        raise UsageError("bad-time", f"expected a time from 0 on, got {text!r}")
+    return seconds
+
+
+@contextmanager
+def video_source(path: Path, beside: Path) -> Iterator[Path]:
+    """Yield a video file that can be read several times.
+
+    Args:
+        path: the file, or `-` for standard input, which is kept in a hidden file until the end.
+        beside: a file in whose folder that is done.
+    """
+    if str(path) != "-":
+        yield path
+        return
+    with NamedTemporaryFile(dir=beside.parent, prefix=".sglat-stdin-") as kept:
+        copyfileobj(sys.stdin.buffer, kept)
+        kept.flush()
+        yield Path(kept.name)
 
 
 def say(line: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sglat.cli.common import StageBar, open_source, run, say
+from sglat.cli.common import StageBar, open_source, parse_time, run, say
 from sglat.errors import UsageError
 
 app = typer.Typer(
@@ -135,25 +135,6 @@ def decode_command(
         say(f"{result.held_frames} of {result.frames} frames had no face and are held")
     if as_json:
         print(json.dumps(describe(result, target)))
-
-
-def parse_time(text: str) -> float | None:
-    """Return seconds of `12.5`, `1:02.5` or `1:00:02`; None for nothing.
-
-    Raises:
-        UsageError: anything else.
-    """
-    if not text:
-        return None
-    try:
-        seconds = 0.0
-        for part in text.split(":"):
-            seconds = 60 * seconds + float(part)
-    except ValueError as error:
-        raise UsageError("bad-time", f"expected seconds or m:ss, got {text!r}") from error
-    if not 0 <= seconds < float("inf"):
-        raise UsageError("bad-time", f"expected a time from 0 on, got {text!r}")
-    return seconds
 
 
 def describe(result: Any, target: Path) -> dict[str, object]:

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from sglat.cli.common import StageBar, run, say
-from sglat.errors import MediaError
+from sglat.cli.common import StageBar, parse_time, run, say, video_source
+from sglat.errors import UsageError
 from sglat.files import refuse_existing
 
 app = typer.Typer(
@@ -22,7 +22,9 @@ app = typer.Typer(
 
 @app.command()
 def encode_command(
-    source: Annotated[Path, typer.Argument(help="A video with one person's face.")],
+    source: Annotated[
+        Path, typer.Argument(help="A video with one person's face; - reads standard input.")
+    ],
     target: Annotated[Path, typer.Argument(help="The .sglat file to write.")],
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "mini",
     face: Annotated[
@@ -65,6 +67,12 @@ def encode_command(
     plate: Annotated[
         bool, typer.Option("--plate", help="Store a still background for full frames.")
     ] = False,
+    start: Annotated[str, typer.Option(help="Seconds or m:ss from which on to encode.")] = "0",
+    end: Annotated[str, typer.Option(help="Seconds or m:ss; empty: to the end.")] = "",
+    audio: Annotated[
+        Literal["auto", "copy", "flac", "opus", "aac", "none"],
+        typer.Option(help="How sound is stored; auto copies it, and makes FLAC of PCM."),
+    ] = "auto",
     consent: Annotated[
         str, typer.Option(help="The pictured person's statement of consent, kept in the file.")
     ] = "",
@@ -91,13 +99,12 @@ def encode_command(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
 ) -> None:
     """Encode a video. After an interruption the same command continues."""
-    from sglat.encoder.encode import EncodeConfig, encode
+    from sglat.encoder.encode import EncodeConfig, clip_of, encode
+    from sglat.encoder.workfile import default_workfile
+    from sglat.media.reader import VideoReader
 
-    check_output(target, force=force)
-    check_input(source)
+    check_output(source, target, force=force)
     work = workfile or default_workfile(target)
-    if not resume:
-        remove_work(work)
     config = EncodeConfig(
         bundle=bundle,
         face=face,
@@ -110,9 +117,13 @@ def encode_command(
         tune_steps=tune_steps,
         tune_frames=tune_frames,
         plate=plate,
+        start_seconds=parse_time(start) or 0.0,
+        end_seconds=parse_time(end),
+        audio=audio,
         consent=consent,
         seed=seed,
         workfile=work,
+        resume=resume,
         device=device,
         self_check=self_check,
         threads=threads or None,
@@ -121,7 +132,9 @@ def encode_command(
     )
     bar = StageBar(is_quiet=quiet)
     try:
-        result = encode(source, target, config, progress=bar)
+        with video_source(source, beside=target) as video:
+            VideoReader(clip_of(video, config)).close()  # refused before anything is loaded
+            result = encode(video, target, config, progress=bar)
     except KeyboardInterrupt:
         bar.close()
         say(f"stopped; unfinished work is kept in {work}, the same command goes on from there")
@@ -140,33 +153,21 @@ def encode_command(
     )
 
 
-def default_workfile(target: Path) -> Path:
-    """Return the folder beside the output that holds unfinished work."""
-    return target.with_name(f"{target.name}.work")
+def check_output(source: Path, target: Path, *, force: bool) -> None:
+    """Refuse an output that would overwrite a file, before hours of work.
 
+    Raises:
+        UsageError: an existing output, the input itself, or not the name of a `.sglat` file.
+    """
+    from sglat.media.containers import CONTAINERS
+    from sglat.media.pictures import STILL_SUFFIXES
 
-def remove_work(folder: Path) -> None:
-    """Delete unfinished work, but only what is a work file."""
-    from sglat.encoder.workfile import SOURCE_NAME
-    from sglat.encoder.workfile import remove_folder as remove
-
-    if folder.exists() and not (folder / SOURCE_NAME).exists() and any(folder.iterdir()):
-        raise MediaError("not-a-work-file", f"{folder} exists and is not a work file")
-    remove(folder)
-
-
-def check_input(source: Path) -> None:
-    """Refuse what is no video before anything is made or loaded."""
-    from sglat.media.reader import VideoReader
-
-    VideoReader(source).close()
-
-
-def check_output(target: Path, *, force: bool) -> None:
-    """Refuse an output that would overwrite a file, before hours of work."""
-    if target.suffix == "":
-        raise MediaError("output-name", f"expected a file name such as out.sglat, got {target}")
-    refuse_existing(target, force=force)
+    refuse_existing(target, force=force, inputs=[source])
+    suffix = target.suffix.lower()
+    if suffix == "" or suffix in CONTAINERS or suffix in STILL_SUFFIXES:
+        raise UsageError(
+            "output-name", f"expected a file name such as {target.stem}.sglat, got {target}"
+        )
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sglat.cli.common import open_source, run, say
-from sglat.files import atomic_file
+from sglat.files import atomic_file, refuse_existing
 from sglat.version import __version__
 
 
@@ -89,6 +89,7 @@ def _show(options: InfoOptions) -> int:
 def _salvage(file: Path, target: Path, *, force: bool) -> None:
     from sglat.bitstream.edits import salvage
 
+    refuse_existing(target, force=force, inputs=[file])
     with open_source(file) as stream, atomic_file(target, force=force) as out:
         damage = salvage(stream, out)
     say("the file was whole" if damage is None else f"kept everything before: {damage}")
@@ -97,6 +98,7 @@ def _salvage(file: Path, target: Path, *, force: bool) -> None:
 def _export(file: Path, target: Path, *, force: bool) -> None:
     from sglat.bitstream.motion_table import read_table, save_table
 
+    refuse_existing(target, force=force, inputs=[file])
     with open_source(file) as stream:
         motion_table = read_table(stream)
     save_table(motion_table, target, force=force)

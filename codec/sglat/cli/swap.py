@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from sglat.cli.common import run, say
-from sglat.files import atomic_file, open_input
+from sglat.files import atomic_file, open_input, refuse_existing
 
 if TYPE_CHECKING:
     from sglat.bitstream.timeline import Joined
@@ -63,6 +63,10 @@ def swap(
 
     if is_attached and identity is None:
         raise UsageError("no-identity-file", "--attach needs --identity")
+    for written in (out, identity_file):
+        if written is not None:
+            others = [path for path in (out, identity_file) if path is not written]
+            refuse_existing(written, force=force, inputs=[*motion, identity, *others])
     with ExitStack() as stack:
         files = [_motion_file(path, identity, stack) for path in motion]
         steps: list[Edit] = []

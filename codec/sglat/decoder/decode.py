@@ -26,6 +26,7 @@ from sglat.decoder.render import Renderer
 from sglat.decoder.synthesizer import Synthesizer, Transfer, retarget
 from sglat.errors import BundleError, UsageError
 from sglat.files import open_input
+from sglat.media.reader import exact_seconds
 from sglat.networks.devices import choose_device
 from sglat.networks.pixels import resize, to_pixels
 
@@ -316,11 +317,6 @@ def decode(
     """
     with open_input(path) as file:
         yield from Decoder(file, bundle=bundle, config=config).frames()
-
-
-def exact_seconds(seconds: float) -> Fraction:
-    """Return the decimal number that a float was written as: 0.24 is 6/25, not a little less."""
-    return Fraction(str(seconds))
 
 
 def prefetch(items: Iterator[T], depth: int) -> Iterator[T]:

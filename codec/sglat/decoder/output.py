@@ -14,12 +14,13 @@ from typing import Final, Literal
 
 from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.decoder.backdrop import Backdrop, VideoBackdrop, open_backdrop, plate_backdrop
-from sglat.decoder.decode import QUEUE_BATCHES, DecodedFrame, Decoder, exact_seconds, prefetch
+from sglat.decoder.decode import QUEUE_BATCHES, DecodedFrame, Decoder, prefetch
 from sglat.errors import UsageError
 from sglat.files import refuse_existing
 from sglat.media.audio import open_sound
 from sglat.media.containers import choose_encoder, encoder_options
 from sglat.media.pictures import PngWriter, RawWriter, generated_marks
+from sglat.media.reader import exact_seconds
 from sglat.media.writer import VideoWriter
 
 Progress = Callable[[int, int | None], None]

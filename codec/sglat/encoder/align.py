@@ -22,7 +22,7 @@ from sglat.encoder.registration import RegistrationConfig, register_video, scale
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.track import CHUNK, Track
 from sglat.encoder.workfile import Store
-from sglat.media.reader import VideoReader
+from sglat.media.reader import Clip, VideoReader
 from sglat.networks.face_points import LEFT_EYE, MOUTH_CORNERS, NOSE_FOOT, RIGHT_EYE
 from sglat.networks.pixels import from_pixels
 
@@ -92,7 +92,7 @@ class Crops:
 
 
 def align(
-    path: Path,
+    path: Path | Clip,
     track: Track,
     registration: Store,
     crops: Store,
@@ -233,7 +233,7 @@ def join(
 
 
 def _cut(
-    path: Path,
+    path: Path | Clip,
     track: Track,
     placement: Float64,
     store: Store,

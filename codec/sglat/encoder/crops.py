@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sglat.bitstream.records import Picture
 from sglat.decoder.placement import SIZE, crop_to_frame
 from sglat.errors import MediaError
-from sglat.media.reader import VideoReader
+from sglat.media.reader import Clip, VideoReader
 from sglat.networks.face_points import (
     FACE_OVAL,
     LEFT_EYE_AND_BROW,
@@ -83,7 +83,7 @@ def _hull(pixels: NDArray[np.float64], contour: tuple[int, ...]) -> NDArray[np.i
     return np.asarray(hull, dtype=np.int32)
 
 
-def find_plate(source: Path, placement: NDArray[np.float64]) -> Picture:
+def find_plate(source: Path | Clip, placement: NDArray[np.float64]) -> Picture:
     """Return the median of frames spread over the video as a small WebP picture.
 
     Args:

@@ -24,10 +24,12 @@ from sglat.encoder.start_motion import StartConfig
 from sglat.encoder.track import Track, TrackConfig
 from sglat.encoder.tune import TuneConfig
 from sglat.encoder.weight_deltas import DeltaConfig, ranks_within
-from sglat.encoder.workfile import WorkFile
+from sglat.encoder.workfile import WorkFile, default_workfile, remove_work
 from sglat.encoder.write import Contents, write_file
 from sglat.errors import FaceError, MediaError
-from sglat.files import hash_file, refuse_existing
+from sglat.files import hash_file, output_lock, refuse_existing
+from sglat.media.audio import SoundChoice
+from sglat.media.reader import Clip, exact_seconds
 from sglat.networks.devices import choose_device, full_precision
 from sglat.version import __version__
 
@@ -62,6 +64,13 @@ class EncodeConfig:
     workfile: Path | None = None
     """Folder for resuming; None puts it beside the output."""
     keep_workfile: bool = False
+    start_seconds: float = 0.0
+    """First second that is encoded; sound is trimmed with the pictures."""
+    end_seconds: float | None = None
+    audio: SoundChoice = "auto"
+    """How sound is stored: compressed sound is copied and PCM becomes FLAC unless chosen."""
+    resume: bool = True
+    """Continue unfinished work; else forget it."""
     device: str = "cpu"
     """As for decoding. Other devices than the processor round differently and give other bytes."""
     threads: int | None = None
@@ -155,18 +164,21 @@ def encode(
     config = config or EncodeConfig()
     source, target = Path(source), Path(target)
     refuse_existing(target, force=config.force, inputs=(source,))
-    work = config.workfile or target.with_name(target.name + ".work")
-    run = begin(source, work, config, progress)
-    try:
-        with full_precision(run.bundle.device):
-            result = _encode(run, source, target, config)
-    except (FaceError, MediaError):  # the input is unusable: a retry would fail too
+    work = config.workfile or default_workfile(target)
+    with output_lock(target):
+        if not config.resume:
+            remove_work(work)
+        run = begin(source, work, config, progress)
+        try:
+            with full_precision(run.bundle.device):
+                result = _encode(run, clip_of(source, config), target, config)
+        except (FaceError, MediaError):  # the input is unusable: a retry would fail too
+            if not config.keep_workfile:
+                run.work.remove()
+            raise
         if not config.keep_workfile:
             run.work.remove()
-        raise
-    if not config.keep_workfile:
-        run.work.remove()
-    return result
+        return result
 
 
 def begin(
@@ -182,10 +194,26 @@ def begin(
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     bundle = load_bundle(config.bundle, device)
-    return Runner(bundle, WorkFile(work, source=hash_file(source)), progress)
+    return Runner(bundle, WorkFile(work, source=clip_key(clip_of(source, config))), progress)
 
 
-def analyse(run: Runner, source: Path, config: EncodeConfig) -> Analysis:
+def clip_of(source: Path, config: EncodeConfig) -> Clip:
+    """Return the range of a video that is encoded."""
+    end = config.end_seconds
+    return Clip(
+        path=source,
+        start_seconds=exact_seconds(config.start_seconds),
+        end_seconds=None if end is None else exact_seconds(end),
+    )
+
+
+def clip_key(clip: Clip) -> str:
+    """Return the sha256 of a video, hexadecimal, and its range if it has one."""
+    digest = hash_file(clip.path)
+    return digest if clip.is_whole else f"{digest}:{clip.start_seconds}:{clip.end_seconds}"
+
+
+def analyse(run: Runner, source: Path | Clip, config: EncodeConfig) -> Analysis:
     """Run the stages up to the tuned person and the motion problem.
 
     Raises:
@@ -211,7 +239,7 @@ def analyse(run: Runner, source: Path, config: EncodeConfig) -> Analysis:
     )  # fmt: skip
 
 
-def _encode(run: Runner, source: Path, target: Path, config: EncodeConfig) -> EncodeResult:
+def _encode(run: Runner, source: Clip, target: Path, config: EncodeConfig) -> EncodeResult:
     found = analyse(run, source, config)
     expression = PaperConfig() if config.solver == "paper" else FastConfig()
     solved = solve_motion(run, found.person, found.problem, expression)
@@ -225,10 +253,10 @@ def _encode(run: Runner, source: Path, target: Path, config: EncodeConfig) -> En
             plate=find_plate(source, aligned.placement) if config.plate else None,
             provenance=Provenance(
                 generated_by=f"sglat {__version__}", consent=config.consent,
-                source_sha256=bytes.fromhex(run.work.source),
+                source_sha256=bytes.fromhex(run.work.source.split(":")[0]),
             ),
         )  # fmt: skip
-        by_stream = write_file(source, target, contents, force=config.force)
+        written = write_file(source, target, contents, audio=config.audio, force=config.force)
     check = None
     if config.self_check:
         with run.clock("check"):
@@ -237,8 +265,9 @@ def _encode(run: Runner, source: Path, target: Path, config: EncodeConfig) -> En
     seconds = float((tracked.pts[-1] - tracked.pts[0]) * tracked.time_base)
     return EncodeResult(
         path=target, frames=len(tracked), seconds=seconds + float(1 / tracked.frame_rate),
-        bytes_by_stream=by_stream, stage_seconds=run.seconds, id_frame=found.chosen.value[0],
-        messages=tracked.messages() + (check.warnings if check else []),
+        bytes_by_stream=written.bytes_by_stream, stage_seconds=run.seconds,
+        id_frame=found.chosen.value[0],
+        messages=written.notes + tracked.messages() + (check.warnings if check else []),
         check=check, settings=settings,
     )  # fmt: skip
 

@@ -26,7 +26,7 @@ from sglat.decoder.placement import (
 from sglat.encoder.crops import crop_picture, rigid_face_mask
 from sglat.encoder.track import CHUNK, Track
 from sglat.encoder.workfile import Store
-from sglat.media.reader import VideoReader
+from sglat.media.reader import Clip, VideoReader
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -69,7 +69,7 @@ class RegistrationConfig:
 
 
 def register_video(
-    path: Path,
+    path: Path | Clip,
     track: Track,
     framed: Float64,
     store: Store,

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.synthesizer import Synthesizer
 from sglat.encoder.workfile import Store, WorkFile, config_hash
+from sglat.media.reader import Clip
 from sglat.version import __version__
 
 T = TypeVar("T")
@@ -83,12 +84,12 @@ class Runner:
         self.seconds: dict[str, float] = {}
         """Time by phase."""
 
-    def video(self, path: Path) -> Made[Path]:
+    def video(self, source: Path | Clip) -> Made[Path | Clip]:
         """Return the input video, which the first stages read.
 
         Its key holds the release of the package, so that a new release continues nothing.
         """
-        return Made(value=path, key=config_hash("video", self.work.source, __version__))
+        return Made(value=source, key=config_hash("video", self.work.source, __version__))
 
     def __call__(self, stage: Stage[T], *inputs: Made[Any]) -> Made[T]:
         """Run a stage, or read what it has stored under the same key."""

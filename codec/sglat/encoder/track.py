@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.workfile import Store
 from sglat.errors import FaceError
-from sglat.media.reader import VideoInfo, VideoReader
+from sglat.media.reader import Clip, VideoInfo, VideoReader
 from sglat.networks.face_points import BLINK_SHAPES, NUM_BLENDSHAPES, NUM_POINTS
 from sglat.networks.faces import FaceAnalysis, FaceBox, FaceLandmarks
 
@@ -159,7 +159,7 @@ class _Follower:
 
 
 def track(
-    path: Path,
+    path: Path | Clip,
     faces: FaceAnalysis,
     store: Store,
     config: TrackConfig | None = None,
@@ -225,7 +225,11 @@ def find_blinks(
 
 
 def _follow(
-    path: Path, faces: FaceAnalysis, store: Store, config: TrackConfig, progress: Progress | None
+    path: Path | Clip,
+    faces: FaceAnalysis,
+    store: Store,
+    config: TrackConfig,
+    progress: Progress | None,
 ) -> None:
     follower = _Follower(faces, config)
     done = store.rows

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.errors import MissingExtraError, WorkFileError
-from sglat.files import PARTIAL_PATTERN, AtomicOutput, write_atomically
+from sglat.files import PARTIAL_PATTERN, AtomicOutput, name_beside, write_atomically
 
 try:
     import h5py
@@ -210,6 +210,22 @@ class Store:
                 self._open.pop(next(iter(self._open))).close()
             self._open[path] = _open_part(path)
         return self._open[path]
+
+
+def default_workfile(target: Path) -> Path:
+    """Return the folder beside an output that holds unfinished work."""
+    return name_beside(target, ".work")
+
+
+def remove_work(folder: Path) -> None:
+    """Delete unfinished work, but only what is a work file.
+
+    Raises:
+        WorkFileError: the folder is something else.
+    """
+    if folder.exists() and not (folder / SOURCE_NAME).exists() and any(folder.iterdir()):
+        raise WorkFileError("not-a-work-file", f"{folder} exists and is not a work file")
+    remove_folder(folder)
 
 
 def remove_folder(folder: Path) -> None:

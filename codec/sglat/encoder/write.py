@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,8 +28,8 @@ from sglat.bitstream.records import (
 from sglat.bitstream.writer import GROUP_FRAMES, Writer, open_writer
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.track import Track
-from sglat.media.audio import AudioReader
-from sglat.media.reader import constant_step, reduce_timing
+from sglat.media.audio import AudioReader, SoundChoice, StoredSound
+from sglat.media.reader import Clip, VideoReader, constant_step, reduce_timing
 from sglat.version import __version__
 
 # A quarter of a pixel of the full frame, and as much at the crop's rim by roll of a 300 px face
@@ -54,11 +54,35 @@ class Contents:
     settings: dict[str, str]
 
 
-def write_file(source: Path, target: Path, contents: Contents, *, force: bool) -> dict[str, int]:
-    """Write a file and return its bytes by stream.
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a file takes, and what was done to make it."""
+
+    bytes_by_stream: dict[str, int]
+    notes: list[str]
+    """Changes of colours, fields and sound, one line each."""
+
+
+def write_file(
+    source: Path | Clip,
+    target: Path,
+    contents: Contents,
+    *,
+    audio: SoundChoice = "auto",
+    force: bool,
+) -> Written:
+    """Write a file.
+
+    Args:
+        source: the video, for its sound.
+        target: the file.
+        contents: everything else.
+        audio: how sound is stored.
+        force: replace an existing file.
 
     Raises:
         UsageError: the target exists and `force` is not set.
+        MediaError: sound that cannot be stored as wanted.
     """
     track = contents.track
     time_base, stamps = reduce_timing([int(p) for p in track.pts], track.time_base)
@@ -83,20 +107,28 @@ def write_file(source: Path, target: Path, contents: Contents, *, force: bool) -
         encoder=f"sglat {__version__}",
         settings=contents.settings,
     )
-    audio = AudioReader(source)
-    with audio, open_writer(target, header, force=force) as writer:
+    with VideoReader(source) as video:
+        pictures = video.notes
+        sound = AudioReader(
+            video.path, zero_seconds=video.zero_seconds, end_seconds=video.end_seconds,
+            is_cut=not video.clip.is_whole,
+        )  # fmt: skip
+    with sound, open_writer(target, header, force=force) as writer:
+        stored = StoredSound(sound, audio)
         writer.put_identity(contents.identity)
         if contents.plate is not None:
             writer.put_plate(contents.plate)
-        writer.put_provenance(contents.provenance)
-        packets: Iterator[AudioPacket] = iter(())
+        writer.put_provenance(replace(contents.provenance, note="; ".join(pictures)))
         audio_base = Fraction(1)
-        if audio.format is not None:
-            writer.put_audio_format(audio.format)
-            packets, audio_base = iter(audio), audio.format.time_base
-        _interleave(writer, contents, stamps, time_base, step, packets, audio_base)
+        if stored.format is not None:
+            writer.put_audio_format(stored.format)
+            audio_base = stored.format.time_base
+        _interleave(writer, contents, stamps, time_base, step, iter(stored), audio_base)
     with target.open("rb") as file:
-        return stream_bytes(describe(file))
+        counts = stream_bytes(describe(file))
+    seconds = float((track.pts[-1] - track.pts[0]) * track.time_base + 1 / track.frame_rate)
+    notes = stored.notes(seconds=seconds, file_bytes=counts["total"])
+    return Written(bytes_by_stream=counts, notes=pictures + notes)
 
 
 def _interleave(

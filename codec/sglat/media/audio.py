@@ -1,11 +1,11 @@
-"""Audio in: compressed packets copied bit for bit, never decoded."""
+"""Audio in: compressed packets copied bit for bit; other sound is compressed without loss."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import av
 
@@ -13,7 +13,16 @@ from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.errors import MediaError
 from sglat.files import Closable
 from sglat.media.reader import VideoReader, first_sound_seconds, open_container
+from sglat.media.stream_template import CODEC_IDS
+from sglat.media.transcode import AudioTranscoder
 
+SoundChoice = Literal["auto", "copy", "flac", "opus", "aac", "none"]
+
+DEEP_PCM: Final = ("pcm_f", "pcm_s32", "pcm_s64", "pcm_u32")  # FLAC ends at 24 bits
+LOSSLESS: Final = frozenset(
+    {"alac", "ape", "flac", "mlp", "mp4als", "ralf", "shorten", "tak", "truehd", "tta", "wavpack",
+     "wmalossless"}
+)  # fmt: skip
 MAX_EXTRADATA: Final = 1 << 16  # Vorbis set-up headers reach some kilobytes
 
 
@@ -50,10 +59,22 @@ class AudioReader(Closable):
                 stream.discard = av.stream.Discard.all  # not even parsed: the pass is quick
         self.format = None if self._stream is None else _describe(self._stream)
         self.start_seconds = first_sound_seconds(self._container)
+        """When sound begins by the container's clock; None without sound, or if unknown."""
 
     def close(self) -> None:
         """Release the file."""
         self._container.close()
+
+    @property
+    def decoder(self) -> Any:
+        """The PyAV decoder of the stream."""
+        assert self._stream is not None
+        return self._stream.codec_context
+
+    @property
+    def range_seconds(self) -> Fraction | None:
+        """Length of the range from time 0; None without an end."""
+        return None if self._end_seconds is None else self._end_seconds - self._zero_seconds
 
     def __iter__(self) -> Iterator[AudioPacket]:
         """Yield every packet once; a damaged tail ends the stream."""
@@ -102,6 +123,94 @@ def open_sound(path: Path) -> AudioReader:
         if error.code not in ("no-video", "no-frames", "no-decoder"):
             raise
     return AudioReader(path, zero_seconds=zero)
+
+
+class StoredSound:
+    """Sound as it goes into a `.sglat` file.
+
+    Args:
+        reader: the source's sound, at its first packet.
+        choice: what is wanted.
+
+    Raises:
+        MediaError: the codec cannot be made of this sound.
+    """
+
+    def __init__(self, reader: AudioReader, choice: SoundChoice = "auto") -> None:
+        self._reader, self._source = reader, reader.format
+        self._read_bytes = self._stored_bytes = 0
+        self._transcoder: AudioTranscoder | None = None
+        self.format: AudioFormat | None = None if choice == "none" else reader.format
+        if self.format is None or self._source is None:
+            return
+        codec = stored_codec(self._source.codec, choice)
+        if codec != self._source.codec:
+            self._transcoder = AudioTranscoder(
+                reader.decoder, self._source, codec, end_seconds=reader.range_seconds
+            )
+            self.format = self._transcoder.format
+
+    def __iter__(self) -> Iterator[AudioPacket]:
+        """Yield the packets to store."""
+        if self.format is None:
+            return
+        packets = self._counted(self._reader)
+        for packet in packets if self._transcoder is None else self._transcoder.convert(packets):
+            self._stored_bytes += len(packet.data)
+            yield packet
+
+    def notes(self, *, seconds: float, file_bytes: int) -> list[str]:
+        """Return what a user should know once all is written; nothing for sound that was copied.
+
+        Args:
+            seconds: length of the clip.
+            file_bytes: size of the finished file.
+        """
+        if self._source is None:
+            return []
+        if self.format is None:
+            return [f"sound left out: {self._source.codec}"]
+        is_large = is_lossless(self.format.codec)
+        if self._transcoder is None and not is_large:
+            return []
+        rate = 8 / 1000 / max(seconds, 1e-9)
+        share = 100 * self._stored_bytes / max(file_bytes, 1)
+        line = f"sound: {self._source.codec} {self._read_bytes * rate:.0f} kbit/s"
+        if self._transcoder is not None:
+            line += f", stored as {self.format.codec} {self._stored_bytes * rate:.0f} kbit/s"
+        line += f", {share:.0f} % of the file"
+        return [line + ("; --audio opus, aac or none makes it smaller" if is_large else "")]
+
+    def _counted(self, packets: Iterable[AudioPacket]) -> Iterator[AudioPacket]:
+        for packet in packets:
+            self._read_bytes += len(packet.data)
+            yield packet
+
+
+def stored_codec(codec: str, choice: SoundChoice = "auto") -> str:
+    """Return the codec in which sound is stored.
+
+    With "auto" compressed sound is copied, PCM is compressed without loss, and a codec that could
+    not be written into any container again becomes FLAC if it is lossless, else AAC.
+    """
+    if choice == "copy":
+        if codec not in CODEC_IDS:
+            raise MediaError(
+                "audio-codec", f"{codec} sound cannot be copied; use --audio flac, opus or aac"
+            )
+        return codec
+    if choice not in ("auto", "none"):
+        return choice
+    if codec.startswith("pcm_"):
+        return "wavpack" if codec.startswith(DEEP_PCM) else "flac"
+    if codec in CODEC_IDS:
+        return codec
+    return "flac" if is_lossless(codec) else "aac"
+
+
+def is_lossless(codec: str) -> bool:
+    """Whether a codec, by FFmpeg's name, loses nothing."""
+    return codec.startswith("pcm_") or codec in LOSSLESS
 
 
 def _until_damaged(packets: Iterator[Any]) -> Iterator[Any]:

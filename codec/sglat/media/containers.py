@@ -161,7 +161,8 @@ def check_encoder(encoder: str, container: Container, path: Path) -> None:
     Raises:
         MediaError: `unknown-encoder`, `output-refused`; says what works.
     """
-    fitting = " or ".join(f"--encoder {name}" for name in container.encoders)
+    *others, last = container.encoders
+    fitting = f"--encoder {', '.join(others)} or {last}" if others else f"--encoder {last}"
     try:
         codec = av.codec.Codec(encoder, "w")
     except (av.error.FFmpegError, ValueError) as error:
@@ -175,9 +176,10 @@ def check_encoder(encoder: str, container: Container, path: Path) -> None:
             f"{encoder} encodes {codec.type}, not video; for {path.suffix} use {fitting}",
         )
     if not _holds(container.muxer, codec.canonical_name):
+        other = ", or an .mkv output" if _holds("matroska", codec.canonical_name) else ""
         raise MediaError(
             "output-refused",
-            f"{path.suffix} cannot hold {codec.canonical_name}; use {fitting}, or an .mkv output",
+            f"{path.suffix} cannot hold {codec.canonical_name}; use {fitting}{other}",
         )
 
 

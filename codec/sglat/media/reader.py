@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 
 from sglat.errors import MediaError, UsageError
 from sglat.files import Closable, check_input
+from sglat.media.animated_webp import TIME_BASE as webp_time_base
+from sglat.media.animated_webp import open_animation
 from sglat.media.pixels import Deinterlacer, PictureConverter
+from sglat.media.tiled import TiledConverter, read_grid, tiled_frames
 
 FALLBACK_RATE: Final = Fraction(25)  # for raw streams that carry neither time stamps nor a rate
 MAX_DAMAGED_PACKETS: Final = 1000  # streams with more are refused
@@ -46,6 +49,9 @@ class Clip:
                 f"expected an end after {float(self.start_seconds)} s, "
                 f"got {float(self.end_seconds)} s",
             )
+
+    def __str__(self) -> str:
+        return str(self.path)
 
     @property
     def is_whole(self) -> bool:
@@ -181,13 +187,28 @@ class VideoReader(Closable):
                 self._stream.average_rate or self._stream.guessed_rate or self._stream.base_rate
                 or FALLBACK_RATE
             )  # fmt: skip
-            self._converter = PictureConverter(
-                self._stream.codec_context.name, self._stream.sample_aspect_ratio
-            )
-            self._stamped = self._stamp(self._deinterlacer.frames(self._decode()))
+            self._stamped = self._stamp(self._open_pictures())
         except BaseException:
             self._container.close()
             raise
+
+    def _open_pictures(self) -> Iterator[Any]:
+        """Return the decoded pictures; some kinds FFmpeg gives only in parts."""
+        converter = PictureConverter(
+            self._stream.codec_context.name, self._stream.sample_aspect_ratio
+        )
+        self._converter: PictureConverter | TiledConverter = converter
+        self._animation = grid = None
+        if self.path.is_file():
+            self._animation, grid = open_animation(self.path), read_grid(self.path)
+        if self._animation is not None:
+            self.time_base, self._rate = webp_time_base, self._animation.frame_rate
+            self._has_stamps = False
+            return self._animation.frames()
+        if grid is not None:
+            self._converter = TiledConverter(converter, grid)
+            return tiled_frames(self._container, grid)
+        return self._deinterlacer.frames(self._decode())
 
     def _find_first(self) -> tuple[int, Any]:
         """Return the first frame wanted, and set time 0."""
@@ -262,6 +283,8 @@ class VideoReader(Closable):
         if duration == 0.0 and self._container.duration:
             duration = self._container.duration / av.time_base
         count = int(stream.frames or 0)
+        if self._animation is not None:
+            count, duration = self._animation.frame_count, self._animation.milliseconds / 1000
         if not self.clip.is_whole:
             count = 0
             end = self.clip.end_seconds
@@ -356,3 +379,8 @@ def reduce_timing(pts: Sequence[int], time_base: Fraction) -> tuple[Fraction, li
     if common <= 1:
         return time_base, list(pts)
     return time_base * common, [stamp // common for stamp in pts]
+
+
+def exact_seconds(seconds: float) -> Fraction:
+    """Return the decimal number that a float was written as: 0.24 is 6/25, not a little less."""
+    return Fraction(str(seconds))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.errors import MediaError
 
-# FFmpeg encoder, sample formats in order of preference, bits a second a channel (0: lossless)
+# FFmpeg encoder, sample formats by depth, bits a second a channel (0: lossless)
 ENCODERS: Final[dict[str, tuple[str, tuple[str, ...], int]]] = {
     "aac": ("aac", ("fltp",), 80_000),
     "ac3": ("ac3", ("fltp",), 96_000),
@@ -21,7 +21,7 @@ ENCODERS: Final[dict[str, tuple[str, tuple[str, ...], int]]] = {
     "mp3": ("libmp3lame", ("fltp",), 80_000),
     "opus": ("libopus", ("flt",), 56_000),
     "pcm_s16le": ("pcm_s16le", ("s16",), 0),
-    "wavpack": ("wavpack", ("fltp",), 0),
+    "wavpack": ("wavpack", ("s16p", "s32p", "fltp"), 0),
 }
 OPUS_RATE: Final = 48_000  # the only rate at which every Opus decoder works
 MAX_RATES: Final = {"aac": 96_000, "ac3": 48_000, "mp3": 48_000, "opus": OPUS_RATE}
@@ -121,9 +121,8 @@ class AudioTranscoder:
         layout = decoder.layout
         if channels > MAX_CHANNELS.get(self._codec, 8):
             layout = av.AudioLayout("stereo")
-        is_deep = decoder.format is not None and decoder.format.bytes > 2
         encoder.sample_rate, encoder.layout = rate, layout
-        encoder.format = formats[-1] if is_deep else formats[0]
+        encoder.format = _sample_format(decoder, formats)
         encoder.time_base = Fraction(1, rate)
         if bits:
             encoder.bit_rate = bits * layout.nb_channels
@@ -167,7 +166,8 @@ class AudioTranscoder:
 
     def _silence(self, samples: int) -> NDArray[Any]:
         layout = self._encoder.layout
-        kind = {"s16": np.int16, "s32": np.int32}.get(self._encoder.format.name, np.float32)
+        kinds = {"s16": np.int16, "s32": np.int32}
+        kind = kinds.get(self._encoder.format.name.removesuffix("p"), np.float32)
         if self._encoder.format.is_planar:
             return np.zeros((layout.nb_channels, samples), kind)
         return np.zeros((1, samples * layout.nb_channels), kind)
@@ -224,3 +224,11 @@ class AudioTranscoder:
                 )
             )
         return made
+
+
+def _sample_format(decoder: Any, formats: tuple[str, ...]) -> str:
+    """Return the least deep of an encoder's formats that holds what a decoder gives."""
+    name = decoder.format.name if decoder.format is not None else "s16"
+    if name.startswith(("flt", "dbl")):
+        return formats[-1]
+    return next((f for f in formats if f.startswith(name[:3])), formats[0])

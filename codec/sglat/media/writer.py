@@ -96,6 +96,7 @@ class VideoWriter(Closable):
         self._last_pts: int | None = None
         self._is_sound_cut = is_sound_cut
         self._video_end = Fraction(0)
+        self._frame_count = 0
         self._palette = _Palette() if self._is_gif else None
         self._sound: _Sound | None = None
         self._output = AtomicOutput(path, force=force)
@@ -133,6 +134,7 @@ class VideoWriter(Closable):
             if self._last_pts is not None and pts < self._last_pts + GIF_LEAST_DELAY:
                 return
             self._last_pts = pts
+        self._frame_count += 1
         self._video_end = (pts + duration) * self.time_base
         frame = self._frame(picture)
         frame.pts, frame.time_base = pts, self.time_base
@@ -151,7 +153,11 @@ class VideoWriter(Closable):
     def close(self) -> None:
         """Finish the file and give it its name."""
         try:
-            self._mux_video(self._video.encode(None))
+            last = self._video.encode(None)
+            if self._frame_count == 1:
+                for packet in last:
+                    packet.dts = packet.pts  # libx265 leaves it open for a single frame
+            self._mux_video(last)
             if self._sound is not None:
                 end = self._video_end if self._is_sound_cut else None
                 for packet in self._sound.rest(end):

@@ -22,11 +22,11 @@ from sglat.bitstream.records import Header, Motion, Placement
 from sglat.bitstream.timeline import concat
 from sglat.bitstream.writer import GROUP_FRAMES, open_writer
 from sglat.bundles.bundle import Bundle
-from sglat.decoder.decode import DecodeConfig, Decoder, exact_seconds
+from sglat.decoder.decode import DecodeConfig, Decoder
 from sglat.errors import MediaError, SglatError, UsageError
 from sglat.files import AtomicOutput, atomic_file
 from sglat.media.audio import AudioReader
-from sglat.media.reader import VideoReader
+from sglat.media.reader import VideoReader, exact_seconds
 from sglat_lab.measure.rates import file_cost
 
 Pictures = NDArray[np.uint8]
