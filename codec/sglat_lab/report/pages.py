@@ -36,6 +36,7 @@ from sglat_lab.report.pages_networks import (
     faces_page,
     mini_page,
     synthesis_page,
+    winograd_page,
 )
 from sglat_lab.report.tables_cost import long_decodes, tables
 
@@ -129,7 +130,8 @@ def clips_page(record: Record) -> str:
         parts.append(_alone(record["alone"]))
     parts.append(_spans(clips))
     if record.get("held_out"):
-        parts += [held_out_table(record["held_out"]), _held_out_targets(record["held_out"])]
+        targets = target_table(record["held_out"], "Targets of frames that were not tuned on")
+        parts += [held_out_table(record["held_out"]), targets]
         parts += remarks(record, "held_out")
     parts.append("## Swaps, resuming, long decoding")
     parts.append(f"{record['swaps']} swaps written, verified and decoded.")
@@ -230,10 +232,6 @@ def held_out_table(record: Record) -> Table:
             "quantized.",
         ],
     )  # fmt: skip
-
-
-def _held_out_targets(record: Record) -> Table:
-    return target_table(record, "Targets of frames that were not tuned on")
 
 
 def rate_page(record: Record) -> str:
@@ -374,6 +372,7 @@ PAGES: Final[dict[str, Callable[[Record], str]]] = {
     "mini": mini_page,
     "rate": rate_page,
     "synthesis": synthesis_page,
+    "winograd": winograd_page,
 }
 
 

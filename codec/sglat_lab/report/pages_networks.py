@@ -23,6 +23,7 @@ INDEPENDENCE: Final = (
     "That favours sglat in both figures. Neither network runs in the encoder."
 )
 SYNTHESIS_FIGURES: Final = (Figure(label="reference / fast", path="ratio/fast", least=2),)
+LEAST_GAIN: Final = 0.1  # of the time of a layer, below which the scheme is not worth its code
 STILL_KEYS: Final = (("psnr", 2), ("perceptual", 3), ("identity", 3))
 
 
@@ -51,6 +52,32 @@ def synthesis_page(record: Record) -> str:
         title = machine["name"]
         parts.append(Table(title=title, head=[*head, "of values to"], rows=rows, notes=notes))
     return page("Synthesis time per frame", [*parts, *remarks(record, "end")], record["runs"])
+
+
+def winograd_page(record: Record) -> str:
+    """Return the page of `sglat_lab.bench.synthesis --layers`."""
+    columns = (("generator", 0), ("layer", 0), ("kind", 0), ("resolution", 0),
+               ("milliseconds/plain", 1), ("milliseconds/winograd", 1))  # fmt: skip
+    rows = []
+    for layer in record["layers"]:
+        widths = " to ".join(map(str, layer["channels"]))
+        gain = f"{100 * layer['gain']:.0f}"
+        if layer["gain"] < LEAST_GAIN:
+            gain = f"**{gain}**"
+        rows.append([*cells(layer, columns), widths, gain, f"{layer['difference']:.1e}"])
+    table = Table(
+        title="Layers",
+        head=["generator", "layer", "kind", "px", "plain [ms]", "Winograd [ms]", "channels",
+              "saved [%]", "largest difference"],
+        rows=rows,
+        notes=[f"Target: ≥ {100 * LEAST_GAIN:.0f} % saved in each layer; one below it is bold."],
+    )  # fmt: skip
+    lead = (
+        "Convolution of single layers of the fast path by Winograd's scheme and plainly; one "
+        f"frame, float32, random weights, {record['clock']} time, best of {record['rounds']} "
+        "interleaved rounds."
+    )
+    return page("Winograd's scheme layer by layer", [lead, table], record["runs"])
 
 
 def mini_figures(meters: Sequence[str]) -> list[Figure]:
