@@ -195,6 +195,24 @@ def test_every_swap_is_set_against_playing_the_driver(folder: Path) -> None:
     assert "driver's video played" in (folder / "first" / "results.md").read_text()
 
 
+def test_probes_that_were_not_chosen_are_left_out_of_the_report(folder: Path) -> None:
+    done = bench(*options(folder), "--probes", "rates")
+    assert done.returncode == 0, done.stderr
+    page = (folder / "out" / "results.md").read_text()
+    assert "## What our files cost" in page
+    for title in ("Damaged files", "Motion groups lost", "Swapped", "Peak memory"):
+        assert title not in page
+    assert json.loads((folder / "out" / "results.json").read_text())["about"]["probes"] == [
+        "quality", "rates",
+    ]  # fmt: skip
+
+
+def test_an_unknown_probe_is_wrong_usage_in_one_line(folder: Path) -> None:
+    done = bench(*options(folder), "--probes", "beauty")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: no-probe")
+
+
 PROBE = """<script>
 const said = [];
 window.addEventListener("error", e => said.push(String(e.message || e.target.tagName)), true);
