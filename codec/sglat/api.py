@@ -1,4 +1,4 @@
-"""The library as the commands read: encode, open, decode, swap.
+"""The library as the commands read: encode, open, decode, decode_video, swap.
 
 ```python
 import sglat
@@ -6,7 +6,9 @@ import sglat
 result = sglat.encode("in.mp4", "out.sglat")
 for frame in sglat.decode("out.sglat"):
     show(frame.picture)  # uint8 RGB [H, W, 3]
+sglat.decode_video("out.sglat", "out.mp4")  # with its sound
 sglat.swap(motion="a.sglat", identity="b.sglat", out="c.sglat")
+sglat.decode_video("c.sglat", "c.mp4", onto="b.mp4")
 with sglat.open("c.sglat") as reader:
     print(reader.header.frame_count)
 ```
@@ -16,16 +18,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from sglat.errors import UsageError
 from sglat.files import StrPath, atomic_file, open_input
 
 if TYPE_CHECKING:
     from sglat.bitstream.reader import Reader
     from sglat.bundles.bundle import Bundle
-    from sglat.decoder.decode import DecodeConfig, DecodedFrame
+    from sglat.decoder.decode import DecodeConfig, DecodedFrame, Decoder
+    from sglat.decoder.output import OutputResult
+    from sglat.decoder.paint import FaceTrack
     from sglat.encoder.encode import EncodeConfig, EncodeResult
+
+SAME_FACE: Final = 0.1
+"""Distance of two tracks in face sizes up to which they follow the same face: the encoder's track
+of a clip stays within 0.02 of the track of the same clip compressed again."""
 
 
 def encode(
@@ -62,6 +72,150 @@ def decode(
     from sglat.decoder.decode import decode as run
 
     yield from run(Path(path), bundle=bundle, config=config)
+
+
+def decode_video(
+    source: StrPath,
+    target: StrPath,
+    *,
+    onto: StrPath | None = None,
+    track: str = "auto",
+    bundle: Bundle | None = None,
+    config: DecodeConfig | None = None,
+    force: bool = False,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> OutputResult:
+    """Write the frames and the sound of a file as a video.
+
+    Args:
+        source: the `.sglat` file.
+        target: the video; its suffix chooses container and codecs.
+        onto: video or picture into which the face is pasted.
+        track: where the face lies in `onto`, see `choose_track`.
+        bundle: loaded weights; None loads the bundle that the file names.
+        config: device, batch and range.
+        force: replace an existing output.
+        progress: called with stage, units done and units in all.
+
+    Raises:
+        FormatError, BundleMismatchError, MediaError, UsageError: as `sglat.decoder.output`.
+    """
+    from sglat.decoder.decode import Decoder
+    from sglat.decoder.output import OutputConfig, write_decoded
+
+    source, target = Path(source), Path(target)
+    tell = progress or (lambda stage, done, total: None)
+    with open_input(source) as file:
+        decoder = Decoder(file, bundle=bundle, config=config)
+        face: FaceTrack | None = None
+        notes: list[str] = []
+        if onto is not None:
+            face, notes = choose_track(decoder, source, Path(onto), track, progress=tell)
+        output = OutputConfig(
+            path=target,
+            onto=None if onto is None else Path(onto),
+            track=face,
+            inputs=(source,),
+            force=force,
+        )
+        result = write_decoded(
+            decoder, output, progress=lambda done, total: tell("decode", done, total)
+        )
+    return replace(result, notes=notes + result.notes)
+
+
+def choose_track(
+    decoder: Decoder,
+    source: Path,
+    onto: Path,
+    wanted: str = "auto",
+    *,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> tuple[FaceTrack | None, list[str]]:
+    """Return where a face is pasted into a video or picture, and what a user should know of it.
+
+    `auto` takes the placement of the file if its motion comes from this very video, or lies where a
+    face is found in it, and else the face that is found. Without face networks, the packages of the
+    encoder, or a face in the video it is the file's placement.
+
+    Args:
+        decoder: of the file.
+        source: the file; `-` for standard input.
+        onto: video or picture.
+        wanted: `auto`; `own` for the placement of the file; or a `.sglat` file made from `onto`.
+        progress: called with stage, units done and units in all.
+
+    Returns:
+        The track, None for the file's placement; notes, one line each.
+
+    Raises:
+        FormatError, UsageError: the `.sglat` file to take the placement of.
+    """
+    from sglat.decoder.paint import agreement, read_track
+    from sglat.errors import BundleError, FaceError, MissingExtraError
+
+    if wanted not in ("auto", "own"):
+        return read_track(Path(wanted)), []
+    if wanted == "own" or _is_made_from(decoder, onto):
+        return None, []
+    missing: str
+    try:
+        from sglat.encoder.place import place_face
+
+        found = place_face(onto, decoder.bundle, progress=progress)
+    except FaceError:
+        missing = f"no face was found in {onto}"
+    except (BundleError, MissingExtraError) as error:
+        missing = f"the face in {onto} cannot be searched ({error.message})"
+    else:
+        own = _own_track(decoder, source)
+        if own is not None and agreement(own, found) < SAME_FACE:
+            return None, []
+        return found, [
+            f"--onto: placed where the face of {onto} is; the motion is of another video"
+        ]
+    return None, [f"--onto: {missing}; {_stored_place(decoder, onto)}"]
+
+
+def _is_made_from(decoder: Decoder, video: Path) -> bool:
+    """Whether a file's motion is that of a whole video."""
+    from sglat.files import hash_file
+    from sglat.media.reader import VideoReader
+
+    provenance, frames = decoder.reader.provenance, decoder.header.frame_count
+    if decoder.reader.motion_neutral is not None or provenance is None:
+        return False
+    if provenance.source_sha256.hex() != hash_file(video):
+        return False
+    with VideoReader(video) as reader:
+        return reader.info.frame_count in (0, frames)
+
+
+def _own_track(decoder: Decoder, source: Path) -> FaceTrack | None:
+    from sglat.decoder.paint import read_track
+
+    if str(source) == "-" or decoder.header.placement_steps is None:
+        return None
+    try:
+        return read_track(source)
+    except UsageError:  # parts of the file have no placement
+        return None
+
+
+def _stored_place(decoder: Decoder, onto: Path) -> str:
+    """Return how the file's own placement is used."""
+    from sglat.decoder.backdrop import VideoBackdrop, open_backdrop
+
+    if decoder.header.placement_steps is None:
+        raise UsageError(
+            "no-placement", f"the file has no placement of its face; give --track {onto.stem}.sglat"
+        )
+    backdrop = open_backdrop(onto)
+    if isinstance(backdrop, VideoBackdrop):
+        backdrop.close()
+    size, other = decoder.header.source_size or backdrop.size, backdrop.size
+    sizes = "" if size == other else f" of {size[0]}x{size[1]}, scaled to {other[0]}x{other[1]}"
+    return f"the face is pasted where it was in the motion's video{sizes}; or give --track"
 
 
 def swap(*, motion: StrPath, identity: StrPath, out: StrPath, force: bool = False) -> None:

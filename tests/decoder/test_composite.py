@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
-from sglat.decoder.backdrop import fit_placement
 from sglat.decoder.composite import (
     FACE_CLASSES,
+    HEAD_CLASSES,
     CompositeConfig,
     Compositor,
+    MaskName,
     covered_box,
     edge_mask,
     feather,
 )
+from sglat.decoder.paint import fit_placement
 from sglat.encoder.crops import crop_picture
 from sglat.networks.pixels import from_pixels
 from tests.support.tolerances import PASTE_BACK_LEVELS
@@ -117,13 +121,120 @@ def test_colours_move_towards_what_is_covered() -> None:
     assert abs(matched[45:55, 55:65].mean() - 120) < 4
 
 
+def grey(level: int) -> np.ndarray:
+    """Return a frame with some contrast about a level."""
+    rows = np.arange(100)[:, None, None] // 8 % 2 * 2 - 1
+    return np.broadcast_to(level + rows * level // 4, (100, 120, 3)).astype(np.uint8)
+
+
 def test_the_colour_match_does_not_jump() -> None:
     compositor = Compositor(oval_parse)
-    ground = np.full((100, 120, 3), 100, np.uint8)
-    first = paste(ground, crop_of(ground), compositor).astype(float)
-    second = paste(ground, crop_of(ground) + 0.4, compositor).astype(float)
-    unmatched = 0.4 * 127.5
-    assert second[50, 60, 0] - first[50, 60, 0] > 0.7 * unmatched
+    first = paste(grey(100), crop_of(grey(100)), compositor).astype(float)
+    second = paste(grey(100), crop_of(grey(100)) + 0.02, compositor).astype(float)
+    unmatched = 0.02 * 127.5
+    assert (second - first)[45:55, 55:65].mean() > 0.6 * unmatched
+
+
+def test_colours_follow_a_fade() -> None:
+    compositor = Compositor(oval_parse)
+    crop = crop_of(grey(120))
+    for level in range(120, 0, -6):  # to black within 20 frames
+        pasted = paste(grey(level), crop, compositor).astype(float)[45:55, 55:65]
+        wanted = grey(level).astype(float)[45:55, 55:65]
+        assert abs(pasted.mean() - wanted.mean()) < 8
+        assert pasted.std() <= wanted.std() + 8
+
+
+def test_colours_are_matched_afresh_after_a_cut() -> None:
+    compositor = Compositor(oval_parse)
+    crop = crop_of(grey(120))
+    paste(grey(20), crop, compositor)
+    mask = compositor.masks(crop[None])[0]
+    pasted = compositor.paste(grey(120), crop, mask, PLACEMENT, is_restart=True)
+    found, wanted = (picture.astype(float)[45:55, 55:65] for picture in (pasted, grey(120)))
+    assert abs(found.mean() - wanted.mean()) < 2
+
+
+def test_a_restart_takes_the_mask_of_its_own_frame() -> None:
+    compositor = Compositor(oval_parse)
+    crops = torch.zeros(2, 3, 64, 64)
+    alone = Compositor(oval_parse).masks(crops[:1])[0]
+    compositor._mask = torch.zeros_like(alone)
+    masks = compositor.masks(crops, restarts=[True, False])
+    assert torch.allclose(masks[0], alone)
+
+
+def jittering_parse(generator: torch.Generator) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a parse whose outline moves by a pixel of 64 from frame to frame, as networks' do."""
+
+    def parse(crops: torch.Tensor) -> torch.Tensor:
+        classes = oval_parse(crops)
+        for number in range(len(crops)):
+            by = torch.randint(-1, 2, (2,), generator=generator).tolist()
+            classes[number] = classes[number].roll(by, (1, 2))
+        return classes
+
+    return parse
+
+
+def ring_jitter(mask_inertia: float) -> float:
+    """Return how much the ring around the mask changes between frames that are all the same."""
+    config = CompositeConfig(mask_inertia=mask_inertia)
+    compositor = Compositor(jittering_parse(torch.Generator().manual_seed(1)), config)
+    picture = smooth_picture()
+    crops = torch.stack([crop_of(255 - picture)] * 40)
+    masks = compositor.masks(crops)
+    pasted = np.stack(
+        [compositor.paste(picture, crops[0], mask, PLACEMENT).astype(float) for mask in masks[8:]]
+    )
+    spread = np.abs(pasted.mean(axis=0) - picture).max(axis=-1)
+    ring = (spread > 4) & (spread < spread.max() / 2)
+    return float(np.abs(np.diff(pasted, axis=0))[:, ring].mean())
+
+
+def test_the_seam_does_not_jitter() -> None:
+    assert ring_jitter(CompositeConfig().mask_inertia) < 0.5 * ring_jitter(0.0)
+
+
+@pytest.mark.parametrize("centre", [(0.0, 50.0), (119.0, 99.0), (60.0, 3.0)])
+def test_no_fringe_where_the_crop_leaves_the_frame(centre: tuple[float, float]) -> None:
+    """The crop has the frame's colour; past the frame's border it is black."""
+    picture = np.full((100, 120, 3), 140, np.uint8)
+    placement = np.array([*centre, 60.0, 10.0])
+    crop = from_pixels(crop_picture(picture, placement, 64))
+    for parse in (oval_parse, None):
+        compositor = Compositor(parse)
+        pasted = compositor.paste(picture, crop, compositor.masks(crop[None])[0], placement)
+        assert np.abs(pasted.astype(int) - 140).max() <= 1
+
+
+def head_parse(crops: torch.Tensor) -> torch.Tensor:
+    """Return an oval face below hair."""
+    classes = oval_parse(crops)
+    hair = torch.zeros_like(classes[:, 0])
+    hair[:, 1:24, 16:48] = 1
+    hair *= 1 - classes[:, FACE_CLASSES[0]]
+    classes[:, HEAD_CLASSES[-2]] = hair
+    classes[:, 0] -= hair
+    return classes
+
+
+def test_the_mask_is_face_head_or_crop() -> None:
+    crops = torch.zeros(1, 3, 64, 64)
+    names: tuple[MaskName, ...] = ("face", "head", "crop")
+    masks = [Compositor(head_parse, CompositeConfig(mask=n, edge=0.05)).masks(crops) for n in names]
+    hair, corner = [float(m[0, 0, 6, 32]) for m in masks], [float(m[0, 0, 58, 6]) for m in masks]
+    assert hair[0] < 0.1 and hair[1] > 0.8 and hair[2] > 0.99
+    assert corner[0] == corner[1] == 0 and corner[2] > 0.99
+    assert all(torch.equal(m[:, 1], masks[0][:, 1]) for m in masks)  # colours by the face alone
+
+
+def test_a_wider_feather_is_softer() -> None:
+    def steepest(width: float) -> float:
+        compositor = Compositor(oval_parse, CompositeConfig(feather=width))
+        return float(compositor.masks(torch.zeros(1, 3, 64, 64))[0, 0].diff(dim=1).abs().max())
+
+    assert steepest(0.0) > 2 * steepest(0.05) > 3 * steepest(0.2)
 
 
 def test_edges_fade_to_nothing() -> None:

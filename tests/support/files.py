@@ -76,6 +76,7 @@ def write_file(
     source_size: tuple[int, int] | None = (64, 48),
     audio: tuple[AudioFormat, list[AudioPacket]] | None = None,
     consent: str = "",
+    source_sha256: bytes = b"",
     group_frames: int = 8,
     is_interleaved: bool = False,
 ) -> Path:
@@ -106,7 +107,9 @@ def write_file(
             writer.put_motion_neutral(neutral)
         if plate is not None:
             writer.put_plate(plate)
-        writer.put_provenance(Provenance(generated_by="sglat test", consent=consent))
+        writer.put_provenance(
+            Provenance(generated_by="sglat test", consent=consent, source_sha256=source_sha256)
+        )
         if audio is not None:
             writer.put_audio_format(audio[0])
             if not is_interleaved:

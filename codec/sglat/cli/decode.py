@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,6 +36,21 @@ def decode_command(
     onto: Annotated[
         Path | None, typer.Option(help="Video or picture to paste the face into.")
     ] = None,
+    track: Annotated[
+        str,
+        typer.Option(
+            metavar="AUTO|OWN|FILE",
+            help="Placement in --onto: auto follows its face, own is that of the source, or a "
+            ".sglat made of --onto.",
+        ),
+    ] = "auto",
+    mask: Annotated[
+        Literal["face", "head", "crop"], typer.Option(help="What is pasted with --onto.")
+    ] = "face",
+    feather: Annotated[
+        float,
+        typer.Option(min=0, max=0.5, help="Softness of its seam, as a share of the crop's side."),
+    ] = 0.05,
     crop: Annotated[
         bool, typer.Option("--crop", help="Aligned face only, without the stored background.")
     ] = False,
@@ -82,9 +98,11 @@ def decode_command(
     """Decode a file with its sound in sync; the video is marked as generated."""
     import torch
 
+    from sglat.api import choose_track
     from sglat.bundles.bundle import load_bundle
+    from sglat.decoder.composite import CompositeConfig
     from sglat.decoder.decode import DecodeConfig, Decoder
-    from sglat.decoder.output import PIPE, OutputConfig, write_decoded
+    from sglat.decoder.output import PIPE, OutputConfig, check_output, write_decoded
     from sglat.networks.devices import choose_device
 
     is_raw = raw or target == PIPE
@@ -106,8 +124,12 @@ def decode_command(
         end_seconds=parse_time(end),
         half=half,
     )
+    given = Path(track) if track not in ("auto", "own") else None
+    if onto is None and track != "auto":
+        raise UsageError("bad-options", "--track needs --onto")
     output = OutputConfig(
         path=target,
+        composite=CompositeConfig(mask=mask, feather=feather),
         form="raw" if is_raw else "png" if png else "video",
         onto=onto,
         crop_only=crop,
@@ -116,7 +138,7 @@ def decode_command(
         quality=quality,
         has_sound=not no_audio,
         audio=audio,
-        inputs=tuple(path for path in (source, identity_file) if path is not None),
+        inputs=tuple(path for path in (source, identity_file, given) if path is not None),
         force=force,
         threads=threads,
     )
@@ -125,11 +147,16 @@ def decode_command(
         file = stack.enter_context(open_source(source))
         weights = load_bundle(bundle, choose_device(device)) if bundle else None
         decoder = Decoder(file, bundle=weights, config=config, identity_file=identity_file)
+        notes: list[str] = []
+        if onto is not None:
+            check_output(output)
+            face, notes = choose_track(decoder, source, onto, track, progress=bar)
+            output = replace(output, track=face)
         result = write_decoded(
             decoder, output, progress=lambda done, total: bar("decode", done, total)
         )
     bar.close()
-    for note in result.notes:
+    for note in notes + result.notes:
         say(note)
     if result.held_frames:
         say(f"{result.held_frames} of {result.frames} frames had no face and are held")

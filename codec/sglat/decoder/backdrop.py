@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream.records import Picture
-from sglat.decoder.placement import CENTRE_X, CENTRE_Y, SIZE
 from sglat.media.pictures import STILL_SUFFIXES, decode_picture, read_still
 from sglat.media.reader import Frame, VideoReader
 
@@ -52,18 +51,31 @@ class VideoBackdrop:
         self._frames: Iterator[Frame] = iter(self._reader)
         self._shown = next(self._frames)
         self._next = next(self._frames, None)
+        self._path = path
+        self._is_over = False
 
     def frame(self, seconds: Fraction) -> NDArray[np.uint8]:
         """Return the latest frame that has begun."""
         base = self._reader.time_base
         while self._next is not None and self._next.pts * base <= seconds:
             self._shown, self._next = self._next, next(self._frames, None)
+        self._is_over |= self._next is None and seconds > self._end
         return self._shown.picture
+
+    @property
+    def _end(self) -> Fraction:
+        """Return when the last frame that was read should be over, with half a frame to spare."""
+        shown = self._shown.pts * self._reader.time_base
+        return shown + Fraction(3, 2) / self._reader.info.frame_rate
 
     @property
     def notes(self) -> list[str]:
         """What was done to its pictures, one line each."""
-        return [f"--onto: {note}" for note in self._reader.notes]
+        notes = [f"--onto: {note}" for note in self._reader.notes]
+        if self._is_over:
+            seconds = float(self._shown.pts * self._reader.time_base)
+            notes.append(f"--onto: {self._path} is shorter; its last frame, {seconds:.2f} s, stays")
+        return notes
 
     def close(self) -> None:
         """Release the file."""
@@ -80,25 +92,3 @@ def open_backdrop(path: Path) -> StillBackdrop | VideoBackdrop:
 def plate_backdrop(plate: Picture) -> StillBackdrop:
     """Open the plate of a file; the whole crop covers it."""
     return StillBackdrop(decode_picture(plate.data, what="background plate"), has_face=False)
-
-
-def fit_placement(
-    placement: NDArray[np.floating],
-    source_size: tuple[int, int] | None,
-    size: tuple[int, int],
-) -> NDArray[np.float64]:
-    """Return a placement `[4]` for frames of another size than the source's.
-
-    Args:
-        placement: centre x, centre y, size (pixels of the source), roll (degrees).
-        source_size: width and height of the source; None: the same as `size`.
-        size: width and height of the backdrop's frames.
-    """
-    fitted = np.asarray(placement, dtype=np.float64).copy()
-    if source_size is None:
-        return fitted
-    across, down = size[0] / source_size[0], size[1] / source_size[1]
-    fitted[CENTRE_X] *= across
-    fitted[CENTRE_Y] *= down
-    fitted[SIZE] *= (across * down) ** 0.5
-    return fitted

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -27,46 +27,86 @@ FACE_CLASSES: Final = tuple(
         "upper_lip", "lower_lip",
     )
 )  # fmt: skip
+HEAD_CLASSES: Final = (
+    *FACE_CLASSES,
+    *(PARSING_CLASSES.index(n) for n in ("left_ear", "right_ear", "earring", "hair", "hat")),
+)
+MaskName = Literal["face", "head", "crop"]
 MATCH_SIDE: Final = 48  # pixels; colour statistics need no more
 UNIT_SQUARE: Final = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompositeConfig:
-    """Softness of the seam and limits of the colour match."""
+    """Mask, softness of the seam and limits of the colour match."""
 
+    mask: MaskName = "face"
+    """What is pasted: the parsed face, face with hair, hat and ears, or the whole crop."""
     edge: float = 0.14
     """Width of the fade along the crop's border, as a share of its side."""
     feather: float = 0.05
-    """Width of the fade around the parsed face, as a share of the crop's side."""
+    """Width of the fade around the parsed face or head, as a share of the crop's side."""
     max_gain: float = 1.25
-    """Largest change of contrast by the colour match; also its inverse."""
+    """Largest gain of contrast by the colour match."""
+    min_gain: float = 0.1
+    """Smallest gain: a frame that fades to black has nearly no contrast."""
     inertia: float = 0.9
     """Share of the last frame's colour match that stays, so that it does not flicker."""
+    jump: float = 0.04
+    """Change of the match, on a scale of -1 to 1, at which half of that share stays, so that it
+    follows fades."""
+    mask_inertia: float = 0.6
+    """Share of the last frame's mask that stays, so that the seam does not jitter."""
 
 
 class Compositor:
     """Pastes crops into frames, one after the other.
 
     Args:
-        parse: the bundle's face parsing: only the face is pasted. None pastes the whole crop, faded
-            at its border, for a background plate.
-        config: seam and colours.
+        parse: the bundle's face parsing, for masks of face or head and for the colour match. None
+            pastes the whole crop, faded at its border, as for a background plate.
+        config: mask, seam and colours.
     """
 
     def __init__(self, parse: Parse | None = None, config: CompositeConfig | None = None) -> None:
         self.parse = parse
         self.config = config or CompositeConfig()
         self._match: tuple[Tensor, Tensor] | None = None
+        self._mask: Tensor | None = None
 
-    def masks(self, crops: Tensor) -> Tensor:
-        """Return the opacity of each crop's pixels, `[N, 1, R, R]` in [0, 1]."""
+    def masks(self, crops: Tensor, *, restarts: Sequence[bool] = ()) -> Tensor:
+        """Return the opacity of each crop's pixels, and their weight in the colour match.
+
+        Args:
+            crops: `[N, 3, R, R]`, consecutive.
+            restarts: which of them do not continue the frame before: after a cut, or after frames
+                without a face; none if empty.
+
+        Returns:
+            `[N, 2, R, R]` in [0, 1]: opacity, weight.
+        """
         side = crops.shape[-1]
-        edge = edge_mask(side, self.config.edge).to(crops)
+        edge = edge_mask(side, self.config.edge).to(crops).expand(len(crops), 1, side, side)
         if self.parse is None:
-            return edge.expand(len(crops), 1, side, side)
-        face = self.parse(crops)[:, FACE_CLASSES].sum(dim=1, keepdim=True)
-        return feather(face, self.config.feather) * edge
+            return torch.cat([edge, edge * (1 - edge)], dim=1)
+        classes = self.parse(crops)
+        face = feather(classes[:, FACE_CLASSES].sum(dim=1, keepdim=True), self.config.feather)
+        shown = face
+        if self.config.mask == "head":
+            shown = feather(classes[:, HEAD_CLASSES].sum(dim=1, keepdim=True), self.config.feather)
+        elif self.config.mask == "crop":
+            shown = torch.ones_like(face)
+        return self._steadied(torch.cat([shown * edge, face * edge], dim=1), restarts)
+
+    def _steadied(self, masks: Tensor, restarts: Sequence[bool]) -> Tensor:
+        """Return masks `[N, 2, R, R]` averaged over time, each with those before it."""
+        steady, keep = [], self.config.mask_inertia
+        for number, mask in enumerate(masks):
+            if self._mask is None or (restarts and restarts[number]):
+                self._mask = mask
+            self._mask = keep * self._mask + (1 - keep) * mask
+            steady.append(self._mask)
+        return torch.stack(steady)
 
     def paste(
         self,
@@ -74,15 +114,20 @@ class Compositor:
         crop: Tensor,
         mask: Tensor,
         placement: NDArray[np.floating],
+        *,
+        is_restart: bool = False,
     ) -> NDArray[np.uint8]:
         """Return a frame with the crop in its place.
 
         Args:
             frame: `[H, W, 3]` RGB; not changed.
             crop: `[3, R, R]` in [-1, 1].
-            mask: `[1, R, R]` from `masks`.
+            mask: `[2, R, R]` from `masks`.
             placement: centre x, centre y, size (pixels of the frame), roll (degrees), `[4]`.
+            is_restart: the frame does not continue the one before; colours are matched afresh.
         """
+        if is_restart:
+            self._match = None
         box = covered_box(placement, frame.shape[1], frame.shape[0])
         if box is None:
             return frame
@@ -96,19 +141,18 @@ class Compositor:
             layers, grid, mode="bilinear", padding_mode="border", align_corners=False
         )[0]
         inside = ((grid.abs() <= 1).all(dim=-1)).to(crop)
-        alpha = (sampled[3:] * inside).clamp(0, 1)
-        face = self._matched(sampled[:3], ground, alpha)
+        alpha, weight = (sampled[3:] * inside).clamp(0, 1).split(1)
+        face = self._matched(sampled[:3], ground, weight)
         mixed = ground + alpha * (face - ground)
         pasted = frame.copy()
         pasted[top:bottom, left:right] = to_pixels(mixed[None])[0]
         return pasted
 
-    def _matched(self, face: Tensor, ground: Tensor, alpha: Tensor) -> Tensor:
+    def _matched(self, face: Tensor, ground: Tensor, weight: Tensor) -> Tensor:
         """Return the face with mean and contrast of the pixels it covers, `[3, H, W]`.
 
         Behind a plate only the fading border is comparable; inside a real frame the face is.
         """
-        weight = alpha * (1 - alpha) if self.parse is None else alpha
         small = functional.adaptive_avg_pool2d(torch.cat([face, ground, weight]), MATCH_SIDE)
         weight = small[6:].flatten(1)
         total = weight.sum()
@@ -117,15 +161,18 @@ class Compositor:
         share = weight / total
         mean_face, spread_face = _moments(small[:3].flatten(1), share)
         mean_ground, spread_ground = _moments(small[3:6].flatten(1), share)
-        limit = self.config.max_gain
-        gain = (spread_ground / spread_face.clamp_min(1e-3)).clamp(1 / limit, limit)
+        gain = (spread_ground / spread_face.clamp_min(1e-3)).clamp(
+            self.config.min_gain, self.config.max_gain
+        )
         if self.parse is None:
             gain = torch.ones_like(gain)
         offset = mean_ground - gain * mean_face
         if self._match is not None:
-            keep = self.config.inertia
-            gain = keep * self._match[0] + (1 - keep) * gain
-            offset = keep * self._match[1] + (1 - keep) * offset
+            old_gain, old_offset = self._match
+            change = (old_gain * mean_face + old_offset - mean_ground).abs().max()
+            keep = self.config.inertia / (1 + (change / self.config.jump).square())
+            gain = keep * old_gain + (1 - keep) * gain
+            offset = keep * old_offset + (1 - keep) * offset
         self._match = (gain, offset)
         return face * gain[:, None, None] + offset[:, None, None]
 
@@ -151,15 +198,25 @@ def edge_mask(side: int, width: float) -> Tensor:
 
 
 def feather(mask: Tensor, width: float) -> Tensor:
-    """Return masks `[N, 1, R, R]` with holes closed and a border as soft as `width` of the side."""
+    """Return masks `[N, 1, R, R]` with holes closed and a border as soft as `width` of the side.
+
+    The border lies mostly inside: what surrounds the face in the crop would be a fringe around it.
+    """
+    if width <= 0:
+        return mask
     reach = max(1, round(width * mask.shape[-1] / 2))
-    grown = functional.max_pool2d(mask, 2 * reach + 1, stride=1, padding=reach)
     kernel = 2 * reach + 1
+    inner = -_widened(-_widened(mask, reach), 2 * reach)  # closed, then narrowed
     for _ in range(2):  # two boxes make a triangle: no visible corner in the fade
-        grown = functional.avg_pool2d(
-            grown, kernel, stride=1, padding=reach, count_include_pad=False
+        inner = functional.avg_pool2d(
+            inner, kernel, stride=1, padding=reach, count_include_pad=False
         )
-    return grown
+    return inner
+
+
+def _widened(values: Tensor, reach: int) -> Tensor:
+    """Return the largest value within `reach` pixels."""
+    return functional.max_pool2d(values, 2 * reach + 1, stride=1, padding=reach)
 
 
 def _grid(placement: NDArray[np.floating], box: tuple[int, int, int, int]) -> Tensor:

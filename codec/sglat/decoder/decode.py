@@ -20,8 +20,9 @@ from torch import Tensor
 from sglat.bitstream.reader import Group, Reader, check_identity_file, open_reader
 from sglat.bitstream.records import FRAME_HELD, AudioPacket, Header, Identity
 from sglat.bundles.bundle import Bundle, load_bundle
-from sglat.decoder.backdrop import Backdrop, fit_placement
-from sglat.decoder.composite import Compositor, Parse
+from sglat.decoder.backdrop import Backdrop
+from sglat.decoder.composite import CompositeConfig, Compositor, Parse
+from sglat.decoder.paint import FaceTrack, Painter
 from sglat.decoder.render import Renderer
 from sglat.decoder.synthesizer import Synthesizer, Transfer, retarget
 from sglat.errors import BundleError, UsageError
@@ -124,26 +125,37 @@ class Decoder:
             taken.append(self._audio.popleft())
         return taken
 
-    def frames(self, backdrop: Backdrop | None = None) -> Iterator[DecodedFrame]:
+    def frames(
+        self,
+        backdrop: Backdrop | None = None,
+        *,
+        track: FaceTrack | None = None,
+        composite: CompositeConfig | None = None,
+    ) -> Iterator[DecodedFrame]:
         """Yield the frames in order, rendering in batches.
 
         Args:
             backdrop: full frames to paste the face into; None yields the aligned pictures.
+            track: where the face lies in these; None: where the file has it.
+            composite: mask and seam.
 
         Raises:
             FormatError: damage further on in the file.
             UsageError: a backdrop was given, and the file has no placement.
         """
-        if backdrop is not None and self.header.placement_steps is None:
-            raise UsageError("no-placement", "the file does not say where the face belongs")
-        painter = (
-            None if backdrop is None else _Painter(backdrop, self.header, self._parse(backdrop))
-        )
+        painter = None
+        if backdrop is not None:
+            if track is None and self.header.placement_steps is None:
+                raise UsageError(
+                    "no-placement", "the file has no placement of the face; use --track FILE.sglat"
+                )
+            compositor = Compositor(self._parse(backdrop), composite)
+            painter = Painter(backdrop, compositor, track, source_size=self.header.source_size)
         for rows in self._batches():
             with torch.inference_mode():
                 pictures = self._render(rows.motion)
                 if painter is not None:
-                    shown = painter.paint(pictures, rows)
+                    shown = painter.paint(pictures, self._seconds(rows), rows.placement, rows.flags)
                 else:
                     shown = list(to_pixels(resize(pictures, self.side)))
             for at, picture in enumerate(shown):
@@ -153,6 +165,9 @@ class Decoder:
                     picture=picture,
                     is_held=bool(rows.flags[at] & FRAME_HELD),
                 )
+
+    def _seconds(self, rows: _Rows) -> list[Fraction]:
+        return [int(pts) * self.header.time_base for pts in rows.pts]
 
     def _find_identity(self, identity_file: Path | None) -> Identity:
         if self.reader.identity is not None:
@@ -278,28 +293,6 @@ def _rows_of(group: Group, header: Header) -> _Rows:
         placement=None if group.placement is None else group.placement.dequantize(),
         flags=motion.flags if motion.flags is not None else np.zeros(count, np.uint8),
     )
-
-
-class _Painter:
-    """Pastes rendered crops into the backdrop's frames."""
-
-    def __init__(self, backdrop: Backdrop, header: Header, parse: Parse | None) -> None:
-        self.backdrop = backdrop
-        self.header = header
-        self.compositor = Compositor(parse)
-
-    def paint(self, pictures: Tensor, rows: _Rows) -> list[NDArray[np.uint8]]:
-        """Return full frames for pictures `[N, 3, R, R]`."""
-        masks = self.compositor.masks(pictures)
-        shown = []
-        for at, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
-            frame = self.backdrop.frame(int(rows.pts[at]) * self.header.time_base)
-            if rows.placement is not None:
-                size = (frame.shape[1], frame.shape[0])
-                placement = fit_placement(rows.placement[at], self.header.source_size, size)
-                frame = self.compositor.paste(frame, picture, mask, placement)
-            shown.append(frame)
-        return shown
 
 
 def decode(

@@ -14,7 +14,9 @@ from typing import Final, Literal
 
 from sglat.bitstream.records import AudioFormat, AudioPacket
 from sglat.decoder.backdrop import Backdrop, VideoBackdrop, open_backdrop, plate_backdrop
+from sglat.decoder.composite import CompositeConfig
 from sglat.decoder.decode import QUEUE_BATCHES, DecodedFrame, Decoder, prefetch
+from sglat.decoder.paint import FaceTrack
 from sglat.errors import UsageError
 from sglat.files import refuse_existing
 from sglat.media.audio import open_sound
@@ -38,6 +40,10 @@ class OutputConfig:
     form: Literal["video", "png", "raw"] = "video"
     onto: Path | None = None
     """Video or picture into which the face is pasted."""
+    track: FaceTrack | None = None
+    """Where the face lies in `onto`; None: where the `.sglat` file has it."""
+    composite: CompositeConfig = CompositeConfig()  # noqa: RUF009 - frozen
+    """Mask and seam of the face that is pasted."""
     crop_only: bool = False
     """Leave the file's own background plate unused."""
     encoder: str = "auto"
@@ -85,16 +91,12 @@ def write_decoded(
         FormatError: damage in the file; nothing is written then.
     """
     started = time.monotonic()
-    if config.form != "raw":
-        refuse_existing(
-            config.path, force=config.force, is_folder=config.form == "png",
-            inputs=(config.onto, config.audio, *config.inputs),
-        )  # fmt: skip
-    if config.form == "video":  # before the bundle renders anything
-        encoder = choose_encoder(config.encoder, config.path)
-        encoder_options(encoder, crf=config.crf, quality=config.quality)
+    check_output(config)
     backdrop = _choose_backdrop(decoder, config)
-    frames = prefetch(decoder.frames(backdrop), QUEUE_BATCHES * decoder.config.batch)
+    frames = prefetch(
+        decoder.frames(backdrop, track=config.track, composite=config.composite),
+        QUEUE_BATCHES * decoder.config.batch,
+    )
     try:
         first = next(frames, None)
         if first is None:
@@ -113,6 +115,23 @@ def write_decoded(
         seconds=time.monotonic() - started,
         notes=(backdrop.notes if isinstance(backdrop, VideoBackdrop) else []) + written[2],
     )
+
+
+def check_output(config: OutputConfig) -> None:
+    """Refuse an output before anything is rendered for it.
+
+    Raises:
+        MediaError: no such encoder, or not for this container.
+        UsageError: the output exists or is an input.
+    """
+    if config.form != "raw":
+        refuse_existing(
+            config.path, force=config.force, is_folder=config.form == "png",
+            inputs=(config.onto, config.audio, *config.inputs),
+        )  # fmt: skip
+    if config.form == "video":
+        encoder = choose_encoder(config.encoder, config.path)
+        encoder_options(encoder, crf=config.crf, quality=config.quality)
 
 
 def _choose_backdrop(decoder: Decoder, config: OutputConfig) -> Backdrop | None:
