@@ -14,7 +14,7 @@ from sglat.decoder.placement import (
     placement_from_matrix,
     transform_points,
 )
-from sglat.encoder.align import AlignConfig, Alignment, align, hold, join, landmark_placement
+from sglat.encoder.align import AlignConfig, Alignment, align, join, landmark_placement
 from sglat.encoder.crops import crop_picture, rigid_face_mask
 from sglat.encoder.registration import FlowConfig, KeyFrame, warp
 from sglat.encoder.track import CHUNK, Track, track
@@ -191,10 +191,15 @@ def test_a_cut_begins_a_new_key_frame(tmp_path: Path) -> None:
     assert aligned.key_frame.tolist() == [0, 0, 0, 3, 3, 3]
 
 
-def test_held_frames_lie_between_their_neighbours() -> None:
-    placement = np.array([[0.0, 0, 10, 0], [9, 9, 9, 9], [4, 8, 14, 2]])
-    hold(placement, np.array([False, True, False]))
-    assert placement[1].tolist() == [2, 4, 12, 1]
+def test_held_frames_stay_where_the_face_was_and_the_next_begins_a_new_key_frame(
+    tmp_path: Path,
+) -> None:
+    pictures = [draw_face(GROUND, 100 + i, 80, 90) for i in range(9)]
+    pictures[4:6] = [GROUND, GROUND]
+    found, aligned = run(tmp_path, pictures, DrawnFaces())
+    assert found.breaks.nonzero()[0].tolist() == [4, 6]
+    assert np.array_equal(aligned.placement[4:6], aligned.placement[[3, 3]])
+    assert aligned.key_frame[6] == 6
 
 
 def test_nothing_is_smoothed_across_a_cut() -> None:

@@ -34,6 +34,7 @@ class AlignConfig(Stage["Alignment"]):
     """How crops are framed and steadied."""
 
     name = "align"
+    version = 2
 
     resolution: int
     """Side of the crops in pixels, the bundle's."""
@@ -116,7 +117,7 @@ def align(
     framed = landmark_placement(
         track.points, blink=track.blink | track.held, steady_mouth=config.steady_mouth
     )
-    hold(framed, track.held)
+    framed = framed[track.shown]
     if not registration.is_done:
         register_video(path, track, framed, registration, config.registration, progress)
     placement = join(
@@ -125,9 +126,9 @@ def align(
         registration.read("is_registered"),
         registration.read("key_frame"),
         registration.read("step"),
-        cut=track.cut,
+        cut=track.breaks,
         sigma_frames=config.join_seconds * float(track.frame_rate),
-    )
+    )[track.shown]
     if not config.registration.use_flow:
         placement = framed
     if not crops.is_done:
@@ -183,13 +184,6 @@ def ffhq_placement(middle: Float64, across: Float64, down: Float64) -> Float64:
     length = np.maximum(2.0 * _length(across), 1.8 * _length(down))
     roll = np.rad2deg(np.unwrap(np.arctan2(x_axis[:, 1], x_axis[:, 0])))
     return np.column_stack([middle + 0.1 * down, 2.0 * length, roll])
-
-
-def hold(placement: Float64, held: NDArray[np.bool_]) -> None:
-    """Fill frames without a face by straight lines between their neighbours, in place."""
-    found = np.flatnonzero(~held)
-    for column in range(placement.shape[1]):
-        placement[:, column] = np.interp(np.arange(len(held)), found, placement[found, column])
 
 
 def join(

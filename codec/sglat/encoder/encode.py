@@ -222,7 +222,7 @@ def analyse(run: Runner, source: Path | Clip, config: EncodeConfig) -> Analysis:
     video = run.video(source)
     tracked = run(TrackConfig(face=config.face), video)
     aligned = run(AlignConfig(resolution=run.bundle.resolution), video, tracked)
-    inverted = run(InvertConfig(), aligned)
+    inverted = run(InvertConfig(), tracked, aligned)
     selected = run(SelectConfig(), tracked, inverted)
     if config.similarity_plot is not None:
         plot = similarity_plot(tracked.value, inverted.value, selected.value)

@@ -14,6 +14,7 @@ from sglat.bundles.bundle import Bundle
 from sglat.encoder.align import Alignment, Crops
 from sglat.encoder.optim import warm_up_and_fall
 from sglat.encoder.stages import Stage, Task
+from sglat.encoder.track import Track
 from sglat.encoder.workfile import Store
 from sglat.networks.devices import fast_type
 from sglat.networks.faces import FaceAnalysis
@@ -24,6 +25,7 @@ class InvertConfig(Stage["Inversion"]):
     """How crops are inverted."""
 
     name = "invert"
+    version = 2
     networks = ("inverter", "synthesizer", "faces")
 
     batch: int = 8
@@ -32,11 +34,10 @@ class InvertConfig(Stage["Inversion"]):
     max_frames: int = 400
     """Most frames inverted; `every` rises to meet it."""
 
-    def run(self, task: Task, aligned: Alignment) -> Inversion:
-        """See `invert`."""
-        store = task.open()
-        bundle = task.bundle
-        return invert(aligned.crops, bundle, bundle.faces, store, self, progress=task.tell)
+    def run(self, task: Task, track: Track, aligned: Alignment) -> Inversion:
+        """See `invert`; only frames with the face are inverted."""
+        store, bundle, found = task.open(), task.bundle, np.flatnonzero(~track.held)
+        return invert(aligned.crops, found, bundle, bundle.faces, store, self, progress=task.tell)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,7 @@ class Selection:
 @torch.no_grad()
 def invert(
     crops: Crops,
+    usable: NDArray[np.int64],
     bundle: Bundle,
     faces: FaceAnalysis,
     store: Store,
@@ -78,14 +80,15 @@ def invert(
 
     Args:
         crops: of the whole clip.
+        usable: numbers of the frames that may be inverted.
         bundle: inverter and generator.
         faces: identity network.
         store: where rows are kept; interrupted work continues behind them.
         config: which frames.
         progress: called with (frames done, frames).
     """
-    every = max(config.every, -(-len(crops) // config.max_frames))
-    frames = np.arange(0, len(crops), every)
+    every = max(config.every, -(-len(usable) // config.max_frames))
+    frames = usable[::every]
     for start in range(store.rows, len(frames), config.batch):
         rows = frames[start : start + config.batch]
         pictures = crops.tensor(rows).to(bundle.device)

@@ -30,6 +30,7 @@ class PaperConfig(Stage[Tensor]):
     """Constants of the method; weights are the recommended start values of its section 12.2."""
 
     name = "expression"
+    version = 2
     networks = ("perceptual", "faces")
 
     epochs: int = 100
@@ -55,8 +56,9 @@ class PaperConfig(Stage[Tensor]):
         start: Tensor,
     ) -> Tensor:
         """Solve the controls of all frames, `[T, 34]`; yaw and pitch stay."""
-        solver = PaperSolver(person, task.bundle, problem.points, self)
-        return solve_windows(solver, problem.targets, start, task)
+        points = problem.points[problem.solved]
+        solver = PaperSolver(person, task.bundle, points, self)
+        return solve_windows(solver, problem, start, task)
 
 
 def sensitivity_rates(sensitivity: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class QuantizeConfig(Stage["QuantizedMotion"]):
     """How motion is quantized."""
 
     name = "quantize"
+    version = 2
     phase = "pack"
 
     quality: int = REFERENCE_QUALITY
@@ -49,8 +50,11 @@ class QuantizeConfig(Stage["QuantizedMotion"]):
     each channel by itself, and its change between frames 0.24 to 0.31 times."""
 
     def run(self, task: Task, solved: SolvedMotion) -> QuantizedMotion:
-        """See `quantize_within`."""
-        return quantize_within(solved.motion, solved.picture_effect, solved.metric, self)
+        """See `quantize_within`; held frames repeat the integers of the frame they show."""
+        rows, places = np.unique(solved.shown, return_inverse=True)
+        metric = replace(solved.metric, nearest=solved.metric.nearest[rows])
+        packed = quantize_within(solved.motion[rows], solved.picture_effect, metric, self)
+        return replace(packed, values=packed.values[places])
 
     @classmethod
     def of(cls, quality: int | None, most_bits: float | None) -> QuantizeConfig:
@@ -79,6 +83,8 @@ class SolvedMotion:
     picture_effect: NDArray[np.float32]
     """Root mean square picture change per unit of motion, `[34]`."""
     metric: PictureMetric
+    shown: NDArray[np.int64]
+    """Which frame each frame repeats, `[T]`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -137,6 +137,7 @@ class _Registration:
 
     def __init__(self, track: Track, framed: Float64, config: RegistrationConfig) -> None:
         self.track = track
+        self.breaks = track.breaks
         self.framed = framed
         self.config = config
         self.key_index = -1
@@ -147,9 +148,9 @@ class _Registration:
         """Register a frame."""
         framed = self.framed[index]
         if self.track.held[index]:
-            self._previous = None
+            self._key = self._previous = None
             return _Row(placement=framed, key_frame=self.key_index, step=NO_STEP)
-        if self.track.cut[index]:
+        if self.breaks[index]:
             self._key = self._previous = None
         crop = self._crop(index, picture)
         row = self._register(index, crop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -30,8 +30,8 @@ from sglat.encoder.track import Track
 from sglat.encoder.tune import TuneResult
 from sglat.networks.face_points import feature_weights
 
-Targets = Callable[[int, int], Tensor]
-"""Frames first to last (exclusive) to pictures `[n, 3, H, W]` on the bundle's device."""
+Targets = Callable[[NDArray[np.int64]], Tensor]
+"""Numbers of frames to pictures `[n, 3, H, W]` on the bundle's device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +44,21 @@ class MotionProblem:
     """Motion of the tuning frames, the most different ones first, `[K, 34]`."""
     points: Tensor
     """Landmarks in crop units, `[T, 478, 2]`; on the CPU."""
-    cuts: NDArray[np.bool_]
-    """Frames that begin a new scene, `[T]`."""
+    breaks: NDArray[np.bool_]
+    """Frames before which nothing continues, `[T]`."""
+    shown: NDArray[np.int64]
+    """Which frame each frame repeats, `[T]`: itself, or where held an earlier one."""
     targets: Targets
+
+    @property
+    def solved(self) -> NDArray[np.int64]:
+        """Numbers of the frames whose motion is solved: those with the face."""
+        return np.unique(self.shown)
+
+    def spread(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Repeat values of the solved frames over all frames, `[T, ...]`."""
+        repeated: NDArray[Any] = values[np.searchsorted(self.solved, self.shown)]
+        return repeated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +87,12 @@ class ProblemConfig(Stage[MotionProblem]):
         """Correct the initial motion by the tuned frames, and choose the targets."""
         bundle = task.bundle
 
-        def camera(first: int, last: int) -> Tensor:
-            return aligned.crops.tensor(range(first, last)).to(bundle.device)
+        def camera(rows: NDArray[np.int64]) -> Tensor:
+            return aligned.crops.tensor(rows).to(bundle.device)
 
         @torch.no_grad()
-        def inverted(first: int, last: int) -> Tensor:
-            parts = camera(first, last).split(8)
+        def inverted(rows: NDArray[np.int64]) -> Tensor:
+            parts = camera(rows).split(8)
             return torch.cat([person.render_latents(bundle.inverter(part)) for part in parts])
 
         noise = self.correction_noise
@@ -89,7 +101,8 @@ class ProblemConfig(Stage[MotionProblem]):
             start=motion.to(bundle.device),
             tuned=tuned.motion,
             points=torch.from_numpy(start.points),
-            cuts=track.cut,
+            breaks=track.breaks,
+            shown=track.shown,
             targets=camera if self.target == "frame" else inverted,
         )
 
@@ -135,6 +148,7 @@ class LineariseConfig(Stage[Linearisation]):
     """Where Jacobians are taken first, and of what."""
 
     name = "linearise"
+    version = 2
     phase = "jacobian"
     networks = ("perceptual", "landmarks")
 
@@ -146,9 +160,10 @@ class LineariseConfig(Stage[Linearisation]):
 
     def run(self, task: Task, person: TunedPerson, problem: MotionProblem) -> Linearisation:
         """Take the Jacobians of both residuals at the most different tuning frames."""
-        pose = pose_residual(task.bundle, problem.points, self.residual)
-        expression = expression_residual(task.bundle, problem.points, self.residual)
-        count = min(self.points, max(2, len(problem.start) // self.frames_per_point))
+        points = problem.points[problem.solved]
+        pose = pose_residual(task.bundle, points, self.residual)
+        expression = expression_residual(task.bundle, points, self.residual)
+        count = min(self.points, max(2, len(points) // self.frames_per_point))
         motion = problem.tuned[:count]
         found = take_jacobians(person.render_fast, motion, (pose, expression), task.tell)
         return Linearisation(
@@ -162,6 +177,7 @@ class PoseConfig(Stage[Tensor]):
     """How yaw and pitch are solved."""
 
     name = "pose"
+    version = 2
 
     solver: SolverConfig = SolverConfig(  # noqa: RUF009
         iterations=3, fresh=0, active=(0, 1), weight_prior=1e-2
@@ -177,7 +193,7 @@ class PoseConfig(Stage[Tensor]):
         """Return the initial motion with solved yaw and pitch, `[T, 34]`."""
         at = linearisation.pose
         solver = FastSolver(person.render_fast, at.jacobians, at.residual, self.solver)
-        return solve_windows(solver, problem.targets, problem.start, task)
+        return solve_windows(solver, problem, problem.start, task)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +201,7 @@ class FastConfig(Stage[Tensor]):
     """How all 34 values are solved by the fast solver."""
 
     name = "expression"
+    version = 2
 
     solver: SolverConfig = SolverConfig()  # noqa: RUF009
 
@@ -199,7 +216,7 @@ class FastConfig(Stage[Tensor]):
         """Return solved motion `[T, 34]`; `start` has the solved yaw and pitch."""
         at = linearisation.expression
         solver = FastSolver(person.render_fast, at.jacobians, at.residual, self.solver)
-        return solve_windows(solver, problem.targets, start, task)
+        return solve_windows(solver, problem, start, task)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +224,7 @@ class SmoothConfig(Stage[SolvedMotion]):
     """How jitter is taken out of the solved motion."""
 
     name = "smooth"
+    version = 2
     phase = "expression"
 
     strength: float = 0.2
@@ -217,7 +235,7 @@ class SmoothConfig(Stage[SolvedMotion]):
     ) -> SolvedMotion:
         """Smooth the motion; store it too, for other quantizations of the same clip."""
         jacobians = linearisation.expression.jacobians
-        calm = smoothed(motion.cpu().numpy(), self.strength, problem.cuts)
+        calm = smoothed(motion.cpu().numpy(), self.strength, problem.breaks)[problem.shown]
         units = jacobians.picture_effect
         nearest = jacobians.nearest(torch.from_numpy(calm).to(units), units)
         metric = PictureMetric(
@@ -226,7 +244,9 @@ class SmoothConfig(Stage[SolvedMotion]):
         store = task.open()
         if not store.is_done:
             store.finish({"motion": calm, "normals": metric.normals, "nearest": metric.nearest})
-        return SolvedMotion(motion=calm, picture_effect=units.cpu().numpy(), metric=metric)
+        return SolvedMotion(
+            motion=calm, picture_effect=units.cpu().numpy(), metric=metric, shown=problem.shown
+        )
 
 
 def solve_motion(
@@ -279,19 +299,34 @@ def expression_residual(bundle: Bundle, points: Tensor, config: ResidualConfig) 
 class Solver(Protocol):
     """Solves motion window by window."""
 
-    def solve(self, targets: Targets, start: Tensor, *, first: int = 0) -> Iterator[Tensor]:
+    def solve(
+        self, targets: Callable[[int, int], Tensor], start: Tensor, *, first: int = 0
+    ) -> Iterator[Tensor]:
         """Yield motion `[n, 34]` of consecutive windows, beginning with frame `first`."""
 
 
-def solve_windows(solver: Solver, targets: Targets, start: Tensor, task: Task) -> Tensor:
-    """Run a solver over all frames `[T, 34]`, continuing behind the windows already stored.
+def solve_windows(solver: Solver, problem: MotionProblem, start: Tensor, task: Task) -> Tensor:
+    """Run a solver over the frames with the face, continuing behind the windows already stored.
 
     Windows are independent of each other, so a resumed solve ends with the same motion.
+
+    Args:
+        solver: its frames are numbered without the held ones.
+        problem: targets, and which frames are solved.
+        start: of all frames, `[T, 34]`.
+        task: keeps the windows.
+
+    Returns:
+        Motion of all frames, `[T, 34]`.
     """
-    store = task.open()
-    for motion in solver.solve(targets, start, first=store.rows):
+    store, rows = task.open(), problem.solved
+
+    def targets(first: int, last: int) -> Tensor:
+        return problem.targets(rows[first:last])
+
+    for motion in solver.solve(targets, start[rows], first=store.rows):
         store.append({"motion": motion.cpu().numpy()})
-        task.tell(store.rows, len(start))
+        task.tell(store.rows, len(rows))
     if not store.is_done:
         store.finish()
-    return torch.from_numpy(store.read("motion")).to(start.device)
+    return torch.from_numpy(problem.spread(store.read("motion"))).to(start.device)

@@ -88,6 +88,22 @@ class Track:
     def __len__(self) -> int:
         return len(self.pts)
 
+    @property
+    def shown(self) -> NDArray[np.int64]:
+        """Which frame each frame shows, `[T]`: itself, or where held the last one with the face,
+        or else the first."""
+        found = np.flatnonzero(~self.held)
+        rows = np.where(self.held, found[0], np.arange(len(self)))
+        shown: NDArray[np.int64] = np.maximum.accumulate(rows)
+        return shown
+
+    @property
+    def breaks(self) -> NDArray[np.bool_]:
+        """`[T]` frames before which nothing continues: cuts, and both ends of held frames."""
+        breaks = self.cut.copy()
+        breaks[1:] |= self.held[1:] != self.held[:-1]
+        return breaks
+
     def messages(self) -> list[str]:
         """Return messages for the user, one line each."""
         lines = []

@@ -58,8 +58,9 @@ def shown_at(made: Analysis, rows: list[int], run: Runner) -> np.ndarray:
         whole,
         start=whole.start[rows],
         points=whole.points[rows],
-        cuts=np.ones(len(rows), bool),  # no frame is the next one's neighbour
-        targets=lambda first, last: crops[first:last],
+        breaks=np.ones(len(rows), bool),  # no frame is the next one's neighbour
+        shown=np.arange(len(rows)),
+        targets=lambda numbers: crops[torch.from_numpy(numbers)],
     )
     problem = Made(value=some, key=config_hash(made.problem.key, rows))
     solved = solve_motion(run, made.person, problem, FastConfig(solver=ALONE)).value
