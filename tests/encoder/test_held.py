@@ -13,7 +13,8 @@ from sglat.bitstream.reader import open_reader
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.align import Crops
 from sglat.encoder.encode import EncodeConfig, encode
-from tests.encoder.test_encode import CONFIG, Killed, bundle  # noqa: F401
+from tests.encoder.test_encode import CONFIG, Killed
+from tests.encoder.test_encode import bundle as bundle  # a fixture
 from tests.support.faces import draw_face
 from tests.support.video import write_video
 
@@ -47,9 +48,7 @@ def numbers(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("place", GAPS)
-def test_held_frames_repeat_the_last_good_face(
-    bundle: Bundle, tmp_path: Path, place: str  # noqa: F811
-) -> None:
+def test_held_frames_repeat_the_last_good_face(bundle: Bundle, tmp_path: Path, place: str) -> None:
     held, shown = GAPS[place]
     encode(gap_clip(tmp_path / "in.mkv", held), tmp_path / "out.sglat", PLAIN)
     motion, placement, flags = numbers(tmp_path / "out.sglat")
@@ -58,9 +57,7 @@ def test_held_frames_repeat_the_last_good_face(
     assert np.array_equal(placement, placement[shown])
 
 
-def test_held_frames_stand_still_in_the_decoded_video(
-    bundle: Bundle, tmp_path: Path  # noqa: F811
-) -> None:
+def test_held_frames_stand_still_in_the_decoded_video(bundle: Bundle, tmp_path: Path) -> None:
     encode(gap_clip(tmp_path / "in.mkv", range(5, 9)), tmp_path / "out.sglat", PLAIN)
     pictures = [frame.picture for frame in sglat.decode(tmp_path / "out.sglat", bundle=bundle)]
     assert all(np.array_equal(pictures[i], pictures[4]) for i in range(5, 9))
@@ -68,7 +65,7 @@ def test_held_frames_stand_still_in_the_decoded_video(
 
 @pytest.mark.parametrize("solver", ["fast", "paper"])
 def test_the_crops_of_held_frames_are_never_fitted(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, solver: str  # noqa: F811
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, solver: str
 ) -> None:
     seen: set[int] = set()
     pictures = Crops.pictures
@@ -83,7 +80,7 @@ def test_the_crops_of_held_frames_are_never_fitted(
     assert seen == {0, 1, 2, 3, 4, 9, 10, 11}
 
 
-def test_what_is_in_held_frames_changes_nothing(bundle: Bundle, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_in_held_frames_changes_nothing(bundle: Bundle, tmp_path: Path) -> None:
     grey = np.full_like(WALL, 45)
     for name, ground in (("a", BLACK), ("b", grey)):
         source = gap_clip(tmp_path / f"{name}.mkv", range(8, 12), ground)
@@ -94,7 +91,7 @@ def test_what_is_in_held_frames_changes_nothing(bundle: Bundle, tmp_path: Path) 
 
 
 def test_an_interrupted_encoding_with_a_gap_ends_with_the_same_bytes(
-    bundle: Bundle, tmp_path: Path  # noqa: F811
+    bundle: Bundle, tmp_path: Path
 ) -> None:
     source = gap_clip(tmp_path / "in.mkv", GAPS["two"][0])
     encode(source, tmp_path / "whole.sglat", PLAIN)
@@ -109,9 +106,7 @@ def test_an_interrupted_encoding_with_a_gap_ends_with_the_same_bytes(
     assert (tmp_path / "cut.sglat").read_bytes() == (tmp_path / "whole.sglat").read_bytes()
 
 
-def test_the_self_check_compares_good_frames_only(
-    bundle: Bundle, tmp_path: Path  # noqa: F811
-) -> None:
+def test_the_self_check_compares_good_frames_only(bundle: Bundle, tmp_path: Path) -> None:
     config: EncodeConfig = replace(PLAIN, self_check=True)
     source = gap_clip(tmp_path / "in.mkv", tuple(range(0, 12, 2)))
     result = encode(source, tmp_path / "out.sglat", config)
