@@ -42,6 +42,8 @@ def test_encode_open_decode_and_swap(bundle: Bundle, tmp_path: Path) -> None:
         assert np.array_equal(reader.read_motion().values, motion)
     with pytest.raises(sglat.SglatError):
         sglat.swap(motion=first, identity=second, out=both)
+    with pytest.raises(sglat.SglatError, match="same-file"):
+        sglat.swap(motion=first, identity=second, out=first, force=True)
 
 
 def test_every_public_name_is_documented() -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sglat.errors import UsageError
-from sglat.files import StrPath, atomic_file, open_input
+from sglat.files import StrPath, atomic_file, open_input, refuse_existing
 
 if TYPE_CHECKING:
     from sglat.bitstream.reader import Reader
@@ -223,10 +223,11 @@ def swap(*, motion: StrPath, identity: StrPath, out: StrPath, force: bool = Fals
 
     Raises:
         BundleMismatchError: the two were made for different decoders.
-        UsageError: an input is missing, or `out` exists and `force` is not set.
+        UsageError: an input is missing, or `out` is an input, or exists and `force` is not set.
     """
     from sglat.bitstream.edits import swap as run
 
+    refuse_existing(out, force=force, inputs=(motion, identity))
     with (
         open_input(motion) as driver,
         open_input(identity) as puppet,

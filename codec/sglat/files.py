@@ -212,12 +212,14 @@ def _longest_name(folder: Path) -> int:
 def _is_replaced(source: Path, output: Path) -> bool:
     """Whether writing an output, a file or a folder, removes an input."""
     try:
+        if output.resolve() == source.resolve():
+            return True  # also of two outputs that are not there yet
         if not (output.exists() and source.exists()):
             return False
         if output.is_dir():
             return output.resolve() in source.resolve().parents
         return output.samefile(source)
-    except OSError:
+    except (OSError, RuntimeError):  # a loop of links
         return False
 
 

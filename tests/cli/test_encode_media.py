@@ -153,6 +153,14 @@ def test_a_video_may_come_from_standard_input(bundle: Bundle, tmp_path: Path) ->
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.sglat", "b.sglat", "in.mkv", "tiny"]
 
 
+@pytest.mark.parametrize("data", [b"", b"no video at all"])
+def test_useless_standard_input_is_named(bundle: Bundle, tmp_path: Path, data: bytes) -> None:
+    done = run("-", tmp_path / "out.sglat", stdin=data)
+    assert "standard input" in str(done.exception)
+    assert ".sglat-stdin" not in str(done.exception)
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny"]
+
+
 @pytest.mark.parametrize("link", [None, os.link, os.symlink])
 def test_the_camera_original_is_never_replaced(bundle: Bundle, tmp_path: Path, link: Any) -> None:
     source = write_video(tmp_path / "one.mp4", pictures())

@@ -123,6 +123,15 @@ def test_an_export_needs_a_known_ending(clip: Path, tmp_path: Path) -> None:
         run(clip, "--export", tmp_path / "motion.xls")
 
 
+@pytest.mark.parametrize("option", ["--export", "--salvage"])
+def test_the_file_itself_is_never_replaced(clip: Path, tmp_path: Path, option: str) -> None:
+    before, link = clip.read_bytes(), tmp_path / "motion.csv"
+    link.hardlink_to(clip)
+    with pytest.raises(UsageError, match="same-file"):
+        run(clip, option, link, "--force")
+    assert clip.read_bytes() == before
+
+
 def test_an_existing_export_is_kept(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "motion.csv"
     out.write_text("mine")

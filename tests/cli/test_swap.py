@@ -119,6 +119,20 @@ def test_force_replaces_it(one: Path, other: Path) -> None:
     assert np.array_equal(motion_of(other), motion_of(one))
 
 
+@pytest.mark.parametrize("replaced", ["motion", "identity", "link", "twice"])
+def test_an_input_is_never_replaced(
+    one: Path, other: Path, tmp_path: Path, replaced: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = one.read_bytes(), other.read_bytes()
+    out = {"motion": one, "identity": other}.get(replaced, tmp_path / "out.sglat")
+    if replaced == "link":
+        out.hardlink_to(other)
+    options = ["--identity-file", out] if replaced == "twice" else []
+    assert swap("--motion", one, "--identity", other, "--force", *options, out) == 2
+    assert "same-file" in capsys.readouterr().err
+    assert (one.read_bytes(), other.read_bytes()) == before
+
+
 def test_other_decoders_are_refused_in_one_line_and_nothing_is_written(
     one: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sglat.errors import SglatError
+from sglat.media.pixels import display_orientation, make_upright
 from sglat.media.reader import VideoReader
-from sglat.media.upright import display_orientation, make_upright
 from tests.support.tolerances import LOSSY_VIDEO_MEAN_LEVELS
 from tests.support.video import moving_square, set_display_matrix, write_audio_only, write_video
 

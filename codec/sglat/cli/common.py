@@ -87,7 +87,11 @@ def video_source(path: Path, beside: Path) -> Iterator[Path]:
     with NamedTemporaryFile(dir=beside.parent, prefix=".sglat-stdin-") as kept:
         copyfileobj(sys.stdin.buffer, kept)
         kept.flush()
-        yield Path(kept.name)
+        try:
+            yield Path(kept.name)
+        except SglatError as error:
+            error.message = error.message.replace(kept.name, "standard input")
+            raise
 
 
 def say(line: str) -> None:

@@ -20,10 +20,14 @@ from numpy.typing import NDArray
 
 from sglat.errors import MediaError, UsageError
 from sglat.files import Closable, check_input
-from sglat.media.animated_webp import TIME_BASE as webp_time_base
-from sglat.media.animated_webp import open_animation
+from sglat.media.assembled import (
+    WEBP_TIME_BASE,
+    TiledConverter,
+    open_animation,
+    read_grid,
+    tiled_frames,
+)
 from sglat.media.pixels import Deinterlacer, PictureConverter
-from sglat.media.tiled import TiledConverter, read_grid, tiled_frames
 
 FALLBACK_RATE: Final = Fraction(25)  # for raw streams that carry neither time stamps nor a rate
 MAX_DAMAGED_PACKETS: Final = 1000  # streams with more are refused
@@ -202,7 +206,7 @@ class VideoReader(Closable):
         if self.path.is_file():
             self._animation, grid = open_animation(self.path), read_grid(self.path)
         if self._animation is not None:
-            self.time_base, self._rate = webp_time_base, self._animation.frame_rate
+            self.time_base, self._rate = WEBP_TIME_BASE, self._animation.frame_rate
             self._has_stamps = False
             return self._animation.frames()
         if grid is not None:
