@@ -11,14 +11,13 @@ measuring networks.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -33,7 +32,6 @@ from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import Decoder
 from sglat.decoder.output import OutputConfig, write_decoded
 from sglat.encoder.encode import EncodeConfig
-from sglat.files import write_atomically
 from sglat.media.audio import AudioReader
 from sglat.networks.pixels import from_pixels, to_pixels
 from sglat_lab.bench import file_variants, long_decode
@@ -43,7 +41,7 @@ from sglat_lab.measure.face_signals import correlations, jitter_pixels
 from sglat_lab.measure.landmarks import Signals
 from sglat_lab.measure.picture_metrics import Reference, make_reference, means, measure_pictures
 from sglat_lab.report.document import Record, provenance
-from sglat_lab.report.pages import CLIP_FIGURES, clips_page
+from sglat_lab.report.pages import targets, write_page
 from sglat_lab.report.plots import contact_sheet, telling_frames, write_sheet
 
 Pictures = NDArray[np.uint8]
@@ -363,12 +361,9 @@ def main() -> None:
         }
         run_facts = provenance("python -m sglat_lab.bench.clips")
         record = facts | run(args, tools)
-    record["targets"] = [asdict(figure) for figure in CLIP_FIGURES]
+    record["targets"] = targets("clips")
     record["runs"] = [run_facts]
-    text = clips_page(record)
-    write_atomically(args.out / "clips.md", text)
-    write_atomically(args.out / "clips.json", json.dumps(record, indent=1))
-    print(text)
+    print(write_page(args.out / "clips.md", record))
 
 
 if __name__ == "__main__":

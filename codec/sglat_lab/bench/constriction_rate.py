@@ -8,7 +8,6 @@ Source: Bamler 2022, https://arxiv.org/abs/2201.01741; https://pypi.org/project/
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,12 +28,11 @@ from sglat.bitstream.rans import pack_escapes
 from sglat.bitstream.reader import open_reader
 from sglat.bitstream.writer import GROUP_FRAMES
 from sglat.errors import MissingExtraError
-from sglat.files import write_atomically
 from sglat_lab.bench.motion_tracks import blendshape_tracks, landmark_tracks
 from sglat_lab.measure.landmarks import tracked_video
 from sglat_lab.measure.rates import Integers, sei_bits
 from sglat_lab.report.document import Record, provenance
-from sglat_lab.report.pages import constriction_page
+from sglat_lab.report.pages import page, write_page
 
 try:
     import constriction
@@ -178,11 +176,9 @@ def main() -> int:
         "tracks": {name: measure(parts) for name, parts in tracks.items()},
         "runs": [provenance("python -m sglat_lab.bench.constriction_rate")],
     }
-    text = constriction_page(record)
-    print(text)
+    print(page("constriction", record))
     if options.out is not None:
-        write_atomically(options.out, json.dumps(record, indent=1) + "\n")
-        write_atomically(options.out.with_suffix(".md"), text)
+        write_page(options.out, record, "constriction")
     return 0
 
 

@@ -22,13 +22,12 @@ import typer
 from numpy.typing import NDArray
 
 from sglat.bundles.manifest import MANIFEST_NAME, read_manifest, read_tensors
-from sglat.files import write_atomically
 from sglat.networks.embedded_analysis import ROLES, EmbeddedAnalysis
 from sglat.networks.pixels import from_pixels
 from sglat_lab.bench import faces_measures as measures
 from sglat_lab.bench.faces_measures import Clip
 from sglat_lab.report.document import Record, provenance
-from sglat_lab.report.pages_networks import faces_page
+from sglat_lab.report.pages import write_page
 from sglat_lab.report.plots import write_sheet
 from sglat_lab.train.data import prepare
 from sglat_lab.train.faces_perceptual import DISTORTIONS
@@ -228,10 +227,8 @@ def main(
     record: Record = json.loads(path.read_text()) if path.exists() else {"runs": []}
     record |= {name: rounded(call()) for name, call in probes.items() if name in wanted}
     record["runs"] = [one for one in record["runs"] if one["what"] != parts] + [run]
-    text = json.dumps(record, indent=1)
-    write_atomically(path, text + "\n")
-    write_atomically(output / "faces.md", faces_page(record))
-    print(text)
+    write_page(path, record)
+    print(json.dumps(record, indent=1))
     if "pictures" in wanted:
         draw_all(networks, clips, output)
 

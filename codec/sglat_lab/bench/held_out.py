@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from sglat_lab.bench.harness import Cache
 from sglat_lab.bench.mini_measures import Measured
 from sglat_lab.measure.judges import Judges, find_teachers, load_judges
 from sglat_lab.report.document import provenance
-from sglat_lab.report.pages import HELD_OUT_FIGURES, held_out_table
+from sglat_lab.report.pages import part, targets
 from sglat_lab.report.plots import write_sheet
 
 BATCH = 8
@@ -135,11 +135,11 @@ def main() -> None:
         "clips": clips,
         "mean": mean_figures(list(clips.values())),
         "perceptual": judges.perceptual and judges.perceptual.name,
-        "targets": [asdict(figure) for figure in HELD_OUT_FIGURES],
+        "targets": targets("held_out"),
         "runs": [run],
     }
     write_atomically(args.out / "held_out.json", json.dumps(record, indent=1))
-    print(held_out_table(record).markdown())
+    print(part("held_out", **record))
 
 
 if __name__ == "__main__":

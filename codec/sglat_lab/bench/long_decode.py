@@ -171,10 +171,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--video", action="store_true", help="write H.264 instead of nothing")
     args = parser.parse_args()
-    from sglat_lab.report.tables_cost import long_decodes
+    from sglat_lab.report.pages import part
 
     runs = measure(args.file, args.minutes, threads=args.threads, is_video=args.video)
-    print(long_decodes(runs).markdown())
+    print(part("long_decode", runs=runs))
 
 
 def measure(

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +23,6 @@ import torch
 from sglat.bundles.bundle import load_bundle
 from sglat.decoder.render import Renderer
 from sglat.decoder.synthesizer import Person, Synthesizer
-from sglat.files import write_atomically
 from sglat_lab.bench.mini_measures import (
     Measured,
     controls_figures,
@@ -38,7 +36,7 @@ from sglat_lab.bench.mini_measures import (
 )
 from sglat_lab.measure.judges import load_judges
 from sglat_lab.report.document import Record, provenance
-from sglat_lab.report.pages_networks import mini_figures, mini_page
+from sglat_lab.report.pages import targets, write_page
 
 SPEED_RUNS: Final = 30  # fewer differ by a tenth on a shared machine
 
@@ -73,7 +71,7 @@ def measure(options: argparse.Namespace) -> Record:
     take("refined", refined(measured, stills, count=options.refine or len(stills.images)))
     record["seconds"] = round(time.monotonic() - began)
     record["processor_seconds"] = round(time.process_time())
-    record["targets"] = [asdict(figure) for figure in mini_figures(list(record["pose"]["by"]))]
+    record["targets"] = targets("mini", meters=list(record["pose"]["by"]))
     return record
 
 
@@ -115,13 +113,9 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     run = provenance("python -m sglat_lab.bench.mini")
     record = measure(options) | {"runs": [run]}
-    data = json.dumps(record, indent=1, ensure_ascii=False)
-    write_atomically(options.out / "figures.json", data)
-    text = mini_page(record)
-    print(text)
+    print(write_page(options.out / "figures.json", record, "mini"))
     if options.page:
-        write_atomically(options.page, text)
-        write_atomically(options.page.with_suffix(".json"), data)
+        write_page(options.page, record, "mini")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Probes: functions of a clip and the tools that return figures, each with its tables.
+"""Probes: functions of a clip and the tools that return figures.
 
 `quality` is what the others refer to and is always measured. Probes of one clip are measured in
 worker processes; those of several clips (`swap`, `solvers`, `speed`, `frechet`) after them.
@@ -37,8 +37,6 @@ from sglat_lab.measure.judges import (
 )
 from sglat_lab.measure.landmarks import EmbeddedLandmarker, Landmarker, MediaPipeLandmarker
 from sglat_lab.measure.rates import MINUTE, Version
-from sglat_lab.report.document import Table
-from sglat_lab.report.tables_cost import TABLES
 
 Figures = dict[str, Any]
 
@@ -102,20 +100,6 @@ class Tools(Closable):
             self.landmarker.close()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """One group of figures of a clip."""
-
-    name: str
-    measure: Callable[[ClipBench, Tools], Figures]
-    """Its figures are joined to the clip's record."""
-
-    @property
-    def tables(self) -> tuple[Callable[[Figures], Table], ...]:
-        """The tables of the whole benchmark's record that show the figures."""
-        return TABLES[self.name]
-
-
 def quality_probe(clip: ClipBench, tools: Tools) -> Figures:
     """Return our file, our other settings and the anchors at all rates and at ours."""
     ours = clip.ours()
@@ -147,12 +131,13 @@ def quality_probe(clip: ClipBench, tools: Tools) -> Figures:
     }
 
 
-PROBES: Final = (
-    Probe(name="quality", measure=quality_probe),
-    Probe(name="rates", measure=lambda clip, tools: {"rates": clip.rates()}),
-    Probe(name="loss", measure=lambda clip, tools: clip.loss()),
-    Probe(name="damage", measure=lambda clip, tools: {"damage": clip.damage()}),
-)
+PROBES: Final[dict[str, Callable[[ClipBench, Tools], Figures]]] = {
+    "quality": quality_probe,
+    "rates": lambda clip, tools: {"rates": clip.rates()},
+    "loss": lambda clip, tools: clip.loss(),
+    "damage": lambda clip, tools: {"damage": clip.damage()},
+}
+"""Their figures are joined to the clip's record."""
 ON_SEVERAL: Final = ("swap", "solvers", "speed", "frechet")
 """Names of the probes of several clips."""
 
@@ -163,7 +148,7 @@ def chosen_probes(names: Sequence[str]) -> list[str]:
     Raises:
         UsageError: there is no such probe.
     """
-    known = [*(probe.name for probe in PROBES), *ON_SEVERAL]
+    known = [*PROBES, *ON_SEVERAL]
     unknown = set(names) - set(known)
     if unknown:
         raise UsageError(
@@ -172,9 +157,9 @@ def chosen_probes(names: Sequence[str]) -> list[str]:
     return [name for name in known if not names or name in (*names, "quality")]
 
 
-def _kept_name(clip: ClipBench, probe: Probe) -> str:
+def _kept_name(clip: ClipBench, probe: str) -> str:
     """Return the name under which figures are kept; other versions of the clip, another name."""
-    return f"{probe.name}-{digest(*clip.others.values(), clip.work is not None)}"
+    return f"{probe}-{digest(*clip.others.values(), clip.work is not None)}"
 
 
 def is_recorded(clip: ClipBench, names: Sequence[str]) -> bool:
@@ -182,17 +167,17 @@ def is_recorded(clip: ClipBench, names: Sequence[str]) -> bool:
     return all(
         (clip.cache.folder / f"{_kept_name(clip, probe)}.json").exists()
         for probe in PROBES
-        if probe.name in names
+        if probe in names
     )
 
 
 def clip_record(clip: ClipBench, tools: Tools, names: Sequence[str]) -> Figures:
     """Return a clip's figures by all probes named, measured unless they were before."""
     record: Figures = {}
-    for probe in PROBES:
-        if probe.name in names:
+    for probe, measure in PROBES.items():
+        if probe in names:
             name = _kept_name(clip, probe)
-            record |= clip.cache.record(name, partial(probe.measure, clip, tools))
+            record |= clip.cache.record(name, partial(measure, clip, tools))
     return record
 
 

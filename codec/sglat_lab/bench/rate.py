@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +35,6 @@ from sglat.bitstream.records import (
     QuantizedTensor,
 )
 from sglat.bitstream.seek import SeekableFile
-from sglat.files import write_atomically
 from sglat_lab.bench.motion_tracks import (
     FPS,
     LATENT_SHAPE,
@@ -49,8 +47,8 @@ from sglat_lab.bench.motion_tracks import (
 )
 from sglat_lab.measure.landmarks import Tracked, tracked_video
 from sglat_lab.measure.rates import Integers, gfvc_bits, sei_bits, zstd_bits
-from sglat_lab.report.document import Figure, provenance
-from sglat_lab.report.pages import rate_page
+from sglat_lab.report.document import provenance
+from sglat_lab.report.pages import page, targets, write_page
 
 Float32 = NDArray[np.float32]
 Record = dict[str, Any]
@@ -286,31 +284,11 @@ def seek_probe(values: Integers) -> Record:
             "seek_groups": worst_groups, "seek_bytes": worst_bytes}  # fmt: skip
 
 
-def targets(record: Record) -> list[Figure]:
+def wanted(record: Record) -> list[Record]:
     """Return what is wanted of the figures that a record has."""
-    found = []
-    kinds = {"real": "real files", **{f"simulated/{k}": k for k in record.get("simulated", {})}}
-    for path, name in kinds.items():
-        if path == "real" and "real" not in record:
-            continue
-        found += [
-            Figure(label=f"motion, bits a frame, {name}", path=f"{path}/mean/ours", digits=1,
-                   most=40),
-            Figure(label=f"saving against SEI style, {name}", path=f"{path}/mean/saving_percent",
-                   digits=1, unit="%", least=30),
-        ]  # fmt: skip
-    reading = [name for name in record["reading"] if "group by group" not in name]
-    return [
-        *found,
-        Figure(label="still frame, bits", path="still/worst", most=2),
-        Figure(label="ID latent, layer 0", path="latents/most_bytes", digits=0, unit="bytes",
-               most=LAYER_BYTES),
-        Figure(label="container overhead, 60 s, layer 0 alone", path="overhead/frame_percent",
-               unit="%", most=3),
-        *(Figure(label=f"time to read {name}", path=f"reading/{name}/cpu_seconds", unit="s of CPU",
-                 most=2) for name in reading),
-        Figure(label="seek, groups read", path="seek/seek_groups", digits=0, most=1),
-    ]  # fmt: skip
+    kinds = {"real": "real files"} if "real" in record else {}
+    kinds |= {f"simulated/{kind}": kind for kind in record.get("simulated", {})}
+    return targets("rate", kinds=kinds, reading=record["reading"])
 
 
 def measure(files: Sequence[Path], clips: dict[str, Tracked], latents: Path | None) -> Record:
@@ -334,7 +312,7 @@ def measure(files: Sequence[Path], clips: dict[str, Tracked], latents: Path | No
         "reading": speed_probe(long),
         "seek": seek_probe(long),
     }
-    record["targets"] = [asdict(figure) for figure in targets(record)]
+    record["targets"] = wanted(record)
     return record
 
 
@@ -356,12 +334,10 @@ def main() -> int:
     paths = [] if options.clips is None else sorted(options.clips.glob("*.mp4"))
     clips = {p.stem: tracked_video(p, options.landmarker, options.cache) for p in paths}
     record = measure(options.files, clips, options.latents) | {"runs": [run]}
-    text = rate_page(record)
     if options.out is None:
-        print(text)
+        print(page("rate", record))
     else:
-        write_atomically(options.out, text)
-        write_atomically(options.out.with_suffix(".json"), json.dumps(record, indent=1))
+        write_page(options.out, record, "rate")
     return 0
 
 

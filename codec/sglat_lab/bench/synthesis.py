@@ -15,24 +15,21 @@ scheme and with a plain convolution, and writes the record alone:
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sglat.files import write_atomically
 from sglat.networks.stylegan2 import Generator, StyledConv
 from sglat.networks.stylegan2_fast import FastConv, FastSynthesis, profits_from_winograd
 from sglat.networks.stylegan2_reference import synthesize_reference
 from sglat.networks.stylespace import GeneratorConfig
 from sglat_lab.report.document import Record, provenance
-from sglat_lab.report.pages_networks import SYNTHESIS_FIGURES, synthesis_page
+from sglat_lab.report.pages import page, targets, write_page
 
 CONFIGS = {
     "128 px, embedded": GeneratorConfig.mini(),
@@ -185,45 +182,27 @@ def main() -> None:
         remark=f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
         f"load average at the start {os.getloadavg()[0]:.1f}",
     )
+    record: Record = {"clock": options.clock, "rounds": options.rounds, "runs": [run]}
     if options.layers:
-        _write_layers(run, options)
-        return
-    rows = [
-        measure(
-            name,
-            config,
-            device=torch.device(device),
-            rounds=options.rounds,
-            clock=CLOCKS["wall" if device == "cuda" else options.clock],
-        )
-        for device in devices
-        for name, config in CONFIGS.items()
-    ]
-    record = {
-        "clock": options.clock,
-        "rounds": options.rounds,
-        "targets": [asdict(figure) for figure in SYNTHESIS_FIGURES],
-        "machines": [{"name": run["machine"], "rows": rows}],
-        "runs": [run],
-    }
-    text = synthesis_page(record)
-    print(text)
+        clock = CLOCKS[options.clock]
+        layers = [
+            measure_layers(n, c, rounds=options.rounds, clock=clock) for n, c in CONFIGS.items()
+        ]
+        name, record["layers"] = "winograd", sum(layers, [])
+    else:
+        rows = [
+            measure(
+                name, config, device=torch.device(device), rounds=options.rounds,
+                clock=CLOCKS["wall" if device == "cuda" else options.clock],
+            )
+            for device in devices
+            for name, config in CONFIGS.items()
+        ]  # fmt: skip
+        name, record["targets"] = "synthesis", targets("synthesis")
+        record["machines"] = [{"name": run["machine"], "rows": rows}]
+    print(page(name, record))
     if options.out:
-        write_atomically(options.out, text)
-        write_atomically(options.out.with_suffix(".json"), json.dumps(record, indent=1))
-
-
-def _write_layers(run: Record, options: argparse.Namespace) -> None:
-    rows = [
-        row
-        for name, config in CONFIGS.items()
-        for row in measure_layers(name, config, rounds=options.rounds, clock=CLOCKS[options.clock])
-    ]
-    record = {"clock": options.clock, "rounds": options.rounds, "layers": rows, "runs": [run]}
-    text = json.dumps(record, indent=1)
-    print(text)
-    if options.out:
-        write_atomically(options.out, text)
+        write_page(options.out, record, name)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import html
 import json
@@ -10,54 +11,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from sglat.files import AtomicOutput, write_atomically
-from sglat_lab.measure.picture_metrics import METRICS
-from sglat_lab.report import plots
-from sglat_lab.report.document import Table, about, caveats, headline, number, provenance_lines
-from sglat_lab.report.pages import bench_page
-from sglat_lab.report.plots import Pictures, side_by_side, strip
-from sglat_lab.report.tables_cost import tables
-from sglat_lab.report.tables_quality import main_metrics
+import av
+import numpy as np
 
-Record = dict[str, Any]
+from sglat.errors import MediaError
+from sglat.files import AtomicOutput, write_atomically
+from sglat.media.pictures import encode_png
+from sglat_lab.measure.picture_metrics import METRICS
+from sglat_lab.report import pages, plots
+from sglat_lab.report.document import Record, number
+from sglat_lab.report.plots import Pictures, contact_sheet
+from sglat_lab.report.quality import main_metrics
+
+SHEET_COLUMNS: Final = 8
+GAP: Final = 2  # pixels between videos side by side
+SCALE: Final = 2  # of videos
+VIDEO_OPTIONS: Final = {
+    "deadline": "realtime", "cpu-used": "6", "crf": "16", "row-mt": "0", "lag-in-frames": "0",
+}  # fmt: skip
 NAMES: Final = ("report.html", "results.json", "results.csv", "results.md")
 VIDEO_FRAMES: Final = 100
 BETTER: Final = " (better)"
-
-STYLE: Final = """
-:root { --line: #ddd; --soft: #666; --ours: #c0392b; }
-* { box-sizing: border-box; }
-body { font: 15px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; margin: 0 auto;
-  max-width: 1240px; padding: 0 1.5em 4em; color: #222; background: #fff; }
-h1 { font-size: 1.7em; margin: 1em 0 .2em; }
-h2 { font-size: 1.2em; margin: 2.2em 0 .5em; padding-top: .5em; border-top: 1px solid var(--line); }
-h3 { font-size: 1.05em; margin: 1.8em 0 .4em; }
-.lead { font-size: 1.08em; max-width: 52em; }
-nav { font-size: 13px; margin: 1em 0; line-height: 2; }
-nav a { margin-right: 1em; color: #2471a3; text-decoration: none; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 12.5px; }
-td, th { border-bottom: 1px solid var(--line); padding: 4px 8px; text-align: right;
-  white-space: nowrap; font-variant-numeric: tabular-nums; }
-td.word, th.word { text-align: left; }
-th { background: #f6f6f6; font-weight: 600; vertical-align: bottom; }
-td.lost { background: #fdf0e4; }
-.key { display: inline-block; width: 1.6em; height: .9em; background: #fdf0e4;
-  border: 1px solid var(--line); vertical-align: middle; }
-td.yes { background: #e8f6ec; } td.no { background: #fbe3e0; }
-svg { max-width: 100%; height: auto; display: block; margin: .8em 0; }
-.note, ul { color: var(--soft); font-size: 13px; max-width: 66em; }
-details { margin: .6em 0; } summary { cursor: pointer; color: #2471a3; }
-.sheet { display: grid; grid-template-columns: 11.5em 1fr; gap: 3px 12px; align-items: center; }
-.sheet img { width: 100%; display: block; }
-.sheet div, .columns div { font-size: 12px; line-height: 1.35; }
-.sheet b, .columns b { font-size: 13px; }
-.columns { display: grid; gap: 0; margin-top: 1em; text-align: center; }
-video { width: 100%; display: block; background: #000; }
-.ours b { color: var(--ours); }
-"""
+BESIDE: Final = {
+    "What our files cost": plots.length_plot,
+    "Motion groups lost and interpolated": plots.loss_plot,
+    "Peak memory against the length of the clip": plots.memory_plot,
+    "The method's solver against the fast one": plots.solver_plot,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,68 +67,41 @@ class ClipPictures:
 
 
 def page(record: Record, clips: Sequence[ClipPictures]) -> str:
-    """Return the page.
+    """Return the page: that of Markdown with plots and pictures.
 
     Args:
         record: of `Benchmark.run`.
         clips: pictures, in the record's order.
     """
-    named = {table.title: table for table in tables(record)}
-    titles = list(named)
-    first, rest = titles[:1], titles[1:]
-    parts = ["<h1>sglat benchmark</h1>", f'<p class="lead">{_text(headline(record))}</p>']
-    parts.append(_menu([*first, "Rate and quality", "Pictures and videos", *rest]))
-    parts += [_table(named[title]) for title in first]
-    parts += [_heading("How to read this"), _list(caveats(record))]
-    parts += [_heading("Rate and quality"), plots.mean_curves(record)]
-    parts.append(
-        '<p class="note">Means over clips of the settings that every clip has. Top: over 60 s, '
-        "bottom: over 10 s; what is sent once counts once.</p>"
-    )
-    parts += [
-        f"<details><summary>{html.escape(clip['clip'])}: its own curves</summary>"
-        f"{plots.clip_curves(record, clip)}</details>"
-        for clip in record["clips"]
+    intro, *rest = pages.page("RESULTS", record).split("\n## ")
+    _, lead, caveats = intro.strip().split("\n\n", 2)
+    found = dict(one.split("\n", 1) for one in rest)
+    settings = found.pop("Settings") + found.pop("Provenance")
+    tables = [
+        (title, (BESIDE[title](record) if title in BESIDE else "") + _blocks(body))
+        for title, body in found.items()
     ]
-    parts.append(_heading("Pictures and videos"))
-    for clip, found in zip(clips, record["clips"], strict=True):
-        parts.append(_pictures(clip, found, record))
-    beside = {
-        "What our files cost": plots.length_plot,
-        "Motion groups lost and interpolated": plots.loss_plot,
-        "Peak memory against the length of the clip": plots.memory_plot,
-        "The method's solver against the fast one": plots.solver_plot,
-    }
-    for title in rest:
-        plot = beside[title](record) if title in beside else ""
-        parts.append(_table(named[title], plot))
-    origin = [line.removeprefix("* ") for line in provenance_lines([record["about"]])]
-    parts += [_heading("Machine and settings"), _list([*about(record), *origin])]
-    body = "\n".join(parts)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        '<link rel="icon" href="data:,">'
-        f"<title>sglat benchmark</title><style>{STYLE}</style></head><body>\n{body}\n"
-        "</body></html>\n"
+    curves = plots.mean_curves(record) + _blocks(
+        "Means over clips of the settings that every clip has. Top: over 60 s, bottom: over 10 s; "
+        "what is sent once counts once."
     )
+    for clip in record["clips"]:
+        summary = f"<summary>{html.escape(clip['clip'])}: its own curves</summary>"
+        curves += f"<details>{summary}{plots.clip_curves(record, clip)}</details>"
+    shown = (_pictures(c, f, record) for c, f in zip(clips, record["clips"], strict=True))
+    drawn = [("Rate and quality", curves), ("Pictures and videos", "\n".join(shown))]
+    sections = [
+        *tables[:1], ("How to read this", _blocks(caveats)), *drawn, *tables[1:],
+        ("Machine and settings", _blocks(settings)),
+    ]  # fmt: skip
+    return pages.TEMPLATES.get_template("report.html").render(
+        lead=_text(lead), sections=sections,
+        menu=[title for title, _ in [*tables[:1], *drawn, *tables[1:]]],
+    )  # fmt: skip
 
 
 def _mark(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-
-
-def _heading(title: str) -> str:
-    return f'<h2 id="{_mark(title)}">{_text(title)}</h2>'
-
-
-def _menu(titles: Sequence[str]) -> str:
-    links = (f'<a href="#{_mark(title)}">{_text(title)}</a>' for title in titles)
-    return f"<nav>{' '.join(links)}</nav>"
-
-
-def _list(lines: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{_text(line)}</li>" for line in lines) + "</ul>"
 
 
 def _text(line: str) -> str:
@@ -154,68 +110,68 @@ def _text(line: str) -> str:
     return re.sub(r"\*([^*]+)\*", r"<i>\1</i>", plain)
 
 
-def _table(table: Table, plot: str = "") -> str:
-    words = _word_columns(table)
-    head = "".join(
-        f'<th class="word">{_text(cell)}</th>' if at in words else f"<th>{_text(cell)}</th>"
-        for at, cell in enumerate(table.head)
-    )
-    rows = "".join(
-        "<tr>" + "".join(_cell(cell, at in words) for at, cell in enumerate(row)) + "</tr>"
-        for row in table.rows
-    )
-    notes = "".join(f'<p class="note">{_text(note)}</p>' for note in table.notes)
-    if any(BETTER in cell for row in table.rows for cell in row):
-        notes = '<p class="note"><span class="key"></span> here an anchor is better.</p>' + notes
-    return (
-        f"{_heading(table.title)}{plot}"
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-        f"</div>{notes}"
-    )
+pages.TEMPLATES.filters |= {"anchor": _mark, "inline": _text}
 
 
-def _word_columns(table: Table) -> set[int]:
-    """Return the columns that hold words, which stand to the left."""
-    return {
+def _blocks(markdown: str) -> str:
+    """Return tables, lists and paragraphs of Markdown as HTML."""
+    found = ""
+    for block in markdown.strip().split("\n\n"):
+        lines = block.strip().split("\n")
+        if lines[0].startswith("|"):
+            found += _table([[c.strip() for c in line.split("|")[1:-1]] for line in lines])
+        elif lines[0].startswith("* "):
+            found += "<ul>" + "".join(f"<li>{_text(line[2:])}</li>" for line in lines) + "</ul>"
+        else:
+            found += f'<p class="note">{_text(block)}</p>'
+    return found
+
+
+def _table(cells: list[list[str]]) -> str:
+    """Return a table of a head, a divider and rows; columns of words stand to the left."""
+    head, _, *rows = cells
+    words = {
         at
-        for at in range(len(table.head))
-        if at == 0 or all(re.match(r"[A-Za-z]|$", row[at]) for row in table.rows)
+        for at in range(len(head))
+        if at == 0 or all(re.match(r"[A-Za-z]|$", row[at]) for row in rows)
     }
+    lines = "".join(
+        "<tr>" + "".join(_cell(tag, cell, at in words) for at, cell in enumerate(row)) + "</tr>"
+        for tag, row in [("th", head), *(("td", row) for row in rows)]
+    )
+    found = f'<div class="scroll"><table>{lines}</table></div>'
+    if any(BETTER in cell for row in rows for cell in row):
+        found += '<p class="note"><span class="key"></span> here an anchor is better.</p>'
+    return found
 
 
-def _cell(cell: str, is_word: bool) -> str:
+def _cell(tag: str, cell: str, is_word: bool) -> str:
     classes = ["word"] if is_word else []
-    if BETTER in cell:  # shown by colour
-        classes.append("lost")
-        cell = cell.replace(BETTER, "")
-    elif cell.startswith("yes ("):
-        classes.append("yes")
-    elif cell.startswith("NO ("):
-        classes.append("no")
+    if tag == "td":
+        marks = {"lost": BETTER in cell, "yes": cell.startswith("yes ("), "no": cell[:4] == "NO ("}
+        classes += [name for name, is_set in marks.items() if is_set]
+        cell = cell.replace(BETTER, "")  # shown by colour
     mark = f' class="{" ".join(classes)}"' if classes else ""
-    return f"<td{mark}>{_text(cell)}</td>"
+    return f"<{tag}{mark}>{_text(cell)}</{tag}>"
 
 
 def _pictures(clip: ClipPictures, found: Record, record: Record) -> str:
     """Return a clip's contact sheet and video: source, ours, each anchor at our rate."""
-    count = min(clip.window, VIDEO_FRAMES)
     at_our_rate = {"sglat": found["ours"], **found["at_our_rate"]}
-    name = html.escape(found["clip"])
-    lines, columns = "", ""
-    for at, shown in enumerate(clip.versions):
-        label = "<b>source</b>"
-        if shown.codec in at_our_rate:
-            label = _label(shown.codec, at_our_rate[shown.codec], record)
-        cell = f'<div class="{"ours" if shown.codec == "sglat" else ""}">{label}</div>'
-        lines += f'{cell}<img src="{strip(shown.frames)}" alt="{name}: {at}">'
-        columns += cell
-    width = f"grid-template-columns: repeat({len(clip.versions)}, 1fr)"
-    video = side_by_side([shown.window[:count] for shown in clip.versions], clip.rate)
-    return (
-        f'<h3>{name}</h3><div class="sheet">{lines}</div>'
-        f'<div class="columns" style="{width}">{columns}</div>'
-        f'<video src="{video}" controls autoplay loop muted playsinline preload="auto"></video>'
-    )
+    versions = [
+        (
+            _label(one.codec, at_our_rate[one.codec], record)
+            if one.codec in at_our_rate
+            else "<b>source</b>",
+            one.codec == "sglat",
+            strip(one.frames),
+        )
+        for one in clip.versions
+    ]
+    count = min(clip.window, VIDEO_FRAMES)
+    video = side_by_side([one.window[:count] for one in clip.versions], clip.rate)
+    template = pages.TEMPLATES.get_template("pictures.html")
+    return template.render(name=found["clip"], versions=versions, video=video)
 
 
 def _label(name: str, version: Record, record: Record) -> str:
@@ -226,6 +182,52 @@ def _label(name: str, version: Record, record: Record) -> str:
     )
     rate = number(version["kbit_per_second_60s"])
     return f"<b>{html.escape(name)}</b> {rate} kbit/s{lowest}{figures}"
+
+
+def strip(pictures: Pictures) -> str:
+    """Return a PNG data address: eight pictures at most of `[N, R, R, 3]`, side by side."""
+    count = len(pictures)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, SHEET_COLUMNS)).round().astype(int))
+    return _address("image/png", encode_png(contact_sheet([pictures[chosen]])))
+
+
+def side_by_side(rows: Sequence[Pictures], rate: Fraction) -> str:
+    """Return a WebM (VP9) data address: versions `[T, R, R, 3]` next to each other, enlarged.
+
+    VP9 because every browser plays it, those without patented codecs too.
+
+    Raises:
+        MediaError: this build of PyAV cannot write VP9.
+    """
+    gap = np.full((*rows[0].shape[:2], GAP, 3), 255, np.uint8)
+    parts: list[Pictures] = []
+    for row in rows:
+        parts += [np.asarray(row), gap]
+    wide = np.concatenate(parts[:-1], axis=2).repeat(SCALE, 1).repeat(SCALE, 2)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.webm"
+        _write_webm(path, wide, rate)
+        return _address("video/webm", path.read_bytes())
+
+
+def _write_webm(path: Path, pictures: Pictures, rate: Fraction) -> None:
+    try:
+        with av.open(str(path), "w", format="webm") as container:
+            stream: Any = container.add_stream("libvpx-vp9", rate=rate)
+            stream.width, stream.height = pictures.shape[2], pictures.shape[1]
+            stream.pix_fmt = "yuv420p"
+            stream.bit_rate = 0  # constant quality
+            stream.options = dict(VIDEO_OPTIONS)
+            for picture in pictures:
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    except (av.error.FFmpegError, ValueError) as error:
+        raise MediaError("no-webm", f"cannot write a video for the report: {error}") from error
+
+
+def _address(media_type: str, data: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def write_report(record: Record, clips: Sequence[ClipPictures], out: Path) -> list[Path]:
@@ -239,7 +241,7 @@ def write_report(record: Record, clips: Sequence[ClipPictures], out: Path) -> li
     contents = {
         "report.html": page(record, clips),
         "results.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n",
-        "results.md": bench_page(record),
+        "results.md": pages.page("RESULTS", record),
     }
     for name, text in contents.items():
         write_atomically(out / name, text)
@@ -249,21 +251,18 @@ def write_report(record: Record, clips: Sequence[ClipPictures], out: Path) -> li
 
 def _write_csv(record: Record, path: Path) -> None:
     """Write one line for each version of each clip."""
-    rates = [key for key in record["clips"][0]["ours"] if key.startswith("kbit")]
+    names = ["codec", "setting", "kind", "is_lowest"]
+    names += [key for key in record["clips"][0]["ours"] if key.startswith("kbit")]
     keys = [metric.key for metric in METRICS]
     with (
         AtomicOutput(path, force=True) as partial,
         partial.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["clip", "use", "codec", "setting", "kind", "is_lowest", *rates, *keys])
+        writer.writerow(["clip", "use", *names, *keys])
         for clip in record["clips"]:
             lines = [("curve", v) for points in clip["curves"].values() for v in points]
             lines += [("at our rate", v) for v in clip["at_our_rate"].values()]
             for use, v in lines:
                 figures = [v["figures"].get(key, "") for key in keys]
-                writer.writerow(
-                    [clip["clip"], use, v["codec"], v["setting"], v["kind"], v["is_lowest"]]
-                    + [v[key] for key in rates]
-                    + figures
-                )
+                writer.writerow([clip["clip"], use, *(v[name] for name in names), *figures])

@@ -1,37 +1,31 @@
-"""Plots of a benchmark's record as SVG; contact sheets; pictures and videos as data addresses."""
+"""Contact sheets, and plots of a benchmark's record as SVG."""
 
 from __future__ import annotations
 
-import base64
 import io
+import itertools
 from collections.abc import Sequence
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.errors import MediaError, MissingExtraError
+from sglat.errors import MissingExtraError
 from sglat.media.pictures import encode_png
 from sglat_lab.measure.face_signals import eye_opening, gaze, mouth_opening
 from sglat_lab.measure.landmarks import Signals
 from sglat_lab.measure.picture_metrics import METRICS, Metric
 from sglat_lab.measure.rates import COARSER, ENCODED, IDENTITY, LAYERS, QUALITY
-from sglat_lab.report.tables_quality import mean
+from sglat_lab.report.document import Record
+from sglat_lab.report.quality import mean
 
 Pictures = NDArray[np.uint8]
-SHEET_COLUMNS: Final = 8
 EVEN_FRAMES: Final = 4  # evenly spread ones beside the extremes
 HEADER: Final = 16  # pixels above a column, for its name
-GAP: Final = 2  # pixels between videos side by side
-SCALE: Final = 2  # of videos
 JPEG_QUALITY: Final = 82
-VIDEO_OPTIONS: Final = {
-    "deadline": "realtime", "cpu-used": "6", "crf": "16", "row-mt": "0", "lag-in-frames": "0",
-}  # fmt: skip
 
 
 def contact_sheet(rows: Sequence[Sequence[Pictures] | Pictures]) -> Pictures:
@@ -84,55 +78,6 @@ def telling_frames(signals: Signals) -> list[tuple[str, int]]:
     return chosen + [(name, int(found[np.argmax(values)])) for name, values in tracks.items()]
 
 
-def strip(pictures: Pictures) -> str:
-    """Return a PNG data address: eight pictures at most of `[N, R, R, 3]`, side by side."""
-    count = len(pictures)
-    chosen = np.unique(np.linspace(0, count - 1, min(count, SHEET_COLUMNS)).round().astype(int))
-    return _address("image/png", encode_png(contact_sheet([pictures[chosen]])))
-
-
-def side_by_side(rows: Sequence[Pictures], rate: Fraction) -> str:
-    """Return a WebM (VP9) data address: versions `[T, R, R, 3]` next to each other, enlarged.
-
-    VP9 because every browser plays it, those without patented codecs too.
-
-    Raises:
-        MediaError: this build of PyAV cannot write VP9.
-    """
-    gap = np.full((*rows[0].shape[:2], GAP, 3), 255, np.uint8)
-    parts: list[Pictures] = []
-    for row in rows:
-        parts += [np.asarray(row), gap]
-    wide = np.concatenate(parts[:-1], axis=2).repeat(SCALE, 1).repeat(SCALE, 2)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.webm"
-        _write_webm(path, wide, rate)
-        return _address("video/webm", path.read_bytes())
-
-
-def _write_webm(path: Path, pictures: Pictures, rate: Fraction) -> None:
-    import av
-
-    try:
-        with av.open(str(path), "w", format="webm") as container:
-            stream: Any = container.add_stream("libvpx-vp9", rate=rate)
-            stream.width, stream.height = pictures.shape[2], pictures.shape[1]
-            stream.pix_fmt = "yuv420p"
-            stream.bit_rate = 0  # constant quality
-            stream.options = dict(VIDEO_OPTIONS)
-            for picture in pictures:
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-    except (av.error.FFmpegError, ValueError) as error:
-        raise MediaError("no-webm", f"cannot write a video for the report: {error}") from error
-
-
-def _address(media_type: str, data: bytes) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
-
-
-Record = dict[str, Any]
 OURS: Final = "#c0392b"
 COLOURS: Final = ("#2471a3", "#239b56", "#7d3c98", "#b9770e", "#566573")
 CLIP_COLOURS: Final = ("#c0392b", *COLOURS)
@@ -140,6 +85,9 @@ PLOTTED: Final = ("perceptual_face", "identity_loss", "psnr_face", "ms_ssim_face
                   "psnr", "ms_ssim", "ssim")  # fmt: skip
 PLOTS_IN_A_ROW: Final = 4
 RATE_TICKS: Final = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+DISTANCE_TICKS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
+PASS_TICKS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+FRAME_TICKS: Final = (10, 20, 50, 100, 200, 500, 1000, 2000)
 LENGTHS: Final = (2, 3, 5, 10, 20, 30, 60, 120, 300, 600)
 STYLES: Final = {
     LAYERS: ("o", "white", ":", "sglat, identity layers cut off"),
@@ -176,34 +124,84 @@ def _metrics(record: Record) -> list[Metric]:
     return found[:PLOTS_IN_A_ROW]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One pair of axes."""
+
+    lines: Sequence[tuple[Sequence[tuple[float, float]], dict[str, Any]]]
+    """Points of each line and its style."""
+    title: str = ""
+    x_label: str = ""
+    y_label: str = ""
+    levels: Sequence[tuple[float, dict[str, Any]]] = ()
+    """Heights of horizontal lines and their styles."""
+    x_ticks: Sequence[float] = ()
+    """Labels of a logarithmic axis; none: a linear one."""
+    y_ticks: Sequence[float] = ()
+    bottom: float | None = None
+
+
+def drawing(
+    rows: Sequence[Sequence[Panel]], width: float, height: float, *, legend_above: bool = False
+) -> str:
+    """Return panels as one SVG.
+
+    Args:
+        rows: of panels, all of one length.
+        width: of a panel in inches.
+        height: of the whole drawing in inches.
+        legend_above: one legend above all panels; else in the first panel.
+    """
+    plt = _pyplot()
+    size = (width * len(rows[0]), height)
+    figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False)
+    for row, panels in zip(axes, rows, strict=True):
+        for axis, panel in zip(row, panels, strict=True):
+            for value, style in panel.levels:
+                axis.axhline(value, **style)
+            for points, style in panel.lines:
+                axis.plot(*zip(*points, strict=True), **style)
+            axis.set_title(panel.title)
+            axis.set_xlabel(panel.x_label)
+            axis.set_ylabel(panel.y_label)
+            for side, ticks, set_scale in (
+                (axis.xaxis, panel.x_ticks, axis.set_xscale),
+                (axis.yaxis, panel.y_ticks, axis.set_yscale),
+            ):
+                if ticks:
+                    set_scale("log")
+                    _plain_numbers(side, ticks)
+            if panel.bottom is not None:
+                axis.set_ylim(bottom=panel.bottom)
+    first = axes[0, 0]
+    if legend_above:
+        figure.tight_layout(rect=(0, 0, 1, 1 - 0.6 / height))
+        figure.legend(*first.get_legend_handles_labels(), loc="upper center", ncol=4)
+    else:
+        first.legend(fontsize=8)
+        figure.tight_layout()
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
 def mean_curves(record: Record) -> str:
     """Return rate-distortion curves, means over clips: a row for 60 s and one for 10 s."""
-    plt = _pyplot()
-    metrics = _metrics(record)
-    averaged = _averaged(record["clips"])
-    lengths = (("kbit_per_second_60s", "60 s"), ("kbit_per_second_10s", "10 s"))
-    figure, axes = plt.subplots(2, len(metrics), figsize=(3.2 * len(metrics), 5.6), squeeze=False)
-    for row, (rate, length) in zip(axes, lengths, strict=True):
-        for axis, metric in zip(row, metrics, strict=True):
-            _draw_all(axis, averaged, metric, rate)
-            axis.set_title(_title(metric))
-            axis.set_xlabel(f"kbit/s over {length}")
-    _legend(figure, axes[0, 0])
-    return _svg(plt, figure)
+    return _curves(record, _averaged(record["clips"]), (60, 10), 5.6)
 
 
 def clip_curves(record: Record, clip: Record) -> str:
     """Return one clip's curves over 60 s as SVG, a column a metric."""
-    plt = _pyplot()
-    metrics = _metrics(record)
-    size = (3.2 * len(metrics), 2.9)
-    figure, axes = plt.subplots(1, len(metrics), figsize=size, squeeze=False)
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        _draw_all(axis, clip["curves"], metric, "kbit_per_second_60s")
-        axis.set_title(_title(metric))
-        axis.set_xlabel("kbit/s over 60 s")
-    _legend(figure, axes[0, 0])
-    return _svg(plt, figure)
+    return _curves(record, clip["curves"], (60,), 2.9)
+
+
+def _curves(
+    record: Record, curves: dict[str, list[Record]], lengths: Sequence[int], height: float
+) -> str:
+    rows = [[_panel(curves, metric, length) for metric in _metrics(record)] for length in lengths]
+    return drawing(rows, 3.2, height, legend_above=True)
 
 
 def _title(metric: Metric) -> str:
@@ -232,37 +230,38 @@ def _averaged(clips: Sequence[Record]) -> dict[str, list[Record]]:
     return curves
 
 
-def _draw_all(axis: Any, curves: dict[str, list[Record]], metric: Metric, rate: str) -> None:
+def _panel(curves: dict[str, list[Record]], metric: Metric, length: int) -> Panel:
+    """Return the curves of one metric against the rate over a length in seconds."""
+    rate = f"kbit_per_second_{length}s"
     anchors = [name for name in curves if name != "sglat"]
-    for name, colour in zip(anchors, COLOURS, strict=False):
-        line = _line(curves[name], metric, rate)
-        axis.plot(*zip(*line, strict=True), "o-", label=name, color=colour, lw=1.1, ms=2.5)
+    lines = [
+        (_line(curves[name], metric, rate), _dotted(colour, name, ms=2.5, lw=1.1))
+        for name, colour in zip(anchors, COLOURS, strict=False)
+    ]
     ours = curves["sglat"]
     whole = [p for p in ours if p["kind"] == ENCODED]
     for kind, (marker, face, dash, name) in STYLES.items():
         points = [p for p in ours if p["kind"] == kind]
-        if not points:
-            continue
-        if dash:  # the whole file is the last point of its line
-            points += whole
-        line = _line(points, metric, rate)
-        axis.plot(
-            *zip(*line, strict=True), marker=marker, markerfacecolor=face, linestyle=dash or "none",
-            label=name, color=OURS, lw=1.6, ms=11 if kind == ENCODED else 5,
-        )  # fmt: skip
-    if metric.key.startswith(("perceptual", "lpips")):
-        axis.set_yscale("log")
-        _plain_numbers(axis.yaxis, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1))
-    _log_axis(axis, RATE_TICKS)
+        if points:
+            style = {
+                "marker": marker, "markerfacecolor": face, "linestyle": dash or "none",
+                "label": name, "color": OURS, "lw": 1.6, "ms": 11 if kind == ENCODED else 5,
+            }  # fmt: skip
+            # the whole file is the last point of a line
+            lines.append((_line(points + whole if dash else points, metric, rate), style))
+    is_log = metric.key.startswith(("perceptual", "lpips"))
+    return Panel(
+        lines=lines, title=_title(metric), x_label=f"kbit/s over {length} s", x_ticks=RATE_TICKS,
+        y_ticks=DISTANCE_TICKS if is_log else (),
+    )  # fmt: skip
+
+
+def _dotted(colour: str, label: str, *, ms: float = 4, **style: Any) -> dict[str, Any]:
+    return {"marker": "o", "color": colour, "label": label, "ms": ms, **style}
 
 
 def _line(points: Sequence[Record], metric: Metric, rate: str) -> list[tuple[float, float]]:
     return sorted((p[rate], p["figures"][metric.key]) for p in points if metric.key in p["figures"])
-
-
-def _log_axis(axis: Any, ticks: Sequence[float]) -> None:
-    axis.set_xscale("log")
-    _plain_numbers(axis.xaxis, ticks)
 
 
 def _plain_numbers(side: Any, ticks: Sequence[float]) -> None:
@@ -275,36 +274,27 @@ def _plain_numbers(side: Any, ticks: Sequence[float]) -> None:
     side.set_minor_formatter(NullFormatter())
 
 
-def _legend(figure: Any, axis: Any) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.6 / figure.get_figheight()))
-    figure.legend(handles, labels, loc="upper center", ncol=4)
-
-
 def length_plot(record: Record) -> str:
     """Return kbit/s against the length of the clip: ours, ours cached, anchors at their lowest."""
-    plt = _pyplot()
-    figure, axis = plt.subplots(figsize=(6.4, 3.8))
     clips = record["clips"]
 
-    def drawn(versions: Sequence[Record], **style: Any) -> None:
-        rates = [mean([_rate_at(v, length) for v in versions]) for length in LENGTHS]
-        axis.plot(LENGTHS, rates, **style)
+    def rates(versions: Sequence[Record]) -> list[tuple[float, float]]:
+        return [(at, mean([_rate_at(v, at) for v in versions])) for at in LENGTHS]
 
-    drawn([c["ours"] for c in clips], color=OURS, lw=2.2, label="sglat, whole file")
-    cached = mean([c["ours"]["kbit_per_second_cached"] for c in clips])
-    axis.axhline(cached, color=OURS, ls="--", lw=1.4, label="sglat, identity already there")
+    whole = {"color": OURS, "lw": 2.2, "label": "sglat, whole file"}
+    lines = [(rates([c["ours"] for c in clips]), whole)]
     anchors = [name for name in clips[0]["curves"] if name != "sglat"]
     for name, colour in zip(anchors, COLOURS, strict=False):
         lowest = [next(v for v in c["curves"][name] if v["is_lowest"]) for c in clips]
-        drawn(lowest, color=colour, lw=1.1, label=f"{name}, lowest rate reached")
-    axis.set_yscale("log")
-    _log_axis(axis, LENGTHS)
-    axis.set_xlabel("length of the clip (s)")
-    axis.set_ylabel("kbit/s, first view")
-    _plain_numbers(axis.yaxis, RATE_TICKS)
-    axis.legend(fontsize=8)
-    return _svg(plt, figure, tight=True)
+        style = {"color": colour, "lw": 1.1, "label": f"{name}, lowest rate reached"}
+        lines.append((rates(lowest), style))
+    cached = mean([c["ours"]["kbit_per_second_cached"] for c in clips])
+    dashed = {"color": OURS, "ls": "--", "lw": 1.4, "label": "sglat, identity already there"}
+    panel = Panel(
+        lines=lines, levels=[(cached, dashed)], x_ticks=LENGTHS, y_ticks=RATE_TICKS,
+        x_label="length of the clip (s)", y_label="kbit/s, first view",
+    )  # fmt: skip
+    return drawing([[panel]], 6.4, 3.8)
 
 
 def _rate_at(version: Record, length: float) -> float:
@@ -316,21 +306,17 @@ def _rate_at(version: Record, length: float) -> float:
 
 def loss_plot(record: Record) -> str:
     """Return quality against the share of frames lost; empty where it is not measured."""
-    metrics = [m for m in _metrics(record) if m.key in record["clips"][0]["loss"][0]][:2]
-    if not metrics:
-        return ""
-    plt = _pyplot()
-    size = (4.6 * len(metrics), 3.2)
-    figure, axes = plt.subplots(1, len(metrics), figsize=size, squeeze=False)
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        for index, clip in enumerate(record["clips"]):
-            known = sorted((100 * f["share_lost"], f[metric.key]) for f in clip["loss"])
-            colour = CLIP_COLOURS[index % len(CLIP_COLOURS)]
-            axis.plot(*zip(*known, strict=True), "o-", label=clip["clip"], color=colour, ms=3)
-        axis.set_xlabel("frames lost and interpolated (%)")
-        axis.set_title(_title(metric))
-    axes[0, 0].legend()
-    return _svg(plt, figure, tight=True)
+    panels = []
+    for metric in _metrics(record):
+        lines = []
+        for clip, colour in zip(record["clips"], itertools.cycle(CLIP_COLOURS), strict=False):
+            found = [f for f in clip["loss"] if metric.key in f]
+            points = sorted((100 * f["share_lost"], f[metric.key]) for f in found)
+            lines.append((points, _dotted(colour, clip["clip"], ms=3)))
+        if all(points for points, _ in lines):
+            x_label = "frames lost and interpolated (%)"
+            panels.append(Panel(lines=lines, title=_title(metric), x_label=x_label))
+    return drawing([panels[:2]], 4.6, 3.2) if panels else ""
 
 
 def solver_plot(record: Record) -> str:
@@ -338,51 +324,35 @@ def solver_plot(record: Record) -> str:
     found = record["solvers"]
     if isinstance(found, str):
         return ""
-    labels = {
+    titles = {
         "psnr": "PSNR, crop (dB; higher is better)",
         "perceptual": "perceptual, crop (lower is better)",
     }
-    keys = [(key, label) for key, label in labels.items() if key in found["start"]]
-    plt = _pyplot()
-    figure, axes = plt.subplots(1, len(keys), figsize=(4.6 * len(keys), 3.2), squeeze=False)
-    for axis, (key, label) in zip(axes[0], keys, strict=True):
-        axis.axhline(found["start"][key], color="#999", lw=1, ls=":", label="start of both")
-        for name, colour, text in (("fast", OURS, "fast"), ("paper", COLOURS[0], "paper")):
-            points = [(p["passes"], p[key]) for p in found[name]]
-            axis.plot(*zip(*points, strict=True), "o-", color=colour, ms=4, label=text)
-        _log_axis(axis, (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
-        axis.set_xlabel("generator passes a frame")
-        axis.set_title(label)
-    axes[0, 0].legend()
-    return _svg(plt, figure, tight=True)
+    start = {"color": "#999", "lw": 1, "ls": ":", "label": "start of both"}
+    panels = [
+        Panel(
+            lines=[
+                ([(p["passes"], p[key]) for p in found[name]], _dotted(colour, name))
+                for name, colour in (("fast", OURS), ("paper", COLOURS[0]))
+            ],
+            levels=[(found["start"][key], start)], title=title,
+            x_label="generator passes a frame", x_ticks=PASS_TICKS,
+        )
+        for key, title in titles.items()
+        if key in found["start"]
+    ]  # fmt: skip
+    return drawing([panels], 4.6, 3.2)
 
 
 def memory_plot(record: Record) -> str:
     """Return peak memory against frames; empty where it is not measured."""
-    speed = record["speed"]
-    if not speed:
-        return ""
-    plt = _pyplot()
-    figure, axis = plt.subplots(figsize=(5.2, 3.2))
-    for key, name, colour in (
-        ("encode_memory", "encode", OURS), ("decode_memory", "decode", COLOURS[0]),
-    ):  # fmt: skip
-        points = sorted((p["frames"], p["peak_memory_megabytes"]) for p in speed.get(key, []))
+    lines = []
+    for name, colour in (("encode", OURS), ("decode", COLOURS[0])):
+        found = record["speed"].get(f"{name}_memory", [])
+        points = sorted((p["frames"], p["peak_memory_megabytes"]) for p in found)
         if points:
-            axis.plot(*zip(*points, strict=True), "o-", label=name, color=colour, ms=4)
-    _log_axis(axis, (10, 20, 50, 100, 200, 500, 1000, 2000))
-    axis.set_ylim(bottom=0)
-    axis.set_xlabel("frames")
-    axis.set_ylabel("peak memory (MB)")
-    axis.legend()
-    return _svg(plt, figure, tight=True)
-
-
-def _svg(plt: Any, figure: Any, *, tight: bool = False) -> str:
-    if tight:
-        figure.tight_layout()
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+            lines.append((points, _dotted(colour, name)))
+    panel = Panel(
+        lines=lines, x_ticks=FRAME_TICKS, bottom=0, x_label="frames", y_label="peak memory (MB)"
+    )
+    return drawing([[panel]], 5.2, 3.2) if lines else ""

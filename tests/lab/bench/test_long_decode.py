@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sglat_lab.report.tables_cost import long_decodes
 
 from sglat_lab.bench import file_variants, long_decode
-from sglat_lab.report.tables_cost import long_decodes
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.files import write_file
 

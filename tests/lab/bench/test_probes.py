@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sglat_lab.report.tables_cost import TABLES
 
 from sglat.errors import UsageError
 from sglat_lab.bench import probes
 from sglat_lab.measure.judges import Judges
-from sglat_lab.report.tables_cost import TABLES
 
 
 def test_all_probes_run_unless_some_are_named_and_quality_always() -> None:

@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from sglat_lab.report.pages_networks import SYNTHESIS_FIGURES, synthesis_page
 
 from sglat.networks.stylespace import GeneratorConfig
 from sglat_lab.bench import synthesis
-from sglat_lab.report.pages_networks import SYNTHESIS_FIGURES, synthesis_page
 
 CONFIG = GeneratorConfig(resolution=16, channels=(8, 8, 8), style_dim=8, latent_dim=8)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sglat_lab.report.pages_networks import INDEPENDENCE
 
 from sglat_lab.report import pages
-from sglat_lab.report.pages_networks import INDEPENDENCE
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
 
