@@ -7,7 +7,7 @@ process's own time:
     python -m sglat_lab.bench.synthesis --threads 1 --clock processor --out FILE.md
 
 With `--layers` it times each layer that the fast path convolves by Winograd's scheme, with that
-scheme and with a plain convolution, and writes the record alone:
+scheme and with a plain convolution:
 
     python -m sglat_lab.bench.synthesis --layers --threads 1 --clock processor --out FILE.json
 """
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch chooses")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--layers", action="store_true", help="Winograd's scheme layer by layer")
-    parser.add_argument("--out", type=Path, help="file to write: Markdown, or JSON")
+    parser.add_argument("--out", type=Path, help="page to write, its record beside it")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -184,19 +184,20 @@ def main() -> None:
     )
     record: Record = {"clock": options.clock, "rounds": options.rounds, "runs": [run]}
     if options.layers:
-        clock = CLOCKS[options.clock]
-        layers = [
-            measure_layers(n, c, rounds=options.rounds, clock=clock) for n, c in CONFIGS.items()
+        name, clock = "winograd", CLOCKS[options.clock]
+        record["layers"] = [
+            row
+            for generator, config in CONFIGS.items()
+            for row in measure_layers(generator, config, rounds=options.rounds, clock=clock)
         ]
-        name, record["layers"] = "winograd", sum(layers, [])
     else:
         rows = [
             measure(
-                name, config, device=torch.device(device), rounds=options.rounds,
+                generator, config, device=torch.device(device), rounds=options.rounds,
                 clock=CLOCKS["wall" if device == "cuda" else options.clock],
             )
             for device in devices
-            for name, config in CONFIGS.items()
+            for generator, config in CONFIGS.items()
         ]  # fmt: skip
         name, record["targets"] = "synthesis", targets("synthesis")
         record["machines"] = [{"name": run["machine"], "rows": rows}]

@@ -111,6 +111,12 @@ def targets(name: str, **facts: Any) -> list[Record]:
     return [asdict(from_json(one)) for one in json.loads(text)]
 
 
+def part(name: str, **facts: Any) -> str:
+    """Return what a template makes of facts, with single blank lines."""
+    text = TEMPLATES.get_template(f"{name}.md").render(facts)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
 def page(name: str, record: Record) -> str:
     """Return the page of a record by the template of a name, with the provenance at its end."""
 
@@ -121,10 +127,9 @@ def page(name: str, record: Record) -> str:
         "record": record, "remarks": remarks,
         "targets": [from_json(one) for one in record.get("targets", [])],
     }  # fmt: skip
-    text = TEMPLATES.get_template(f"{name}.md").render(context)
     runs = record["runs"] if "runs" in record else [record["about"]]
-    text += "\n\n## Provenance\n\n" + "\n".join(provenance_lines(runs))
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    lines = ["", "## Provenance", "", *provenance_lines(runs), ""]
+    return part(name, **context) + "\n".join(lines)
 
 
 def write_page(path: Path, record: Record, name: str | None = None) -> str:

@@ -195,6 +195,21 @@ def test_every_swap_is_set_against_playing_the_driver(folder: Path) -> None:
     assert "driver's video played" in (folder / "first" / "results.md").read_text()
 
 
+def test_every_probe_has_its_tables_in_the_report(folder: Path) -> None:
+    page = (folder / "first" / "results.md").read_text()
+    titles = [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")]
+    assert titles == [
+        "Is sglat better at its whole rate over 60 s?", "At the rate of our whole file",
+        "Each of our rates against the anchors' curves", "When the identity is already there",
+        "Clip by clip at our rate", "What our files cost",
+        "Motion: the same integers through other coders, bits a frame",
+        "Swapped: one clip's motion with another clip's identity",
+        "Motion groups lost and interpolated", "Damaged files", "Decoding in a fresh process",
+        "Peak memory against the length of the clip", "The method's solver against the fast one",
+        "Not measured", "Settings", "Provenance",
+    ]  # fmt: skip
+
+
 def test_probes_that_were_not_chosen_are_left_out_of_the_report(folder: Path) -> None:
     done = bench(*options(folder), "--probes", "rates")
     assert done.returncode == 0, done.stderr

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sglat_lab.report.tables_cost import long_decodes
 
 from sglat_lab.bench import file_variants, long_decode
+from sglat_lab.report.pages import part
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.files import write_file
 
@@ -52,5 +52,4 @@ def test_lengths_in_minutes_become_rows_of_the_table(made: tuple[Path, Path]) ->
     path, bundle = made
     runs = long_decode.measure(path, [0.02], threads=1, is_video=False, bundle=str(bundle))
     assert runs[0]["frames"] == 40  # 30 frames of 25 a second, in whole repeats
-    (row,) = long_decodes(runs).rows
-    assert row[:2] == ["0.02", "40"]
+    assert "\n| 0.02 | 40 |" in part("long_decode", runs=runs)

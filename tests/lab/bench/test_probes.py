@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sglat_lab.report.tables_cost import TABLES
 
 from sglat.errors import UsageError
 from sglat_lab.bench import probes
@@ -24,14 +23,6 @@ def test_all_probes_run_unless_some_are_named_and_quality_always() -> None:
 def test_an_unknown_probe_is_named() -> None:
     with pytest.raises(UsageError, match="found beauty"):
         probes.chosen_probes(("rates", "beauty"))
-
-
-def test_every_probe_has_tables() -> None:
-    for name in probes.chosen_probes(()):
-        assert TABLES[name]
-    assert {table for probe in probes.PROBES for table in probe.tables} <= {
-        table for made in TABLES.values() for table in made
-    }
 
 
 def test_frechet_distances_are_zero_for_the_source_and_refused_for_few_frames() -> None:

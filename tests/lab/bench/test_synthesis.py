@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import pytest
 import torch
-from sglat_lab.report.pages_networks import SYNTHESIS_FIGURES, synthesis_page
 
 from sglat.networks.stylespace import GeneratorConfig
 from sglat_lab.bench import synthesis
+from sglat_lab.report.pages import page, targets
 
 CONFIG = GeneratorConfig(resolution=16, channels=(8, 8, 8), style_dim=8, latent_dim=8)
 
@@ -42,13 +40,13 @@ def test_a_ratio_below_its_target_is_bold_on_the_page() -> None:
         return {"generator": name, "device": "cpu", "milliseconds": times, "ratio": ratio,
                 "difference": 1e-6, "largest": 3.0}  # fmt: skip
 
-    page = synthesis_page({
-        "clock": "wall", "rounds": 2, "targets": [asdict(f) for f in SYNTHESIS_FIGURES],
+    text = page("synthesis", {
+        "clock": "wall", "rounds": 2, "targets": targets("synthesis"),
         "machines": [{"name": "here", "rows": [row("slow", 1.5), row("quick", 2.5)]}],
         "runs": [{"commit": "abc"}],
     })  # fmt: skip
     slow, quick = (
-        next(line for line in page.splitlines() if line.startswith(f"| {n} |"))
+        next(line for line in text.splitlines() if line.startswith(f"| {n} |"))
         for n in ("slow", "quick")
     )
     assert "**1.50**" in slow

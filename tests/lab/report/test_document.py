@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sglat_lab.report import document
-from sglat_lab.report.document import Figure, Table
+from sglat_lab.report import document, pages
+from sglat_lab.report.document import Figure
 
 RECORD: dict[str, Any] = {"speed": {"fps": 24.5, "other": 30.0}, "is_exact": True, "span": 4.0}
 
@@ -16,13 +16,11 @@ def figure(**options: Any) -> Figure:
     return Figure(label="speed", path="speed/fps", digits=1, **options)
 
 
-def test_a_table_is_markdown_with_its_notes_below() -> None:
-    table = Table(
-        title="Speeds", head=["what", "fps"], rows=[["a", "1"], ["b", "2"]], notes=["Note."]
-    )
-    assert table.markdown().splitlines() == [
-        "## Speeds", "", "| what | fps |", "|---|---|", "| a | 1 |", "| b | 2 |", "", "Note.",
+def test_a_table_is_markdown_and_nothing_without_rows() -> None:
+    assert pages.grid(["what", "fps"], [["a", "1"], ["b", "2"]]).splitlines() == [
+        "| what | fps |", "|---|---|", "| a | 1 |", "| b | 2 |",
     ]  # fmt: skip
+    assert pages.grid(["what"], []) == ""
 
 
 @pytest.mark.parametrize(
@@ -73,16 +71,14 @@ def test_targets_travel_in_the_record() -> None:
     from dataclasses import asdict
 
     record = RECORD | {"targets": [asdict(figure(least=25, unit="fps")), asdict(figure(most=30))]}
-    table = document.target_table(record)
-    assert table.rows == [
-        ["speed", "≥ 25 fps", "24.5 fps", "**missed**"], ["speed", "≤ 30", "24.5", "met"],
+    assert pages.target_grid(record).splitlines()[2:] == [
+        "| speed | ≥ 25 fps | 24.5 fps | **missed** |", "| speed | ≤ 30 | 24.5 | met |",
     ]  # fmt: skip
 
 
 def test_a_column_a_record_and_misses_are_bold_and_listed() -> None:
     records = {"slow": RECORD, "fast": {"speed": {"fps": 60.0}}}
-    table = document.figure_table(records, [figure(least=25)], "Speeds")
-    assert table.rows == [["speed", "≥ 25", "**24.5**", "60.0"]]
+    assert pages.figure_rows(records, [figure(least=25)]) == [["speed", "≥ 25", "**24.5**", "60.0"]]
     assert document.misses(records, [figure(least=25)]) == ["slow: speed 24.5, target ≥ 25"]
 
 
@@ -100,6 +96,6 @@ def test_provenance_names_commit_machine_and_command_without_folders(
 
 
 def test_a_page_ends_with_its_provenance() -> None:
-    text = document.page("Title", ["One.", Table(title="T", head=["a"], rows=[["1"]])], [{}])
-    assert text.startswith("# Title\n\nOne.\n\n## T\n\n| a |")
+    text = pages.page("constriction", {"method": "One.", "columns": {}, "tracks": {}, "runs": [{}]})
+    assert text.startswith("# Motion coder against constriction\n\nOne.\n\n## Bits a frame")
     assert text.endswith("## Provenance\n\n* commit unknown\n")
