@@ -21,7 +21,7 @@ from sglat.media.colour import (
     tone_curve,
 )
 from sglat.media.reader import VideoReader
-from tests.support.tolerances import HDR_LEVELS
+from tests.support.tolerances import HDR_LEVELS, TABLE_LEVELS
 from tests.support.video import write_flagged
 
 SKIN = (171, 116, 107)
@@ -91,6 +91,27 @@ def test_wide_primaries_of_sdr_video_become_bt709(tmp_path: Path, primaries: int
         with VideoReader(each) as reader:
             colours.append(next(iter(reader)).picture[20, 20].astype(int))
     assert np.ptp(colours[0]) > np.ptp(colours[1]) + 3
+
+
+@pytest.mark.parametrize("transfer", [HLG, PQ, 1])
+@pytest.mark.parametrize(("primaries", "name"), [(9, "bt2020"), (12, "P3")])
+def test_the_tables_agree_with_the_formulas(transfer: int, primaries: int, name: str) -> None:
+    conversion = find_conversion(transfer, primaries)
+    assert conversion is not None
+    samples = np.random.default_rng(0).integers(0, 65281, (70, 50, 3)).astype(np.uint16)
+    signal = samples / 65280
+    if transfer == HLG:
+        scene = hlg_to_scene(signal)
+        nits = 1000 * scene * (scene @ [0.2627, 0.6780, 0.0593])[..., None] ** 0.2
+    else:
+        nits = pq_to_nits(signal) if transfer == PQ else WHITE_NITS * signal**2.4
+    if transfer != 1:
+        most = nits.max(axis=-1, keepdims=True)
+        nits = nits * tone_curve(most, peak_nits=1000.0) / most
+    light = np.clip(nits / WHITE_NITS @ primaries_matrix(name).T, 0, 1)
+    expected = 255 * light ** (1 / 2.4)
+    found = conversion.apply(samples, full_scale=65280)
+    assert np.abs(found - expected).max() <= TABLE_LEVELS
 
 
 def test_the_curve_keeps_mid_tones_and_takes_the_peak_to_white() -> None:

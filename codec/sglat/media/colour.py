@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,31 +146,51 @@ class Conversion:
         """
         out = np.empty(samples.shape, np.uint8)
         for at in range(0, len(samples), BAND_ROWS):
-            band = samples[at : at + BAND_ROWS]
-            out[at : at + BAND_ROWS] = self._convert(band.reshape(-1, 3), full_scale).reshape(
-                band.shape
-            )
+            self._convert(samples[at : at + BAND_ROWS], full_scale, out[at : at + BAND_ROWS])
         return out
 
-    def _convert(self, samples: NDArray[np.uint16], full_scale: int) -> NDArray[np.uint8]:
-        light = _linear_table(self.transfer, full_scale)[samples]  # [N, 3]
+    def _convert(
+        self, samples: NDArray[np.uint16], full_scale: int, out: NDArray[np.uint8]
+    ) -> None:
+        """Convert rows, plane by plane: three times as fast as `[N, 3]`, and powers by tables."""
+        table = _linear_table(self.transfer, full_scale)
+        red, green, blue = (table[samples[..., channel]] for channel in range(3))
         if self.transfer in (PQ, HLG):
+            brightest = np.maximum(np.maximum(red, green), blue)
+            ootf = np.ones_like(brightest)
             if self.transfer == HLG:
-                luminance = light @ _LUMINANCE_2020
-                light *= np.power(luminance, np.float32(HLG_GAMMA - 1))[:, None]
-            brightest = light.max(axis=1)
-            light *= np.interp(brightest, *_gain_table(self.peak_nits)).astype(np.float32)[:, None]
-        light @= primaries_matrix(self.primaries).T.astype(np.float32)
-        codes = np.clip(light, 0, 1) * np.float32(CODES - 1) + np.float32(0.5)
-        return _display_table()[codes.astype(np.uint16)]
+                weights = LUMINANCE_2020
+                luminance = red * weights[0] + green * weights[1] + blue * weights[2]
+                ootf = _by_root(_ootf_table(), luminance)
+            gain = ootf * _by_root(_gain_table(self.peak_nits), brightest * ootf)
+            for plane in (red, green, blue):
+                plane *= gain
+        for channel, row in enumerate(primaries_matrix(self.primaries).astype(np.float32)):
+            light = red * row[0] + green * row[1] + blue * row[2]
+            out[..., channel] = _by_root(_display_table(), light)
 
 
-_LUMINANCE_2020: Final = np.array([0.2627, 0.6780, 0.0593], np.float32)
+LUMINANCE_2020: Final = np.array([0.2627, 0.6780, 0.0593], np.float32)
+# Light up to this is in the tables of gains: PQ reaches ten times the display of HLG.
+TABLE_LIGHT: Final = PQ_MAX_NITS / HLG_PEAK_NITS
+
+
+def _by_root(table: NDArray[Any], light: Float32) -> NDArray[Any]:
+    """Look light up in a table over square roots, in which dark tones have their share."""
+    scale = np.float32((CODES - 1) ** 2 / (1 if table.dtype == np.uint8 else TABLE_LIGHT))
+    index = np.sqrt(np.clip(light * scale, 0, np.float32((CODES - 1) ** 2)))
+    found: NDArray[Any] = table[(index + np.float32(0.5)).astype(np.uint16)]
+    return found
+
+
+def _roots(most: float) -> Float64:
+    """Return the light of each entry of a table over square roots."""
+    return np.asarray(most * np.square(np.arange(CODES) / (CODES - 1)))
 
 
 @cache
 def _linear_table(transfer: int, full_scale: int) -> Float32:
-    """Return light of each 16-bit sample: 1 is reference white, or for HLG the display's peak."""
+    """Return light of each 16-bit sample: 1 is 1000 cd/m2, for SDR reference white."""
     signal = np.minimum(np.arange(CODES) / full_scale, 1.0)
     if transfer == HLG:
         return hlg_to_scene(signal).astype(np.float32)
@@ -180,18 +200,23 @@ def _linear_table(transfer: int, full_scale: int) -> Float32:
 
 
 @cache
-def _gain_table(peak_nits: float) -> tuple[Float64, Float64]:
-    """Return brightest light, 1 being 1000 cd/m2, and the factor that makes it SDR."""
-    nits = pq_to_nits(np.linspace(0.02, 1, 4096))
+def _ootf_table() -> Float32:
+    """Return the OOTF's factor for each luminance of the scene."""
+    return np.power(_roots(TABLE_LIGHT), HLG_GAMMA - 1).astype(np.float32)
+
+
+@cache
+def _gain_table(peak_nits: float) -> Float32:
+    """Return the factor that makes light SDR, 1 being white, for the largest of R, G and B."""
+    nits = np.maximum(_roots(TABLE_LIGHT) * HLG_PEAK_NITS, 1e-6)
     gain = tone_curve(nits, peak_nits=peak_nits) / nits * HLG_PEAK_NITS / WHITE_NITS
-    return nits / HLG_PEAK_NITS, gain
+    return gain.astype(np.float32)
 
 
 @cache
 def _display_table() -> NDArray[np.uint8]:
-    """Return the 8-bit sample of each light in 65535ths."""
-    light = np.arange(CODES) / (CODES - 1)
-    return np.round(255 * np.power(light, 1 / DISPLAY_GAMMA)).astype(np.uint8)
+    """Return the 8-bit sample of each light from 0 to 1."""
+    return np.round(255 * np.power(_roots(1.0), 1 / DISPLAY_GAMMA)).astype(np.uint8)
 
 
 def find_conversion(
