@@ -28,9 +28,12 @@ class SglatError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+        self.path: str | None = None
+        """The file, where the message does not name it; see `sglat.files.naming`."""
 
     def __str__(self) -> str:
-        return f"{self.code}: {self.message}"
+        name = "" if self.path is None else f"{self.path}: "
+        return f"{self.code}: {name}{self.message}"
 
 
 class FormatError(SglatError):
@@ -48,7 +51,7 @@ class FormatError(SglatError):
 
     def __str__(self) -> str:
         place = "" if self.offset is None else f" (at byte {self.offset})"
-        return f"{self.code}: {self.message}{place}"
+        return f"{super().__str__()}{place}"
 
 
 class BundleError(SglatError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self, TypeAlias
 
-from sglat.errors import UsageError
+from sglat.errors import BundleMismatchError, FormatError, UsageError
 
 try:
     import fcntl
@@ -31,13 +32,108 @@ def open_input(path: StrPath) -> BinaryIO:
     """Open a file for reading in binary mode.
 
     Raises:
-        UsageError: `input-missing`, or `input-unreadable` for a folder or missing permission.
+        UsageError: `input-missing`, or `input-unreadable` for a folder, a device or missing
+            permission.
     """
     try:
+        mode = Path(path).stat().st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise UsageError("input-unreadable", f"cannot read {path}: it is a device")
         return Path(path).open("rb")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         code = "input-missing" if isinstance(error, FileNotFoundError) else "input-unreadable"
-        raise UsageError(code, f"cannot read {path}: {error.strerror}") from error
+        raise UsageError(code, f"cannot read {path}: {reason_of(error)}") from error
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Return why the system refused a file, in a few words."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    return _REASONS.get(error.errno) or error.strerror or str(error)
+
+
+_REASONS: Final[dict[int, str]] = {
+    errno.ENOENT: "there is no such file",
+    errno.ENOTDIR: "a part of its path is a file, not a folder",
+    errno.EISDIR: "it is a folder",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.ENAMETOOLONG: "its name is too long for the file system",
+    errno.ELOOP: "its symbolic links form a circle",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk or the network failed",
+    errno.ENXIO: "it is a socket or a pipe that nobody writes to",
+    errno.EMFILE: "too many files are open",
+}
+
+
+@contextmanager
+def naming(file: object) -> Iterator[None]:
+    """Add the name of a file to the errors of reading it in a block.
+
+    Args:
+        file: a path, or an open file; one without a name adds none.
+    """
+    try:
+        yield
+    except (FormatError, BundleMismatchError) as error:
+        error.path = error.path or _name_of(file)
+        raise
+    except OSError as error:
+        error.filename = error.filename or _name_of(file)
+        raise
+
+
+def _name_of(file: object) -> str | None:
+    name = file if isinstance(file, str | PathLike) else getattr(file, "name", None)
+    if not isinstance(name, str | PathLike):
+        return None  # an open file without a name has a number
+    return "standard input" if name == "<stdin>" else os.fsdecode(name)
+
+
+SGLAT_SIGNATURE: Final = b"\x89SGL\r\n\x1a\n"  # of `sglat.bitstream.constants`, compared by a test
+KIND_BYTES: Final = 16
+"""Bytes from the front of a file that `kind_of` looks at."""
+_KINDS: Final = (
+    (0, SGLAT_SIGNATURE, ".sglat"), (0, b"\x1aE\xdf\xa3", "Matroska or WebM video"),
+    (8, b"AVI ", "AVI video"), (8, b"WAVE", "WAV sound"), (8, b"WEBP", "a WebP picture"),
+    (0, b"\x89PNG", "a PNG picture"), (0, b"\xff\xd8\xff", "a JPEG picture"),
+    (0, b"GIF8", "a GIF picture"), (0, b"OggS", "Ogg sound or video"), (0, b"fLaC", "FLAC sound"),
+    (0, b"ID3", "MP3 sound"), (0, b"FLV", "FLV video"), (0, b"PK\x03\x04", "a ZIP archive"),
+    (0, b"%PDF", "a PDF document"), (0, b"\x89HDF", "an HDF5 file"),
+    (0, b"\x1f\x8b", "a gzip file"),
+)  # fmt: skip
+
+
+def kind_of(head: bytes) -> str:
+    """Return what a file is by its first `KIND_BYTES` bytes, in words; empty if unknown."""
+    if not head:
+        return "an empty file"
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide"):
+        return "a picture (HEIC or AVIF)" if head[8:12] in _HEIF else "MP4 or MOV video"
+    for offset, mark, kind in _KINDS:
+        if head[offset : offset + len(mark)] == mark:
+            return kind
+    try:
+        text = head.decode("utf-8", "strict" if len(head) < KIND_BYTES else "ignore")
+    except UnicodeDecodeError:
+        return ""
+    is_text = len(text) > len(head) / 2 and all(c.isprintable() or c in "\t\r\n" for c in text)
+    return "text" if is_text else ""
+
+
+_HEIF: Final = (b"heic", b"heix", b"mif1", b"avif")
+
+
+def kind_of_file(path: StrPath) -> str:
+    """Return what a file is, in words; empty if unknown or unreadable."""
+    try:
+        with Path(path).open("rb") as file:
+            return kind_of(file.read(KIND_BYTES))
+    except OSError:
+        return ""
 
 
 def check_input(path: StrPath) -> None:
@@ -83,6 +179,8 @@ def refuse_existing(
             )
     if path.is_dir() and not is_folder:
         raise UsageError("output-exists", f"{path} is a folder")
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise UsageError("output-exists", f"{path} is a device or a pipe, which is never replaced")
     if path.exists() and not force:
         raise UsageError("output-exists", f"{path} exists; use --force to replace it")
     if not path.parent.is_dir():
@@ -290,7 +388,7 @@ def hash_file(path: StrPath) -> str:
         UsageError: as `open_input`.
     """
     digest = hashlib.sha256()
-    with open_input(path) as file:
+    with open_input(path) as file, naming(path):
         while block := file.read(HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from sglat.bitstream import edits, timeline
+from sglat.bitstream import edits, join, timeline
 from sglat.bitstream.chunks import ByteSource, Chunk, pack_chunk, read_chunks
 from sglat.bitstream.constants import FIRST_VERSION, SPECTRAL_VERSION
 from sglat.bitstream.demux import Group
@@ -208,7 +208,7 @@ def test_trim_to_nothing_is_refused_with_what_there_is(one: bytes) -> None:
 def test_concat_puts_one_after_the_other(is_variable: bool) -> None:
     data = sample_file(is_variable=is_variable)
     out = io.BytesIO()
-    timeline.concat([io.BytesIO(data), io.BytesIO(data)], out)
+    join.concat([io.BytesIO(data), io.BytesIO(data)], out)
     joined = Reader(io.BytesIO(out.getvalue())).read_motion()
     assert np.array_equal(joined.values, np.concatenate([motion_of(data)] * 2))
     assert joined.pts is None or (np.diff(joined.pts) > 0).all()
@@ -225,7 +225,7 @@ def test_concat_never_lets_sound_go_back_in_time(monkeypatch: pytest.MonkeyPatch
     data = sample_file()
     own = [p for payload in chunks_of(data, "APKT") for p in unpack_audio_packets(payload)]
     out = io.BytesIO()
-    timeline.concat([io.BytesIO(data) for _ in range(3)], out)
+    join.concat([io.BytesIO(data) for _ in range(3)], out)
     packets = [
         packet
         for payload in chunks_of(out.getvalue(), "APKT")
@@ -244,7 +244,7 @@ def test_concat_of_the_parts_is_the_whole(one: bytes) -> None:
         timeline.trim(io.BytesIO(one), out, start_seconds=span[0], end_seconds=span[1])
         parts.append(io.BytesIO(out.getvalue()))
     out = io.BytesIO()
-    timeline.concat(parts, out)
+    join.concat(parts, out)
     assert np.array_equal(motion_of(out.getvalue()), motion_of(one))
 
 
@@ -260,9 +260,9 @@ def take(seed: int, **changes: object) -> bytes:
     return file.getvalue()
 
 
-def joined(*files: bytes) -> tuple[bytes, list[timeline.Joined]]:
+def joined(*files: bytes) -> tuple[bytes, list[join.Joined]]:
     out = io.BytesIO()
-    changes = timeline.concat([io.BytesIO(data) for data in files], out)
+    changes = join.concat([io.BytesIO(data) for data in files], out)
     return out.getvalue(), changes
 
 
@@ -429,7 +429,7 @@ def test_an_unknown_chunk_is_copied_through_edits(one: bytes, other: bytes) -> N
         lambda a, b: edits.swap(a, io.BytesIO(other), b),
         lambda a, b: edits.drop_layers(a, b, keep=1),
         lambda a, b: timeline.trim(a, b, start_seconds=Fraction(0), end_seconds=Fraction(1)),
-        lambda a, b: timeline.concat([a], b),
+        lambda a, b: join.concat([a], b),
     ):
         out = io.BytesIO()
         edit(io.BytesIO(strange), out)

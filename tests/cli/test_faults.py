@@ -133,7 +133,7 @@ def test_a_missing_input_is_one_fault(
     folder: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     path = folder / NAMES.get(command, "none.sglat")
-    expected = f"error: input-missing: cannot read {path}: No such file or directory\n"
+    expected = f"error: input-missing: cannot read {path}: there is no such file\n"
     assert fault(capsys, READING[command](folder, str(path))) == (2, expected)
 
 
@@ -143,7 +143,7 @@ def test_a_folder_as_input_is_one_fault(
 ) -> None:
     path = folder / NAMES.get(command, "none.sglat")
     path.mkdir()
-    expected = f"error: input-unreadable: cannot read {path}: Is a directory\n"
+    expected = f"error: input-unreadable: cannot read {path}: it is a folder\n"
     assert fault(capsys, READING[command](folder, str(path))) == (2, expected)
 
 
@@ -156,7 +156,7 @@ def test_the_library_has_the_same_codes(folder: Path) -> None:
     old, none, new = folder / "in.sglat", folder / "none.sglat", folder / "new.sglat"
     exists = [
         lambda: api.encode(folder / "in.mp4", old),
-        lambda: api.swap(motion=old, identity=old, out=old),
+        lambda: api.swap(motion=folder / "motion.sglat", identity=folder / "look.sglat", out=old),
         lambda: open_writer(old, sample_header()).__enter__(),
     ]
     missing = [

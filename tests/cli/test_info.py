@@ -203,7 +203,9 @@ def test_a_real_run_ends_an_error_with_one_line_and_status_one(clip: Path) -> No
     result = launched(clip)
     assert result.returncode == 1
     assert result.stdout == b""
-    assert result.stderr.startswith(b"error: bad-signature: expected ")
+    assert result.stderr.decode() == (
+        f"error: bad-signature: {clip}: expected an .sglat file, found a GIF picture (at byte 0)\n"
+    )
     assert result.stderr.count(b"\n") == 1
 
 

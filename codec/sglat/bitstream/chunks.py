@@ -19,6 +19,7 @@ from sglat.bitstream.constants import (
     ChunkRule,
 )
 from sglat.errors import FormatError
+from sglat.files import KIND_BYTES, kind_of
 
 _HEAD: Final = struct.Struct("<4sI")  # type; flags in the low byte, length in the upper three
 _CRC: Final = struct.Struct("<I")
@@ -140,15 +141,19 @@ def read_signature(source: ByteSource) -> None:
     found = source.read_some(len(SIGNATURE))
     if found == SIGNATURE:
         return
+    if not found:
+        raise FormatError("truncated", "expected an .sglat file, found an empty one", offset=0)
     if found == SIGNATURE[: len(found)]:
         raise FormatError(
             "truncated", f"expected a signature, found {len(found)} bytes", offset=len(found)
         )
-    is_text_damage = found[1:4] == SIGNATURE[1:4]
-    hint = " (damaged by text conversion)" if is_text_damage else ""
-    raise FormatError(
-        "bad-signature", f"expected {SIGNATURE.hex(' ')}, found {found.hex(' ')}{hint}", offset=0
-    )
+    kind = kind_of(found + source.read_some(KIND_BYTES - len(found)))
+    shown = kind or f"bytes {found.hex(' ')}"
+    if "video" in kind:
+        shown += "; encode it first: sgl-encode"
+    if found[1:4] == SIGNATURE[1:4]:
+        shown = "one damaged by text conversion; copy it in binary mode"
+    raise FormatError("bad-signature", f"expected an .sglat file, found {shown}", offset=0)
 
 
 def read_chunk(source: ByteSource) -> Chunk:

@@ -22,6 +22,7 @@ from sglat.bitstream.identity import (
 from sglat.bitstream.records import AudioFormat, AudioPacket, Header, IdentityReference, Provenance
 from sglat.bitstream.writer import Muxer
 from sglat.errors import BundleMismatchError, FormatError, SglatError, UsageError
+from sglat.files import naming
 
 IDENTITY_CHUNKS = ("IDEN", "LAYR", "IREF")
 LOOK_CHUNKS = (*IDENTITY_CHUNKS, "PLAT", "THMB", "PROV")
@@ -39,7 +40,12 @@ class Source:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._demuxer = Demuxer(file)
+        self._file = file
+        with naming(file):
+            self._open()
+
+    def _open(self) -> None:
+        self._demuxer = Demuxer(self._file)
         self.header: Header = self._demuxer.header
         self.preamble: list[Chunk] = []
         """Chunks between HEAD and the first MOTN, PLAC or APKT; unknown bound ones left out."""
@@ -76,7 +82,11 @@ class Source:
         Raises:
             FormatError: any code of SPEC.md section 14.
         """
-        for event in self._demuxer:
+        while True:
+            with naming(self._file):
+                event = next(self._demuxer, None)
+            if event is None:
+                return
             if isinstance(event, End):
                 self.end = event.end
             elif event.is_copied and not isinstance(event, Index):
@@ -124,9 +134,10 @@ def swap(motion: BinaryIO, identity: BinaryIO, out: BinaryIO) -> None:
         FormatError: any code of SPEC.md section 14.
     """
     body, look = Source(motion), Source(identity)
-    check_same_decoder(body.header, look.header)
-    if not any(chunk.type in IDENTITY_CHUNKS for chunk in look.preamble):
-        raise FormatError("no-identity", "expected IDEN or IREF in the identity file")
+    with naming(identity):
+        check_same_decoder(body.header, look.header)
+        if not any(chunk.type in IDENTITY_CHUNKS for chunk in look.preamble):
+            raise FormatError("no-identity", "expected IDEN or IREF in the identity file")
     muxer = Muxer(out, _readable_like(body.header, look.header))
     muxer.copy([chunk for chunk in look.preamble if chunk.type in LOOK_CHUNKS])
     if look.payload("PROV") is None and (mark := body.payload("PROV")) is not None:
@@ -215,10 +226,13 @@ def attach(file: BinaryIO, identity: BinaryIO, out: BinaryIO) -> None:
         FormatError: `identity-mismatch` if it is another one; any other code.
     """
     source, look = Source(file), Source(identity)
-    check_same_decoder(source.header, look.header)
     expected, found = source.identity_sha256() or b"", look.identity_sha256() or b""
-    if expected != found:
-        raise FormatError("identity-mismatch", f"expected {expected.hex()}, found {found.hex()}")
+    with naming(identity):
+        check_same_decoder(source.header, look.header)
+        if expected != found:
+            raise FormatError(
+                "identity-mismatch", f"expected {expected.hex()}, found {found.hex()}"
+            )
     muxer = Muxer(out, _readable_like(source.header, look.header))
     muxer.copy([chunk for chunk in look.preamble if chunk.type in ("IDEN", "LAYR")])
     muxer.copy([chunk for chunk in source.preamble if chunk.type != "IREF"])

@@ -14,6 +14,7 @@ from sglat.bitstream.identity import IdentityDigest
 from sglat.bitstream.reader import BATCH_GROUPS, Reader
 from sglat.bitstream.records import FRAME_CUT, FRAME_HELD, AudioFormat, AudioPacket
 from sglat.errors import FormatError
+from sglat.files import naming
 
 SCHEMA_VERSION: Final = 1
 STREAMS: Final = {
@@ -136,7 +137,8 @@ def describe(file: BinaryIO) -> dict[str, Any]:
     Raises:
         FormatError: the header cannot be read.
     """
-    demuxer = Demuxer(file)
+    with naming(file):
+        demuxer = Demuxer(file)
     header = demuxer.header
     counts = _Counts(demuxer)
     damage: FormatError | None = None

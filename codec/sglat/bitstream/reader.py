@@ -36,7 +36,7 @@ from sglat.bitstream.records import (
 )
 from sglat.bitstream.seek import SeekableFile
 from sglat.errors import FormatError
-from sglat.files import StrPath, open_input
+from sglat.files import StrPath, naming, open_input
 
 BATCH_GROUPS: Final = 128  # decoded side by side by `Reader.read_all`
 
@@ -94,9 +94,10 @@ class Reader:
         self._ready: list[Group] = []
         self._file = file
         self._has_skipped = False
-        self._demuxer = demux.Demuxer(file)
-        self.header: Header = self._demuxer.header
-        self._has_more = self._read_to_group()
+        with naming(file):
+            self._demuxer = demux.Demuxer(file)
+            self.header: Header = self._demuxer.header
+            self._has_more = self._read_to_group()
 
     def _read_to_group(self) -> bool:
         """Handle events up to the next group; return whether there is one."""
@@ -178,7 +179,8 @@ class Reader:
             return
         self._demuxer.skip_to(*place)
         self._has_skipped, self._waiting_placement, self._packets = True, None, []
-        self._has_more = self._read_to_group()
+        with naming(self._file):
+            self._has_more = self._read_to_group()
 
     def _check_hash(self, event: demux.End) -> None:
         if self._has_skipped:
@@ -230,14 +232,16 @@ class Reader:
         batch = 1 if self._is_salvage else batch_groups
         while self._has_more:
             try:
-                self._take_group(batch)
+                with naming(self._file):
+                    self._take_group(batch)
             except FormatError as error:
                 if not self._is_salvage:
                     raise
                 self.damage, self._has_more = error, False
                 return
             yield from self._drain()
-            self._has_more = self._read_to_group()
+            with naming(self._file):
+                self._has_more = self._read_to_group()
         yield from self._drain()
 
     def _drain(self) -> Iterator[Group]:

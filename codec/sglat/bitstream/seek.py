@@ -25,6 +25,7 @@ from sglat.bitstream.groups import unpack_group_head, unpack_motion
 from sglat.bitstream.header import unpack_header
 from sglat.bitstream.records import Header, IndexEntry, Int64, Motion
 from sglat.errors import FormatError
+from sglat.files import naming
 
 _HEAD: Final = struct.Struct("<4sI")
 
@@ -41,6 +42,10 @@ class SeekableFile:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        with naming(file):
+            self._open(file)
+
+    def _open(self, file: BinaryIO) -> None:
         self._size = file.seek(0, os.SEEK_END)
         file.seek(0)
         source = ByteSource(file)
@@ -205,6 +210,10 @@ class SeekableFile:
         return self.header.start_ticks + frames * (self.header.frame_ticks or 0)
 
     def _group(self, at: int) -> Motion:
+        with naming(self._file):
+            return self._read_group(at)
+
+    def _read_group(self, at: int) -> Motion:
         if not 0 <= at < len(self.index):
             raise FormatError("bad-index", "expected a motion group, found none")
         entry = self.index[at]

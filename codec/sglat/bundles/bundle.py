@@ -264,7 +264,9 @@ def find_bundle(name_or_path: str | Path) -> Path:
     if (folder / MANIFEST_NAME).is_file():
         return folder
     raise BundleError(
-        "unknown-bundle", f"no bundle {name!r} in {folder.parent}; see: sgl-bundles list"
+        "unknown-bundle",
+        f"no bundle {name!r:.80} in {folder.parent}; published ones are fetched by: "
+        "sgl-bundles fetch NAME (names: sgl-bundles list)",
     )
 
 

@@ -75,6 +75,13 @@ class BundleState:
         parts = self.manifest.parts.values() if self.manifest else ()
         return sum(part.size_bytes for part in parts)
 
+    @property
+    def download_bytes(self) -> int | None:
+        """Size of the files that `sgl-bundles fetch` would download; None if one is not known."""
+        files = BUNDLES[self.name].files if self.name in BUNDLES else ()
+        sizes = [file.size_bytes for file in files if file.name in self.missing_files]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
 
 def list_bundles() -> list[BundleState]:
     """Return the embedded bundle, those of the catalogue and one's own."""

@@ -47,6 +47,7 @@ def list_command(
                 "name": state.name,
                 "state": _state_word(state.manifest is not None, len(state.missing_files)),
                 "size_bytes": state.size_bytes,
+                "download_bytes": state.download_bytes,
                 "decoder_id": decoder_id.hex() if decoder_id else None,
                 "missing_files": list(state.missing_files),
                 "folder": str(state.folder),
@@ -58,9 +59,9 @@ def list_command(
         return
     for record in records:
         decoder = str(record["decoder_id"] or "-")[:16]
-        size = _megabytes(record["size_bytes"])
         print(
-            f"{record['name']:<14}{record['state']:<20}{size:>10}  {decoder:<18}{record['summary']}"
+            f"{record['name']:<14}{record['state']:<20}{_sizes(record):>22}  "
+            f"{decoder:<18}{record['summary']}"
         )
 
 
@@ -215,6 +216,15 @@ def _list_files(name: str, *, as_json: bool) -> None:
                 print(
                     f"{'' if key == 'name' else '  '}{key}: {'unknown' if line is None else line}"
                 )
+
+
+def _sizes(record: dict[str, object]) -> str:
+    """Return the size of what is here, and of what would be downloaded."""
+    here, to_fetch = record["size_bytes"], record["download_bytes"]
+    if not record["missing_files"]:
+        return _megabytes(here)
+    load = "unknown size" if to_fetch is None else _megabytes(to_fetch)
+    return f"{load} to fetch" if not here else f"{_megabytes(here)}, {load} to fetch"
 
 
 def _megabytes(size_bytes: object) -> str:

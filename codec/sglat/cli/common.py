@@ -13,7 +13,7 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from sglat.errors import SglatError, UsageError
-from sglat.files import open_input
+from sglat.files import PARTIAL_PATTERN, open_input, reason_of
 from sglat.version import __version__
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ def run(app: Callable[[], object]) -> None:
         with closed_bars():
             app()
     except SglatError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except BrokenPipeError:
         sys.stdout = None  # whoever read us has gone; nothing is left to flush
         sys.exit(0)
     except OSError as error:
-        print(f"error: file: {error}", file=sys.stderr)
+        say(f"error: file: {_file_fault(error)}")
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -95,8 +95,26 @@ def video_source(path: Path, beside: Path) -> Iterator[Path]:
 
 
 def say(line: str) -> None:
-    """Print a message on stderr; data go to stdout."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a message of one line on stderr; data go to stdout."""
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+def printable(text: object) -> str:
+    """Return text, such as a file's name or what it contains, with control characters escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in str(text)
+    )
+
+
+def _file_fault(error: OSError) -> str:
+    """Return why a file could not be written or read; temporary files by their folder."""
+    if not isinstance(error.filename, str):
+        return reason_of(error)
+    path = Path(error.filename)
+    is_temporary = path.match(PARTIAL_PATTERN) or path.name.endswith(".lock")
+    place = f"in the folder {path.parent}" if is_temporary else str(path)
+    return f"{place}: {reason_of(error)}"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sglat.cli.common import open_source, run, say
+from sglat.cli.common import open_source, printable, run, say
 from sglat.files import atomic_file, refuse_existing
 from sglat.version import __version__
 
@@ -82,7 +82,7 @@ def _show(options: InfoOptions) -> int:
     if error is None:
         return 0
     place = "" if error["offset"] is None else f" (at byte {error['offset']})"
-    say(f"error: {error['code']}: {error['message']}{place}")
+    say(f"error: {error['code']}: {options.file}: {error['message']}{place}")
     return 1
 
 
@@ -103,12 +103,6 @@ def _export(file: Path, target: Path, *, force: bool) -> None:
         motion_table = read_table(stream)
     save_table(motion_table, target, force=force)
     say(f"{len(motion_table.motion.values)} frames")
-
-
-def printable(text: object) -> str:
-    """Return text from a file with control characters escaped."""
-    shown = str(text)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
 def table(record: dict[str, Any]) -> str:

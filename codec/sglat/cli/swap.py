@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from sglat.cli.common import run, say
+from sglat.cli.common import printable, run, say
 from sglat.files import atomic_file, open_input, refuse_existing
 
 if TYPE_CHECKING:
-    from sglat.bitstream.timeline import Joined
+    from sglat.bitstream.join import Joined
 
 app = typer.Typer(
     help="Recombine .sglat files without decoding a picture.",
@@ -58,7 +58,7 @@ def swap(
 
     Steps run in the order join, trim, swap or attach, layers, strip, identity file.
     """
-    from sglat.bitstream import edits, timeline
+    from sglat.bitstream import edits, join, timeline
     from sglat.errors import UsageError
 
     if is_attached and identity is None:
@@ -89,7 +89,7 @@ def swap(
         if len(files) > 1:
             joined = stack.enter_context(TemporaryFile())
             names = [str(path) for path in motion]
-            for change in timeline.concat(files, joined, names=names):
+            for change in join.concat(files, joined, names=names):
                 for line in _join_notes(change, names):
                     say(line)
             files = [joined]
@@ -160,7 +160,6 @@ def _run_steps(file: BinaryIO, steps: list[Edit], out: BinaryIO, stack: ExitStac
 
 def _report(out: Path) -> None:
     from sglat.bitstream.info import describe
-    from sglat.cli.info import printable
 
     with out.open("rb") as file:
         record = describe(file)

@@ -26,7 +26,7 @@ from sglat.decoder.paint import FaceTrack, Painter
 from sglat.decoder.render import Renderer
 from sglat.decoder.synthesizer import Synthesizer, Transfer, retarget
 from sglat.errors import BundleError, UsageError
-from sglat.files import open_input
+from sglat.files import naming, open_input
 from sglat.media.reader import exact_seconds
 from sglat.networks.devices import choose_device
 from sglat.networks.pixels import resize, to_pixels
@@ -99,7 +99,8 @@ class Decoder:
         self.header: Header = self.reader.header
         device = bundle.device if bundle else choose_device(self.config.device)
         self.bundle = bundle or load_bundle(self.header.bundle, device)
-        self.bundle.check_decoder_id(self.header.decoder_id, wanted_bundle=self.header.bundle)
+        with naming(file):
+            self.bundle.check_decoder_id(self.header.decoder_id, wanted_bundle=self.header.bundle)
         self.identity = self._find_identity(identity_file)
         self._range = self._tick_range()
         self._workers = self.config.workers or torch.get_num_threads()
@@ -181,7 +182,8 @@ class Decoder:
         with open_reader(identity_file, max_layers=self.config.layers) as other:
             if other.identity is None or other.identity_sha256 is None:
                 raise UsageError("no-identity", f"expected an identity in {identity_file}")
-            check_identity_file(self.reader, other.identity_sha256)
+            with naming(identity_file):
+                check_identity_file(self.reader, other.identity_sha256)
             return other.identity
 
     def _tick_range(self) -> tuple[int, int | None]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.errors import MediaError, UsageError
-from sglat.files import Closable, check_input
+from sglat.files import Closable, check_input, kind_of_file
 from sglat.media.assembled import (
     WEBP_TIME_BASE,
     TiledConverter,
@@ -106,8 +106,18 @@ def open_container(path: Path) -> Any:
     try:
         return av.open(str(path), mode="r", metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = _what_it_is(path)
         raise MediaError("media-unreadable", f"cannot read {path} as video: {reason}") from error
+
+
+def _what_it_is(path: Path) -> str:
+    """Return what a file is that FFmpeg does not open."""
+    kind = kind_of_file(path)
+    if kind == ".sglat":
+        return "it is an .sglat file; decode it with sgl-decode"
+    if any(word in kind for word in ("video", "picture", "sound")):
+        return f"it begins like {kind}, but is damaged or cut off"
+    return f"it is {kind}" if kind else "its format is unknown"
 
 
 class VideoReader(Closable):
@@ -274,9 +284,9 @@ class VideoReader(Closable):
             s for s in streams if not int(s.disposition) & int(av.stream.Disposition.attached_pic)
         ]
         if not real:
-            kinds = sorted({s.type for s in self._container.streams}) or ["nothing"]
-            found = "a cover picture only" if streams else f"only {', '.join(kinds)}"
-            raise MediaError("no-video", f"expected a video stream, {self.path} has {found}")
+            kinds = sorted({s.type for s in self._container.streams}) or ["no stream"]
+            found = "a cover picture" if streams else ", ".join(kinds).replace("audio", "sound")
+            raise MediaError("no-video", f"expected a video stream, {self.path} has only {found}")
         if real[0].codec_context is None:
             raise MediaError("no-decoder", f"no decoder for the video stream of {self.path}")
         return real[0]

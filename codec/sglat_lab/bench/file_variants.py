@@ -17,9 +17,9 @@ from sglat.bitstream import edits
 from sglat.bitstream.chunks import ByteSource, read_chunks
 from sglat.bitstream.groups import join_motion
 from sglat.bitstream.info import verify
+from sglat.bitstream.join import concat
 from sglat.bitstream.reader import Reader, open_reader
 from sglat.bitstream.records import Header, Motion, Placement
-from sglat.bitstream.timeline import concat
 from sglat.bitstream.writer import GROUP_FRAMES, open_writer
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import DecodeConfig, Decoder
