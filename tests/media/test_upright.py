@@ -159,6 +159,13 @@ def test_parts_of_an_animation_are_drawn_over_what_was_there(tmp_path: Path) -> 
     assert np.array_equal(shown[3], expected)
 
 
+def test_a_canvas_beyond_all_bounds_is_one_line(tmp_path: Path) -> None:
+    frames = [(rgba(moving_square(0)), (0, 0), 40, 0)]
+    (tmp_path / "a.webp").write_bytes(animated_webp((1 << 24, 1 << 24), frames))
+    with pytest.raises(MediaError, match=r"picture-too-large|media-unreadable"):
+        read_still(tmp_path / "a.webp")
+
+
 def test_an_animated_webp_cut_short_gives_the_frames_it_has(tmp_path: Path) -> None:
     frames = [(rgba(moving_square(i)), (0, 0), 40, 0) for i in range(6)]
     data = animated_webp((64, 48), frames)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.errors import MediaError
-from sglat.media.pixels import UPRIGHT, Orientation, PictureConverter, make_upright
+from sglat.media.pixels import MAX_SIDE, UPRIGHT, Orientation, PictureConverter, make_upright
 
 BRANDS: Final = (b"heic", b"heix", b"mif1", b"avif", b"msf1", b"heim", b"heis", b"miaf")
 MAX_META_BYTES: Final = 1 << 24  # item tables with Exif and colour profiles stay below one MiB
@@ -303,7 +303,11 @@ class WebpAnimation:
 
 
 def open_animation(path: Path) -> WebpAnimation | None:
-    """Return the animation in a file; None for stills and everything else."""
+    """Return the animation in a file; None for stills and everything else.
+
+    Raises:
+        MediaError: a canvas that is too large.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(30)
@@ -317,6 +321,10 @@ def open_animation(path: Path) -> WebpAnimation | None:
         return None
     if not durations:
         return None
+    if max(width, height) > MAX_SIDE:
+        raise MediaError(
+            "picture-too-large", f"at most {MAX_SIDE} pixels a side, found {width}x{height}"
+        )
     total = sum(duration or FALLBACK_MILLISECONDS for duration in durations)
     return WebpAnimation(
         path=path, width=width, height=height, frame_count=len(durations), milliseconds=total
