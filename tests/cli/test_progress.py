@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from sglat.cli.common import StageBar, describe_progress
+from sglat.cli.encode_time import TotalBar, expected_seconds
+from sglat.encoder.encode import EncodeConfig
 from sglat.version import __version__
 
 CODEC = Path(__file__).resolve().parents[2] / "codec"
@@ -60,6 +62,61 @@ def test_a_log_file_gets_first_and_last_line_of_a_stage(
 def test_a_quiet_bar_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     StageBar(is_quiet=True)("track", 1, 2)
     assert capsys.readouterr().err == ""
+
+
+def test_an_encoding_is_estimated_from_frames_and_steps() -> None:
+    short, long = (expected_seconds(frames, EncodeConfig()) for frames in (57, 570))
+    assert sum(short.values()) == pytest.approx(57 * 4.8, rel=0.1)  # as measured for d0 to s20
+    assert sum(long.values()) < 3 * sum(short.values())
+    bare = expected_seconds(57, EncodeConfig(tuning="none", self_check=False))
+    assert bare["tune"] == 0 and "check" not in bare
+
+
+def test_one_bar_counts_all_stages_and_corrects_the_time_left() -> None:
+    bar = TotalBar({"track": 10.0, "tune": 30.0})
+    bar._note("track", 0.5, is_new=True)
+    bar._note("track", 1.0, is_new=False)
+    assert bar.share == 0.25
+    bar = TotalBar({"track": 10.0, "tune": 30.0})
+    bar._note("track", 0.0, is_new=True)
+    bar._note("track", 1.0, is_new=False)
+    assert bar.seconds_left(20.0) == 60.0  # half as fast as expected
+
+
+def test_work_of_an_earlier_run_does_not_count_for_the_speed() -> None:
+    bar = TotalBar({"track": 10.0, "align": 10.0, "tune": 20.0})
+    bar._note("tune", 0.25, is_new=True)  # continued
+    bar._note("tune", 0.5, is_new=False)
+    assert bar.share == 0.75
+    assert bar.seconds_left(10.0) == 20.0
+
+
+def test_a_log_file_gets_stage_share_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = TotalBar({"track": 10.0, "tune": 30.0})
+    for stage in ("track", "tune"):
+        for done in range(11):
+            bar(stage, done, 10)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "track 0/10, 0% of all, 0:00:40 left",
+        "tune 0/10, 25% of all, 0:00:00 left",
+        "tune 10/10, 100% of all, 0:00:00 left",
+    ]
+
+
+def test_a_screen_gets_one_bar() -> None:
+    script = """
+from sglat.cli.encode_time import TotalBar
+bar = TotalBar({"track": 10.0, "tune": 30.0})
+for stage in ("track", "tune"):
+    for done in range(11):
+        bar(stage, done, 10)
+bar.close()
+"""
+    status, shown = on_a_screen(script)
+    assert status == 0, shown
+    assert b"100%" in shown and b"tune 10/10" in shown and b"left" in shown
+    assert shown.count(b"\n") == 1
 
 
 ENDS: dict[str, tuple[str, int]] = {

@@ -17,9 +17,9 @@ from sglat.files import PARTIAL_PATTERN, open_input, reason_of
 from sglat.version import __version__
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
-_SECONDS_BETWEEN_LINES: Final = 10.0  # where stderr is a file, not a screen
+SECONDS_BETWEEN_LINES: Final = 10.0  # where stderr is a file, not a screen
 _open: list[Progress] = []
 
 
@@ -152,10 +152,10 @@ class StageBar:
         is_new = stage != self._stage
         if is_new:
             self._stage, self._started, self._first = stage, now, done
-            self._told = -_SECONDS_BETWEEN_LINES
+            self._told = -SECONDS_BETWEEN_LINES
         if self.is_screen:
             self._draw(done, total, is_new=is_new)
-        elif done == total or now - self._told >= _SECONDS_BETWEEN_LINES:
+        elif done == total or now - self._told >= SECONDS_BETWEEN_LINES:
             self._told = now
             recent, elapsed = done - self._first, now - self._started
             print(
@@ -164,9 +164,7 @@ class StageBar:
 
     def _draw(self, done: int, total: int | None, *, is_new: bool) -> None:
         if self._progress is None:
-            self._progress = _screen_progress(is_bytes=self._is_bytes)
-            self._progress.start()
-            _open.append(self._progress)
+            self._progress = open_bar(*_stage_columns(is_bytes=self._is_bytes))
         if is_new:  # what an earlier run has done does not count for the speed
             self._task = self._progress.add_task(self._stage, completed=done, total=total or None)
         self._progress.update(self._task, completed=done, total=total or None)
@@ -176,8 +174,7 @@ class StageBar:
     def close(self) -> None:
         """End the bars, so that messages start on a line of their own."""
         if self._progress is not None:
-            self._progress.stop()
-            _open.remove(self._progress)
+            stop_bar(self._progress)
         self._progress, self._stage = None, ""
 
 
@@ -199,9 +196,27 @@ class ByteBar(StageBar):
             self.close()
 
 
-def _screen_progress(*, is_bytes: bool) -> Progress:
-    from rich import progress as parts
+def open_bar(*columns: ProgressColumn) -> Progress:
+    """Start a bar on stderr; `closed_bars` ends it at the latest."""
     from rich.console import Console
+    from rich.progress import Progress
+
+    bar = Progress(
+        *columns, console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False
+    )
+    bar.start()
+    _open.append(bar)
+    return bar
+
+
+def stop_bar(bar: Progress) -> None:
+    """End a bar."""
+    bar.stop()
+    _open.remove(bar)
+
+
+def _stage_columns(*, is_bytes: bool) -> list[ProgressColumn]:
+    from rich import progress as parts
 
     class SpeedColumn(parts.ProgressColumn):
         """Units a second."""
@@ -210,17 +225,13 @@ def _screen_progress(*, is_bytes: bool) -> Progress:
             speed = task.finished_speed or task.speed
             return "" if speed is None else f"{speed:.1f}/s"
 
-    amount = parts.DownloadColumn() if is_bytes else parts.MofNCompleteColumn()
-    return parts.Progress(
+    return [
         parts.TextColumn("{task.description:<10}", markup=False),
         parts.BarColumn(bar_width=24),
-        amount,
+        parts.DownloadColumn() if is_bytes else parts.MofNCompleteColumn(),
         parts.TransferSpeedColumn() if is_bytes else SpeedColumn(),
         parts.TimeRemainingColumn(compact=True),
-        console=Console(stderr=True),
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
+    ]
 
 
 def describe_progress(

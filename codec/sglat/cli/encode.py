@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from sglat.cli.common import StageBar, parse_time, run, say, video_source
+from sglat.cli.common import parse_time, run, say, video_source
+from sglat.cli.encode_time import TotalBar, clock, expected_seconds
 from sglat.errors import UsageError
 from sglat.files import refuse_existing
 
@@ -100,6 +101,7 @@ def encode_command(
 ) -> None:
     """Encode a video. After an interruption the same command continues."""
     from sglat.encoder.encode import EncodeConfig, clip_of, encode
+    from sglat.encoder.track import expected_frames
     from sglat.encoder.workfile import default_workfile
     from sglat.media.reader import VideoReader
 
@@ -130,10 +132,16 @@ def encode_command(
         similarity_plot=similarity_plot,
         force=force,
     )
-    bar = StageBar(is_quiet=quiet)
+    bar = TotalBar({}, is_quiet=True)
     try:
         with video_source(source, beside=target) as video:
-            VideoReader(clip_of(video, config)).close()  # refused before anything is loaded
+            with VideoReader(clip_of(video, config)) as reader:  # refused before anything is loaded
+                frames = expected_frames(reader.info)
+            expected = expected_seconds(frames, config)
+            if not quiet and frames:
+                total = clock(sum(expected.values()))
+                say(f"{frames} frames take about {total} on one core, and less if work is resumed")
+            bar = TotalBar(expected, is_quiet=quiet)
             result = encode(video, target, config, progress=bar)
     except KeyboardInterrupt:
         bar.close()
