@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from sglat.bitstream.chunks import ByteSource, pack_chunk, read_chunks
-from sglat.bitstream.constants import ERROR_CODES, SIGNATURE
+from sglat.bitstream.constants import SIGNATURE
 from sglat.bitstream.edits import salvage
 from sglat.bitstream.info import describe
 from sglat.bitstream.reader import Reader
 from sglat.bitstream.seek import SeekableFile
 from sglat.errors import FormatError
 from tests.bitstream.samples import sample_file, tiny_file
+from tests.support.shared import ERROR_CODES
 
 
 def read_all(data: bytes) -> None:

@@ -31,9 +31,8 @@ def spec_codes() -> list[str]:
     return re.findall(r"^\| `([a-z-]+)` \|", section("14. Error codes"), re.MULTILINE)
 
 
-def test_codes_are_the_same_in_specification_code_and_vectors() -> None:
+def test_codes_are_the_same_in_specification_and_vectors() -> None:
     in_vectors = {e["expect"]["error"] for e in MANIFEST.values() if "error" in e["expect"]}
-    assert spec_codes() == list(constants.ERROR_CODES)
     assert set(spec_codes()) == in_vectors
 
 

@@ -33,6 +33,7 @@ with atheris.instrument_imports(include=["sglat"]) if IS_MAIN else nullcontext()
         integers,
         motion_batch,
         motion_coder,
+        values,
     )
     from sglat.errors import SglatError
 
@@ -58,7 +59,9 @@ def read_group(payload: bytes, head: header.Header) -> None:
 
 def read_placement(payload: bytes) -> None:
     """Read a PLAC payload of few frames."""
-    if groups.placement_span(payload)[1] <= 8 * MOST_FRAMES:
+    cursor = values.Cursor(payload, code="bad-placement")
+    cursor.varint()
+    if cursor.varint() <= 8 * MOST_FRAMES:
         groups.unpack_placement(payload, CONSTANT)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("SGLAT_SHARED", REPOSITORY.parent / "shared"))
 GOLDEN = Path(os.environ.get("SGLAT_GOLDEN", SHARED / "golden"))
+
+_ERRORS = (REPOSITORY / "format_spec" / "SPEC.md").read_text().partition("\n## 14. Error codes")[2]
+ERROR_CODES = frozenset(re.findall(r"^\| `([a-z-]+)` \|", _ERRORS.partition("\n## ")[0], re.M))
+"""Codes of SPEC.md section 14."""
 
 
 def shared_path(relative: str) -> Path:

@@ -85,6 +85,10 @@ class Chunk:
     def is_known(self) -> bool:
         return self.type in CHUNKS
 
+    def error(self, code: str, message: str) -> FormatError:
+        """Return an error that points at the chunk."""
+        return FormatError(code, message, offset=self.offset)
+
 
 def pack_chunk(type_: str, payload: bytes, *, flags: int | None = None) -> bytes:
     """Return a whole chunk; known types bring their own flags."""
@@ -157,12 +161,7 @@ def read_signature(source: ByteSource) -> None:
 
 
 def read_chunk(source: ByteSource) -> Chunk:
-    """Read one chunk and check all that needs no context.
-
-    Raises:
-        FormatError: `truncated`, `bad-chunk`, `bad-flags`, `unknown-critical`, `bad-length`,
-            `bad-crc`.
-    """
+    """Read one chunk and check all that needs no context."""
     offset = source.position
     head = source.read(CHUNK_HEAD_BYTES, "a chunk head")
     raw_type, packed = _HEAD.unpack(head)
@@ -212,31 +211,19 @@ class Order:
         self._groups = 0
 
     def check(self, chunk: Chunk) -> None:
-        """Raise if this chunk must not stand here.
-
-        Raises:
-            FormatError: `bad-order`, `duplicate-chunk`, `no-identity`, `bad-frames`.
-        """
+        """Raise if this chunk must not stand here."""
         type_ = chunk.type
         rule = CHUNKS.get(type_, _UNKNOWN)
         if rule.is_single and type_ in self._seen:
-            raise FormatError(
-                "duplicate-chunk", f"expected one {type_}, found another", offset=chunk.offset
-            )
+            raise chunk.error("duplicate-chunk", f"expected one {type_}, found another")
         reason = self._misplaced(type_, rule)
         if reason:
-            raise FormatError("bad-order", f"{reason}, found {type_}", offset=chunk.offset)
+            raise chunk.error("bad-order", f"{reason}, found {type_}")
         if type_ in ("MOTN", "ENDS") and not self._seen & {"IDEN", "IREF"}:
-            raise FormatError(
-                "no-identity", f"expected IDEN or IREF, found {type_}", offset=chunk.offset
-            )
+            raise chunk.error("no-identity", f"expected IDEN or IREF, found {type_}")
         self._groups += type_ == "MOTN"
         if self._groups > MAX_GROUPS:
-            raise FormatError(
-                "bad-frames",
-                f"expected at most {MAX_GROUPS} groups, found more",
-                offset=chunk.offset,
-            )
+            raise chunk.error("bad-frames", f"expected at most {MAX_GROUPS} groups, found more")
         self._seen.add(type_)
         self._last = type_
 
@@ -258,11 +245,7 @@ class Order:
 
 
 def read_chunks(source: ByteSource) -> Iterator[Chunk]:
-    """Yield all chunks of a file, from the signature to the end, checked in order.
-
-    Raises:
-        FormatError: the codes of `read_chunk` and `Order.check`, and `trailing-bytes`.
-    """
+    """Yield all chunks of a file, from the signature to the end, checked in order."""
     read_signature(source)
     order = Order()
     while True:

@@ -87,35 +87,3 @@ LEAST_STATE: Final = 1 << 24  # L: with 16-bit words one refill always suffices
 REACH: Final = 20  # K: largest residual inside the tables
 SCALES: Final = 36
 DEFAULT_SPREAD: Final = 16  # about half a step
-
-ERROR_CODES: Final = (
-    "bad-signature",
-    "unsupported-version",
-    "truncated",
-    "trailing-bytes",
-    "bad-chunk",
-    "bad-flags",
-    "bad-length",
-    "bad-crc",
-    "unknown-critical",
-    "bad-order",
-    "duplicate-chunk",
-    "no-identity",
-    "bad-varint",
-    "bad-encoding",
-    "bad-field",
-    "bad-step",
-    "bad-model",
-    "bad-layer",
-    "bad-stream",
-    "bad-value",
-    "bad-frames",
-    "bad-group",
-    "bad-time",
-    "bad-placement",
-    "bad-audio",
-    "bad-picture",
-    "bad-index",
-    "motion-hash",
-    "identity-mismatch",
-)

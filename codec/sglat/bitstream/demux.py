@@ -157,9 +157,6 @@ class Demuxer:
 
     Args:
         file: open for reading in binary mode; it is not closed.
-
-    Raises:
-        FormatError: any code of SPEC.md section 14; here those of HEAD.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -232,18 +229,15 @@ class Demuxer:
     def _group(self, chunk: Chunk) -> GroupHead:
         head = unpack_group_head(chunk.payload, self.header, offset=chunk.payload_offset)
         if head.first_frame != self.frame_count:
-            raise FormatError(
+            raise chunk.error(
                 "bad-frames",
                 f"expected a group from frame {self.frame_count}, found {head.first_frame}",
-                offset=chunk.offset,
             )
         self._use_placement(head)
         first = head.first_pts(self.header)
         if self._last_pts is not None and first <= self._last_pts:
-            raise FormatError(
-                "bad-time",
-                f"expected a time stamp after {self._last_pts}, found {first}",
-                offset=chunk.offset,
+            raise chunk.error(
+                "bad-time", f"expected a time stamp after {self._last_pts}, found {first}"
             )
         self._last_pts = head.last_pts(self.header)
         self._groups.append((head.frame_count, chunk.offset, first))
@@ -284,9 +278,7 @@ class Demuxer:
             found = found[len(found) - len(self._groups) :]
             audio = audio[len(audio) - len(self._audio) :]
         if found != self._groups or audio != self._audio:
-            raise FormatError(
-                "bad-index", "expected the groups of this file, found others", offset=chunk.offset
-            )
+            raise chunk.error("bad-index", "expected the groups of this file, found others")
         self._index_offset = chunk.offset
         return index
 
@@ -295,15 +287,11 @@ class Demuxer:
         end = extras.unpack_end(chunk.payload)
         for expected in (self.frame_count, self.header.frame_count):
             if expected is not None and end.frame_count != expected:
-                raise FormatError(
-                    "bad-frames",
-                    f"expected {expected} frames, found {end.frame_count}",
-                    offset=chunk.offset,
+                raise chunk.error(
+                    "bad-frames", f"expected {expected} frames, found {end.frame_count}"
                 )
         if end.index_offset != self._index_offset:
-            raise FormatError(
-                "bad-index",
-                f"expected the index at {self._index_offset}, found {end.index_offset}",
-                offset=chunk.offset,
+            raise chunk.error(
+                "bad-index", f"expected the index at {self._index_offset}, found {end.index_offset}"
             )
         return end

@@ -32,11 +32,7 @@ _MAX_MEDIA_TYPE: Final = 64
 
 
 def pack_audio_format(audio: AudioFormat) -> bytes:
-    """Return the AHDR payload.
-
-    Raises:
-        FormatError: `bad-audio`.
-    """
+    """Return the AHDR payload."""
     payload = pack_map(
         {
             "channels": audio.channels,
@@ -53,11 +49,7 @@ def pack_audio_format(audio: AudioFormat) -> bytes:
 
 
 def unpack_audio_format(payload: bytes, *, offset: int | None = None) -> AudioFormat:
-    """Read AHDR.
-
-    Raises:
-        FormatError: `bad-audio`, `bad-encoding`.
-    """
+    """Read AHDR."""
     fields = Fields(unpack_map(payload, offset=offset), "AHDR", code="bad-audio", offset=offset)
     base = fields.integers("tb", [(1, MAX_TIME_BASE), (1, MAX_TIME_BASE)])
     return AudioFormat(
@@ -89,11 +81,7 @@ def _read_column(cursor: Cursor, count: int, low: int, high: int) -> list[int]:
 
 
 def pack_audio_packets(packets: Sequence[AudioPacket]) -> bytes:
-    """Return an APKT payload.
-
-    Raises:
-        FormatError: `bad-audio`.
-    """
+    """Return an APKT payload."""
     if not 1 <= len(packets) <= MAX_PACKETS:
         raise FormatError("bad-audio", f"expected 1 to {MAX_PACKETS} packets, found {len(packets)}")
     dts = [packet.dts for packet in packets]
@@ -114,11 +102,7 @@ def pack_audio_packets(packets: Sequence[AudioPacket]) -> bytes:
 
 
 def unpack_audio_packets(payload: bytes, *, offset: int | None = None) -> tuple[AudioPacket, ...]:
-    """Read APKT.
-
-    Raises:
-        FormatError: `bad-audio`, `bad-varint`.
-    """
+    """Read APKT."""
     cursor = Cursor(payload, offset=offset, code="bad-audio")
     count = cursor.varint()
     if not 1 <= count <= MAX_PACKETS:
@@ -163,11 +147,7 @@ def pack_picture(picture: Picture) -> bytes:
 
 
 def unpack_picture(payload: bytes, *, offset: int | None = None) -> Picture:
-    """Read PLAT or THMB.
-
-    Raises:
-        FormatError: `bad-picture`, `bad-varint`, `bad-encoding`.
-    """
+    """Read PLAT or THMB."""
     cursor = Cursor(payload, offset=offset, code="bad-picture")
     media_type = cursor.text(_MAX_MEDIA_TYPE, min_bytes=1)
     if not cursor.left:
@@ -189,11 +169,7 @@ def pack_provenance(provenance: Provenance) -> bytes:
 
 
 def unpack_provenance(payload: bytes, *, offset: int | None = None) -> Provenance:
-    """Read PROV.
-
-    Raises:
-        FormatError: `bad-field`, `bad-encoding`.
-    """
+    """Read PROV."""
     fields = Fields(unpack_map(payload, offset=offset), "PROV", offset=offset)
     return Provenance(
         generated_by=fields.text("by", len(payload)),
@@ -211,11 +187,7 @@ def pack_metadata(metadata: dict[str, str]) -> bytes:
 
 
 def unpack_metadata(payload: bytes, *, offset: int | None = None) -> dict[str, str]:
-    """Read META.
-
-    Raises:
-        FormatError: `bad-field`, `bad-encoding`.
-    """
+    """Read META."""
     values = {"META": unpack_map(payload, offset=offset)}
     fields = Fields(values, "META", offset=offset)
     return fields.texts("META", MAX_METADATA_KEYS, len(payload))
@@ -250,11 +222,7 @@ def pack_index(index: Index, *, has_pts: bool) -> bytes:
 def unpack_index(
     payload: bytes, *, frame_ticks: int | None, start_ticks: int, offset: int | None = None
 ) -> Index:
-    """Read INDX.
-
-    Raises:
-        FormatError: `bad-index`, `bad-varint`.
-    """
+    """Read INDX."""
     cursor = Cursor(payload, offset=offset, code="bad-index")
     groups = []
     frame = at = pts = 0

@@ -85,11 +85,7 @@ def pack_group_head(head: GroupHead) -> bytes:
 
 
 def unpack_group_head(payload: bytes, header: Header, *, offset: int | None = None) -> GroupHead:
-    """Read all of a MOTN payload but its frames.
-
-    Raises:
-        FormatError: `bad-frames`, `bad-group`, `bad-time`, `bad-varint`, `bad-stream`.
-    """
+    """Read all of a MOTN payload but its frames."""
     cursor = Cursor(payload, offset=offset, code="bad-group")
     first_frame, frame_count = cursor.varint(), cursor.varint()
     _check_span(cursor, first_frame, frame_count)
@@ -167,11 +163,7 @@ def _unpack_pts(cursor: Cursor, frame_count: int) -> Int64:
 
 
 def pack_motion(motion: Motion, header: Header) -> bytes:
-    """Return the MOTN payload of one group.
-
-    Raises:
-        FormatError: `bad-frames`, `bad-time`, `bad-value`, `bad-step`.
-    """
+    """Return the MOTN payload of one group."""
     if not np.array_equal(motion.steps, header.motion_steps):
         raise FormatError("bad-step", "motion expected the steps of the header, found others")
     if motion.values.ndim != 2 or motion.values.shape[1] != MOTION_CHANNELS:
@@ -209,11 +201,7 @@ def motion_of(head: GroupHead, values: Int32, header: Header) -> Motion:
 
 
 def unpack_motion(head: GroupHead, header: Header) -> Motion:
-    """Decode the frames of one group.
-
-    Raises:
-        FormatError: `bad-stream`, `bad-value`.
-    """
+    """Decode the frames of one group."""
     try:
         values = unpack_frames(head.stream, head.frame_count, motion_model(header))
     except FormatError as error:
@@ -226,10 +214,8 @@ def join_motion(parts: list[Motion], header: Header) -> Motion:
     empty = np.zeros((0, MOTION_CHANNELS), dtype=np.int32)
     flags = None
     if any(part.flags is not None for part in parts):
-        tracks = (part.flags for part in parts)
-        pairs = zip(parts, tracks, strict=True)
         flags = np.concatenate(
-            [np.zeros(len(p.values), np.uint8) if track is None else track for p, track in pairs]
+            [np.zeros(len(p.values), np.uint8) if p.flags is None else p.flags for p in parts]
         )
     stamps = [part.pts for part in parts if part.pts is not None]
     return Motion(
@@ -250,11 +236,7 @@ def _placement_steps(header: Header, offset: int | None) -> Float32:
 
 
 def pack_placement(placement: Placement, header: Header) -> bytes:
-    """Return the PLAC payload of one group.
-
-    Raises:
-        FormatError: `bad-placement`, `bad-frames`, `bad-value`.
-    """
+    """Return the PLAC payload of one group."""
     steps = _placement_steps(header, None)
     if placement.steps.tolist() != steps.tolist():
         raise FormatError("bad-placement", "expected the placement steps of the header")
@@ -267,11 +249,7 @@ def pack_placement(placement: Placement, header: Header) -> bytes:
 
 
 def unpack_placement(payload: bytes, header: Header, *, offset: int | None = None) -> Placement:
-    """Read a PLAC payload.
-
-    Raises:
-        FormatError: `bad-placement`, `bad-frames`, `bad-varint`, `bad-stream`, `bad-value`.
-    """
+    """Read a PLAC payload."""
     steps = _placement_steps(header, offset)
     cursor = Cursor(payload, offset=offset, code="bad-placement")
     first_frame, count = cursor.varint(), cursor.varint()
@@ -281,12 +259,6 @@ def unpack_placement(payload: bytes, header: Header, *, offset: int | None = Non
     except FormatError as error:
         raise FormatError(error.code, error.message, offset=offset) from error
     return Placement(values=values, steps=steps, first_frame=first_frame)
-
-
-def placement_span(payload: bytes) -> tuple[int, int]:
-    """Return first frame and frame count of a PLAC payload."""
-    cursor = Cursor(payload, code="bad-placement")
-    return cursor.varint(), cursor.varint()
 
 
 def shift_placement(payload: bytes, frames: int) -> bytes:

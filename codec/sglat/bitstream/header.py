@@ -26,11 +26,7 @@ VERSION_BYTES: Final = 4
 
 
 def pack_steps(steps: Float32, channels: int) -> bytes:
-    """Return f32 steps.
-
-    Raises:
-        FormatError: `bad-step`.
-    """
+    """Return f32 steps."""
     array = np.asarray(steps, dtype="<f4")
     if array.shape != (channels,) or not (np.isfinite(array) & (array > 0)).all():
         raise FormatError(
@@ -49,11 +45,7 @@ def _unpack_steps(data: bytes, offset: int | None) -> Float32:
 
 
 def pack_header(header: Header) -> bytes:
-    """Return the HEAD payload.
-
-    Raises:
-        FormatError: `bad-field`, `bad-step`.
-    """
+    """Return the HEAD payload."""
     base = header.time_base
     values: dict[str, Any] = {
         "bundle": header.bundle,
@@ -82,11 +74,7 @@ def pack_header(header: Header) -> bytes:
 
 
 def unpack_header(payload: bytes, *, offset: int | None = None) -> Header:
-    """Read the HEAD payload.
-
-    Raises:
-        FormatError: `unsupported-version`, `bad-encoding`, `bad-field`, `bad-step`, `bad-model`.
-    """
+    """Read the HEAD payload."""
     if len(payload) < VERSION_BYTES:
         raise FormatError(
             "bad-field",

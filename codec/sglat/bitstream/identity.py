@@ -77,11 +77,7 @@ def needed_version(identity: Identity) -> tuple[int, int]:
 
 
 def pack_identity(identity: Identity) -> list[tuple[str, bytes]]:
-    """Return type and payload of all chunks of an identity.
-
-    Raises:
-        FormatError: `bad-layer`, `bad-value`, `bad-step`, `bad-field`.
-    """
+    """Return type and payload of all chunks of an identity."""
     if not 1 <= len(identity.layers) <= k.MAX_LAYERS:
         found = len(identity.layers)
         raise FormatError("bad-layer", f"expected 1 to {k.MAX_LAYERS} layers, found {found}")

@@ -192,11 +192,7 @@ def _error(error: FormatError) -> dict[str, Any]:
 
 
 def verify(file: BinaryIO) -> str:
-    """Decode a whole file and return its motion hash, which matched.
-
-    Raises:
-        FormatError: any code of SPEC.md section 14.
-    """
+    """Decode a whole file and return its motion hash, which matched."""
     reader = Reader(file)
     for _ in reader.groups(batch_groups=BATCH_GROUPS):
         pass

@@ -61,11 +61,7 @@ def lane_counts(count: int, lanes: int) -> tuple[int, list[int]]:
 def unpack_integers(
     data: bytes, count: int, *, lane_bits: int = 0, spread: int = DEFAULT_SPREAD
 ) -> Narrow:
-    """Decode a plain integer stream, `[count]`.
-
-    Raises:
-        FormatError: `bad-stream`.
-    """
+    """Decode a plain integer stream, `[count]`."""
     if 1 << lane_bits >= _VECTOR_LANES:
         return _unpack_lanes(data, count, 1 << lane_bits, spread)
     return unpack_integers_scalar(data, count, lane_bits=lane_bits, spread=spread)

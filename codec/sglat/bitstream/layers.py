@@ -271,11 +271,7 @@ def count_integers(layer: LatentLayer | DeltaLayer) -> int:
 def unpack_layer_body(
     cursor: Cursor, latent_shape: tuple[int, int], *, room: int = k.MAX_IDENTITY_VALUES
 ) -> LatentLayer | DeltaLayer:
-    """Read a layer of at most `room` integers; the stream ends with the payload.
-
-    Raises:
-        FormatError: `bad-layer`, `bad-varint`, `bad-step`, `bad-stream`, `bad-value`, `bad-field`.
-    """
+    """Read a layer of at most `room` integers; the stream ends with the payload."""
     entries = _read_entries(cursor, latent_shape)
     lane_bits, spread = cursor.u8(), cursor.u8()
     if lane_bits > 8 or spread >= k.SCALES:

@@ -16,7 +16,6 @@ from sglat.errors import FormatError
 Ints = NDArray[np.int64]
 
 LEAST_GROUPS: Final = 8  # below this the scalar coder is faster
-MOST_GROUPS: Final = 256  # bounds memory: 256 groups of 1024 frames are 36 MB
 
 
 class _Adaptive:

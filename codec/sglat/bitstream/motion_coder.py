@@ -91,11 +91,7 @@ def pack_model(model: MotionModel) -> bytes:
 
 
 def unpack_model(data: bytes, channels: int) -> MotionModel:
-    """Read the `model` field of HEAD.
-
-    Raises:
-        FormatError: `bad-model`.
-    """
+    """Read the `model` field of HEAD."""
     cursor = Cursor(data, code="bad-model")
     rows: list[tuple[int, int, int, int]] = []
     for channel in range(channels):
@@ -134,11 +130,7 @@ def _value_error() -> FormatError:
 
 
 def unpack_frames(data: bytes, frame_count: int, model: MotionModel) -> NDArray[np.int32]:
-    """Decode one group, `[T, C]`, one integer after the other.
-
-    Raises:
-        FormatError: `bad-stream`, `bad-value`.
-    """
+    """Decode one group, `[T, C]`, one integer after the other."""
     reader = StreamReader(data)
     rows = scale_row_list()
     channels = range(model.channels)
@@ -238,11 +230,7 @@ class _Contexts:
 
 
 def pack_frames(values: NDArray[np.int32], model: MotionModel) -> bytes:
-    """Encode one group, `[T, C]`; the reverse of `unpack_frames`.
-
-    Raises:
-        FormatError: `bad-value`.
-    """
+    """Encode one group, `[T, C]`; the reverse of `unpack_frames`."""
     starts, frequencies, escapes = frame_symbols(values, model)
     return pack_symbols(starts, frequencies) + pack_escapes(escapes)
 
@@ -250,11 +238,7 @@ def pack_frames(values: NDArray[np.int32], model: MotionModel) -> bytes:
 def frame_symbols(
     values: NDArray[np.int32], model: MotionModel
 ) -> tuple[list[int], list[int], list[int]]:
-    """Return start and frequency of each symbol of a group, `[T, C]`, and the escapes.
-
-    Raises:
-        FormatError: `bad-value`.
-    """
+    """Return start and frequency of each symbol of a group, `[T, C]`, and the escapes."""
     x = values.astype(np.int64)
     if np.abs(x).max() > MAX_VALUE:
         raise _value_error()

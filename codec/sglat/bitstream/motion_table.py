@@ -122,11 +122,7 @@ def read_table(file: BinaryIO) -> MotionTable:
 
 
 def file_of_table(table: MotionTable, template: BinaryIO, out: BinaryIO) -> None:
-    """Write an `.sglat` file with the motion of a table and the look of a template file.
-
-    Raises:
-        FormatError: any code of SPEC.md section 14.
-    """
+    """Write an `.sglat` file with the motion of a table and the look of a template file."""
     source = Source(template)
     size = source.header.source_size
     placement = table.placement if size is not None else None
@@ -187,11 +183,7 @@ def _fields(line: str, mark: str) -> list[str]:
 
 
 def read_csv(file: TextIO) -> MotionTable:
-    """Read what `write_csv` wrote.
-
-    Raises:
-        FormatError: `bad-field`, `bad-step`, `bad-value`.
-    """
+    """Read what `write_csv` wrote."""
     try:
         rate = dict(word.split("=", 1) for word in _fields(file.readline(), _MARK))
         time_base = Fraction(rate["time_base"])

@@ -14,7 +14,6 @@ from sglat.bitstream.constants import LEAST_STATE, REACH, SCALES, TOTAL, TOTAL_B
 from sglat.errors import FormatError
 
 STATE_BYTES: Final = 5
-MAX_STATE: Final = 1 << 40
 REFILL_SHIFT: Final = 40 - TOTAL_BITS  # a state of at least frequency << 25 would outgrow 40 bits
 MAX_ESCAPE_BYTES: Final = 4
 
@@ -31,7 +30,6 @@ SPAN: Final = 16 * (REACH + 1)  # N: reach of the tables in sixteenths of a step
 SYMBOLS: Final = 2 * REACH + 3
 LOW_ESCAPE: Final = 0
 HIGH_ESCAPE: Final = SYMBOLS - 1
-ZERO_SYMBOL: Final = REACH + 1
 MIN_MAGNITUDE: Final = 128
 MAX_MAGNITUDE: Final = 65535
 
@@ -294,11 +292,7 @@ class SeparateLanes(LaneReader):
 
 
 def pack_escapes(escapes: Sequence[int]) -> bytes:
-    """Return the escape bytes as they stand in the file, last byte first.
-
-    Raises:
-        FormatError: `bad-value`.
-    """
+    """Return the escape bytes as they stand in the file, last byte first."""
     out = bytearray()
     if max(escapes, default=0) >= 1 << (7 * MAX_ESCAPE_BYTES):
         raise FormatError("bad-value", "expected integers that fit an escape, found a larger one")

@@ -61,9 +61,6 @@ class Reader:
         file: open for reading in binary mode; it is not closed.
         max_layers: stop after this many identity layers; None takes all.
         is_salvage: keep what stands before the damage.
-
-    Raises:
-        FormatError: any code of SPEC.md section 14.
     """
 
     def __init__(
@@ -225,9 +222,6 @@ class Reader:
         Args:
             batch_groups: 1 delivers each group as soon as its bytes are here; more decode side by
                 side, which is several times faster for long files.
-
-        Raises:
-            FormatError: any code of SPEC.md section 14.
         """
         batch = 1 if self._is_salvage else batch_groups
         while self._has_more:
@@ -249,11 +243,7 @@ class Reader:
         yield from ready
 
     def read_all(self) -> list[Group]:
-        """Return all groups, decoded side by side.
-
-        Raises:
-            FormatError: any code of SPEC.md section 14.
-        """
+        """Return all groups, decoded side by side."""
         return list(self.groups(batch_groups=BATCH_GROUPS))
 
     def read_motion(self) -> Motion:
@@ -288,11 +278,7 @@ def load_identity(path: StrPath, *, max_layers: int | None = None) -> Identity:
 
 
 def check_identity_file(reader: Reader, sha256: bytes) -> None:
-    """Compare a detached identity with the reference in a file.
-
-    Raises:
-        FormatError: `identity-mismatch`.
-    """
+    """Compare a detached identity with the reference in a file."""
     reference = reader.identity_reference
     if reference is not None and reference.sha256 != sha256:
         raise FormatError(

@@ -20,8 +20,6 @@ UInt8: TypeAlias = NDArray[np.uint8]
 Float32: TypeAlias = NDArray[np.float32]
 
 MOTION_CHANNELS: Final = 34  # yaw, pitch and the 32 controls of the method
-YAW: Final = 0
-PITCH: Final = 1
 FIRST_CONTROL: Final = 2
 PLACEMENT_CHANNELS: Final = 4  # centre x, centre y, size, roll
 

@@ -145,11 +145,7 @@ def _sorted(value: Any) -> Any:
 
 
 def unpack_map(data: bytes, *, offset: int | None = None) -> dict[str, Any]:
-    """Read a canonical msgpack map.
-
-    Raises:
-        FormatError: `bad-encoding`.
-    """
+    """Read a canonical msgpack map."""
 
     def bad(found: str) -> FormatError:
         return FormatError("bad-encoding", f"expected canonical msgpack, {found}", offset=offset)
@@ -206,36 +202,35 @@ class Fields:
         message = f"{self._chunk} field {key} expected {expected}, found {shown}"
         return FormatError(self._code, message, offset=self._offset)
 
-    def _take(self, key: str, *, is_required: bool) -> Any:
+    def _take(self, key: str) -> Any:
         self._taken.add(key)
-        if is_required and key not in self._values:
+        if key not in self._values:
             raise self._error(key, "a value", "none")
-        return self._values.get(key)
+        return self._values[key]
 
     def text(
         self, key: str, max_bytes: int, *, min_bytes: int = 0, is_required: bool = True
     ) -> str:
-        value = self._take(key, is_required=is_required)
-        if value is None and not is_required and key not in self._values:
+        if not is_required and key not in self._values:
             return ""
+        value = self._take(key)
         if not isinstance(value, str) or not min_bytes <= len(value.encode()) <= max_bytes:
             raise self._error(key, f"text of {min_bytes} to {max_bytes} bytes", value)
         return value
 
     def data(self, key: str, size_bytes: int | None, *, is_required: bool = True) -> bytes:
         """Take bytes; of one size, or at most 2^16 where the size is None."""
-        value = self._take(key, is_required=is_required)
-        if value is None and not is_required and key not in self._values:
+        if not is_required and key not in self._values:
             return b""
-        size = "up to 65536" if size_bytes is None else str(size_bytes)
-        if not isinstance(value, bytes):
-            raise self._error(key, f"{size} bytes", value)
-        if len(value) > 65536 if size_bytes is None else len(value) != size_bytes:
+        value = self._take(key)
+        low, high = (0, 1 << 16) if size_bytes is None else (size_bytes, size_bytes)
+        if not isinstance(value, bytes) or not low <= len(value) <= high:
+            size = "up to 65536" if size_bytes is None else str(size_bytes)
             raise self._error(key, f"{size} bytes", value)
         return value
 
     def integer(self, key: str, low: int, high: int) -> int:
-        value = self._take(key, is_required=True)
+        value = self._take(key)
         if type(value) is not int or not low <= value <= high:
             raise self._error(key, f"an integer {low} to {high}", value)
         return value
@@ -244,12 +239,12 @@ class Fields:
         return self.integer(key, low, high) if key in self._values else None
 
     def integers(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[int]:
-        value = self._take(key, is_required=True)
-        is_legal = isinstance(value, list) and len(value) == len(ranges)
-        if is_legal:
-            pairs = zip(value, ranges, strict=True)
-            is_legal = all(type(v) is int and low <= v <= high for v, (low, high) in pairs)
-        if not is_legal:
+        value = self._take(key)
+        if not (
+            isinstance(value, list)
+            and len(value) == len(ranges)
+            and all(type(v) is int and a <= v <= b for v, (a, b) in zip(value, ranges, strict=True))
+        ):
             raise self._error(key, f"{len(ranges)} integers within {list(ranges)}", value)
         return list(value)
 
@@ -258,9 +253,9 @@ class Fields:
 
     def texts(self, key: str, max_keys: int, max_bytes: int) -> dict[str, str]:
         """Take a map of text to text; absent is empty."""
-        value = self._take(key, is_required=False)
         if key not in self._values:
             return {}
+        value = self._take(key)
         if not isinstance(value, dict) or len(value) > max_keys:
             raise self._error(key, f"a map of at most {max_keys} texts", value)
         for item in (*value.keys(), *value.values()):

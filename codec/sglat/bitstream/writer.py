@@ -68,11 +68,7 @@ class Muxer:
         self._offset += len(data)
 
     def put(self, type_: str, payload: bytes, *, flags: int | None = None) -> None:
-        """Write one chunk; groups go through `put_group`.
-
-        Raises:
-            FormatError: `bad-length`, `bad-order`, `duplicate-chunk`, `no-identity`.
-        """
+        """Write one chunk; groups go through `put_group`."""
         data = pack_chunk(type_, payload, flags=flags)
         chunk = Chunk(type=type_, flags=data[4], payload=payload, offset=self._offset)
         self._order.check(chunk)
@@ -81,11 +77,7 @@ class Muxer:
         self._write(data)
 
     def copy(self, chunks: Iterable[Chunk]) -> None:
-        """Write chunks of another file, anything but groups.
-
-        Raises:
-            FormatError: as `put`.
-        """
+        """Write chunks of another file, anything but groups."""
         for chunk in chunks:
             self.put(chunk.type, chunk.payload, flags=chunk.flags)
 
