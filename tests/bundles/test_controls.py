@@ -109,12 +109,6 @@ def test_storage_keeps_everything(kind: str) -> None:
     assert (found.yaw_step_degrees, found.pitch_step_degrees) == (0.75, 0.5)
 
 
-def test_layers_are_joined_in_order() -> None:
-    layers = {0: torch.ones(NUM_CONTROLS, 6), 3: torch.full((NUM_CONTROLS, 3), 2.0)}
-    matrix = Controls.from_layers(layers, WIDTHS).matrix
-    assert matrix[0].tolist() == [1.0] * 6 + [0.0] * 9 + [2.0] * 3
-
-
 def test_channels_of_vectors_are_an_error() -> None:
     with pytest.raises(UsageError, match="vectors"):
         vectors().channels()

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from sglat.bundles.bundle import Bundle, load_bundle
-from sglat.bundles.catalogue import BUFFALO, BUNDLES, LICENCES, Member
+from sglat.bundles.catalogue import BUNDLES, LICENCES, Member
 from sglat.bundles.controls import PAPER_CHANNELS
 from sglat.bundles.convert import convert_checkpoint, paper_controls, unpack
 from sglat.bundles.download import hash_download
 from sglat.bundles.manifest import canonical_json
 from sglat.bundles.store import import_own
 from sglat.errors import BundleError, MissingExtraError, UsageError
-from sglat.networks.insightface_backend import DETECTOR_FILE, IDENTITY_FILE, pack_folder
+from sglat.networks.face_analysis import DETECTOR_FILE, IDENTITY_FILE, pack_folder
 from sglat.networks.stylespace import GeneratorConfig
 from tests.bundles.toys import (
     TOY_CONFIG,
@@ -27,6 +27,8 @@ from tests.bundles.toys import (
     write_toy_flow,
     write_toy_generator,
 )
+
+PACK = BUNDLES["insightface"].files[0]
 
 
 @pytest.fixture(autouse=True)
@@ -179,7 +181,7 @@ def member(data: bytes) -> Member:
 
 def test_a_pack_is_unpacked_and_checked(tmp_path: Path) -> None:
     pack = make_pack(tmp_path / "pack.zip", {"sub/net.onnx": b"onnx", "other": b"x"})
-    file = replace(BUFFALO, members=(replace(member(b"onnx"), folder="models/pack/"),))
+    file = replace(PACK, members=(replace(member(b"onnx"), folder="models/pack/"),))
     unpack(pack, file, tmp_path / "here", name="insightface", source="pack")
     assert (tmp_path / "here" / "models" / "pack" / "net.onnx").read_bytes() == b"onnx"
     bundle = Bundle(tmp_path / "here")
@@ -200,7 +202,7 @@ def test_a_pack_is_unpacked_and_checked(tmp_path: Path) -> None:
 )
 def test_a_wrong_pack_writes_nothing(tmp_path: Path, content: dict[str, bytes]) -> None:
     pack = make_pack(tmp_path / "pack.zip", content)
-    file = replace(BUFFALO, members=(member(b"onnx"),))
+    file = replace(PACK, members=(member(b"onnx"),))
     with pytest.raises(BundleError, match=r"pack\.zip: .*expected"):
         unpack(pack, file, tmp_path / "here", name="insightface", source="pack")
     assert [path for path in (tmp_path / "here").rglob("*") if path.is_file()] == []
@@ -208,7 +210,7 @@ def test_a_wrong_pack_writes_nothing(tmp_path: Path, content: dict[str, bytes]) 
 
 def test_the_insightface_pack_goes_where_insightface_looks(tmp_path: Path) -> None:
     folder = pack_folder(tmp_path)
-    places = {tmp_path / f"{member.folder}{member.name}" for member in BUFFALO.members}
+    places = {tmp_path / f"{member.folder}{member.name}" for member in PACK.members}
     assert {folder / DETECTOR_FILE, folder / IDENTITY_FILE} <= places
 
 

@@ -7,17 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from sglat.bundles.bundle import Bundle, load_bundle
+from sglat.bundles.bundle import (
+    PEOPLE_KIND,
+    PEOPLE_ROLE,
+    Bundle,
+    draw_identities,
+    load_bundle,
+)
 from sglat.bundles.manifest import write_part
-from sglat.bundles.random_identities import KIND, ROLE, draw_identities, principal_directions
 from sglat.errors import BundleError
 from sglat.networks.pixels import to_pixels
+from sglat_lab.train.bundle_fits import principal_directions
 from tests.bundles.tiny import make_tiny_bundle
 
 
 def write_people(bundle: Bundle, mean: torch.Tensor, directions: torch.Tensor) -> Bundle:
     write_part(
-        bundle.folder, name=bundle.name, role=ROLE, kind=KIND,
+        bundle.folder, name=bundle.name, role=PEOPLE_ROLE, kind=PEOPLE_KIND,
         tensors={"mean": mean, "directions": directions},
     )  # fmt: skip
     return Bundle(bundle.folder, "cpu")

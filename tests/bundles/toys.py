@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from sglat.bundles.catalogue import CatalogueBundle, CatalogueFile
-from sglat.networks.face_layouts import styleflow_names
-from sglat.networks.layouts import Layout, names_of
-from sglat.networks.styleflow import StyleFlow, StyleFlowConfig
+from sglat.networks.layouts import Layout, names_of, styleflow_names
+from sglat.networks.pose_flow import StyleFlow, StyleFlowConfig
 from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylespace import GeneratorConfig
 

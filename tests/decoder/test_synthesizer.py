@@ -17,8 +17,7 @@ from sglat.bitstream.records import (
     SpectralDelta,
 )
 from sglat.bundles.bundle import Bundle
-from sglat.decoder.render import Renderer
-from sglat.decoder.synthesizer import Person, Synthesizer, retarget
+from sglat.decoder.synthesizer import Person, Renderer, Synthesizer, retarget
 from sglat.errors import BundleMismatchError
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.files import make_identity

@@ -9,18 +9,16 @@ import pytest
 import torch
 
 from sglat.errors import BundleError, FaceError
-from sglat.networks.embedded_analysis import ROLES, EmbeddedAnalysis, load_weights
-from sglat.networks.embedded_detector import (
+from sglat.networks.embedded_analysis import KINDS, ROLES, EmbeddedAnalysis
+from sglat.networks.embedded_nets import (
     STRIDE,
     DetectorNetwork,
     DetectorOutput,
-    boxes_of,
-    candidates,
-)
-from sglat.networks.embedded_nets import (
     IdentityNetwork,
     LandmarkNetwork,
     ParsingNetwork,
+    boxes_of,
+    candidates,
     folded_state,
 )
 from sglat.networks.embedded_perceptual import PerceptualNetwork
@@ -43,7 +41,7 @@ BOX = FaceBox(left=40, top=30, right=110, bottom=120, score=1)
 @pytest.fixture(scope="module")
 def eyes() -> EmbeddedAnalysis:
     torch.manual_seed(0)
-    return EmbeddedAnalysis()
+    return EmbeddedAnalysis(networks={role: kind() for role, kind in KINDS.items()})
 
 
 def picture_with_dot(x: float, y: float, size: int = 200) -> np.ndarray:
@@ -258,27 +256,8 @@ def test_a_blink_is_not_smoothed_away() -> None:
 
 
 def test_a_missing_network_is_named() -> None:
-    with pytest.raises(BundleError, match="missing-weights: expected face network detector"):
-        EmbeddedAnalysis.from_tensors({})
-
-
-@pytest.mark.parametrize("fault", ("shape", "missing", "unknown"))
-def test_the_first_tensor_that_misfits_is_named(fault: str) -> None:
-    tensors = dict(IdentityNetwork().state_dict())
-    if fault == "shape":
-        tensors["head.bias"] = torch.zeros(5)
-    elif fault == "missing":
-        del tensors["head.bias"]
-    else:
-        tensors["head.extra"] = torch.zeros(1)
-    with pytest.raises(BundleError, match=r"tensor head\.(bias|extra): expected .*, found"):
-        load_weights(IdentityNetwork(), tensors, "identity")
-
-
-def test_half_precision_weights_load_as_single() -> None:
-    network = IdentityNetwork()
-    load_weights(network, {k: v.half() for k, v in network.state_dict().items()}, "identity")
-    assert network.head.weight.dtype == torch.float32
+    with pytest.raises(BundleError, match="missing-weights: face network detector"):
+        EmbeddedAnalysis(networks={})
 
 
 def test_a_network_of_the_wrong_class_is_named() -> None:

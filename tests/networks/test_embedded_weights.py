@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sglat.bundles.bundle import EMBEDDED_FOLDER
+from sglat.bundles.bundle import EMBEDDED_FOLDER, Bundle
 from sglat.bundles.manifest import PartRecord, read_manifest, read_tensors
 from sglat.errors import BundleError
 from sglat.networks.embedded_analysis import ROLES, EmbeddedAnalysis
@@ -27,8 +27,8 @@ def parts() -> dict[str, PartRecord]:
 
 @lru_cache(maxsize=1)
 def eyes() -> EmbeddedAnalysis:
-    tensors = {r: read_tensors(EMBEDDED_FOLDER, parts()[f"faces_{r}"]) for r in ROLES}
-    return EmbeddedAnalysis.from_tensors(tensors)
+    bundle = Bundle(EMBEDDED_FOLDER)
+    return EmbeddedAnalysis(networks={role: bundle.module(f"faces_{role}") for role in ROLES})
 
 
 @lru_cache(maxsize=8)

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sglat.networks import winograd
 from sglat.networks.stylegan2 import Generator
-from sglat.networks.stylegan2_fast import FastConv, FastSynthesis
+from sglat.networks.stylegan2_fast import FastConv, FastSynthesis, convolve, transform_filters
 from sglat.networks.stylegan2_reference import synthesize_reference
 from sglat.networks.stylespace import GeneratorConfig
 from tests.support.gpu import require_cuda
@@ -142,6 +141,6 @@ def test_winograd_equals_the_direct_convolution() -> None:
     random = torch.Generator().manual_seed(5)
     x = torch.randn(2, 40, 14, 18, generator=random)
     weight = torch.randn(24, 40, 3, 3, generator=random) / (40 * 9) ** 0.5
-    found = winograd.convolve(x, winograd.transform_filters(weight))
+    found = convolve(x, transform_filters(weight))
     expected = torch.nn.functional.conv2d(x.double(), weight.double()).float()
     torch.testing.assert_close(found, expected, rtol=0, atol=WINOGRAD_ATOL)

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sglat.networks.arcface import ArcFace, face_of_crop
-from sglat.networks.bisenet import IMAGENET_MEAN, IMAGENET_STD, BiSeNet
-from sglat.networks.e4e import Encoder4Editing
-from sglat.networks.face_layouts import read_arcface, read_bisenet, read_e4e, read_styleflow
-from sglat.networks.layouts import read_generator
-from sglat.networks.styleflow import StyleFlow, StyleFlowConfig
+from sglat.networks.inverter import Encoder4Editing
+from sglat.networks.layouts import read_e4e, read_generator, read_state, read_styleflow
+from sglat.networks.pose_flow import StyleFlow, StyleFlowConfig
+from sglat.networks.published_nets import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ArcFace,
+    BiSeNet,
+    face_of_crop,
+)
 from sglat.networks.stylegan2 import Generator
 from tests.networks.golden import GoldenCase, golden_case
 
@@ -80,7 +84,7 @@ def test_golden_e4e_reconstruction_by_the_decoder_in_the_same_file(e4e: LoadedE4
 def test_golden_arcface_embeddings() -> None:
     case = golden_case("arcface_irse50")
     network = ArcFace().eval()
-    network.load_state_dict(read_arcface(case.weights(), source="golden"))
+    network.load_state_dict(read_state(case.weights(), ArcFace, source="golden"))
     case.check("embedding_aligned112", network(signed(case.tensor("aligned112_u8"))))
     crops = signed(case.tensor("face256_u8"))
     case.check("face256_preprocessed", face_of_crop(crops)[:1])
@@ -92,7 +96,7 @@ def test_golden_arcface_embeddings() -> None:
 def test_golden_bisenet_logits_and_classes() -> None:
     case = golden_case("bisenet_19")
     network = BiSeNet().eval()
-    network.load_state_dict(read_bisenet(case.weights(), source="golden"))
+    network.load_state_dict(read_state(case.weights(), BiSeNet, source="golden"))
     picture = case.tensor("image_u8").float() / 255
     x = (picture - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
     x = x.permute(0, 3, 1, 2).contiguous()
@@ -114,7 +118,7 @@ def test_golden_bisenet_logits_and_classes() -> None:
 def test_golden_bisenet_parses_crops_in_our_own_range() -> None:
     case = golden_case("bisenet_19")
     network = BiSeNet().eval()
-    network.load_state_dict(read_bisenet(case.weights(), source="golden"))
+    network.load_state_dict(read_state(case.weights(), BiSeNet, source="golden"))
     probabilities = network.parse(signed(case.tensor("image_u8")))
     wrong = probabilities.argmax(dim=1).numpy() != case.expected["argmax"]
     assert not np.any(wrong & ~case.expected["argmax_margin_below_1e-3"])

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat.errors import BundleError, MissingExtraError, UsageError
-from sglat.networks import insightface_backend as backend
+from sglat.networks import face_analysis as backend
+from sglat.networks.face_analysis import InsightFaceFinder, choose_finder
 from sglat.networks.faces import FaceBox, FaceLandmarks
-from sglat.networks.insightface_backend import InsightFaceAnalysis, choose_face_analysis
 from tests.support.tolerances import PLACEMENT_PIXELS
 
 PICTURE = np.zeros((40, 60, 3), np.uint8)
@@ -48,14 +48,8 @@ class Embedded:
         self.boxes.append(box)
         return MESH
 
-    def parse(self, crops: Tensor) -> Tensor:
-        return crops + 1
-
     def embed(self, crops: Tensor) -> Tensor:
         raise AssertionError("insightface embeds")
-
-    def embed_for_loss(self, crops: Tensor) -> Tensor:
-        return crops * 2
 
 
 class FakeZoo(ModuleType):
@@ -119,21 +113,21 @@ def pack(tmp_path: Path) -> Path:
 
 
 def test_auto_takes_insightface_where_the_pack_is_present(zoo: FakeZoo, pack: Path) -> None:
-    chosen = choose_face_analysis(Embedded(), root=pack)
-    assert isinstance(chosen, InsightFaceAnalysis)
+    chosen = choose_finder(Embedded(), root=pack)
+    assert isinstance(chosen, InsightFaceFinder)
     assert {Path(name).parent for name in zoo.opened} == {pack / "models" / backend.PACK}
     assert zoo.prepared == {"device": -1, "input_size": (640, 640), "det_thresh": 0.5}
 
 
 def test_auto_takes_the_embedded_analysis_without_the_pack(zoo: FakeZoo, tmp_path: Path) -> None:
     embedded = Embedded()
-    assert choose_face_analysis(embedded, root=tmp_path) is embedded
+    assert choose_finder(embedded, root=tmp_path) is embedded
 
 
 def test_auto_takes_the_embedded_analysis_with_half_a_pack(zoo: FakeZoo, pack: Path) -> None:
     (pack / "models" / backend.PACK / backend.IDENTITY_FILE).unlink()
     embedded = Embedded()
-    assert choose_face_analysis(embedded, root=pack) is embedded
+    assert choose_finder(embedded, root=pack) is embedded
 
 
 def test_auto_takes_the_embedded_analysis_without_the_package(
@@ -141,12 +135,7 @@ def test_auto_takes_the_embedded_analysis_without_the_package(
 ) -> None:
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
     embedded = Embedded()
-    assert choose_face_analysis(embedded, root=pack) is embedded
-
-
-def test_embedded_can_be_asked_for(zoo: FakeZoo, pack: Path) -> None:
-    embedded = Embedded()
-    assert choose_face_analysis(embedded, choice="embedded", root=pack) is embedded
+    assert choose_finder(embedded, root=pack) is embedded
 
 
 def test_home_folder_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -160,16 +149,16 @@ def test_asking_for_an_absent_package_explains_itself(
     monkeypatch.setitem(sys.modules, "insightface", None)
     monkeypatch.delitem(sys.modules, "insightface.model_zoo", raising=False)
     with pytest.raises(MissingExtraError, match=r"pip install sglat\[insightface\]"):
-        choose_face_analysis(Embedded(), choice="insightface", root=pack)
+        InsightFaceFinder(Embedded(), root=pack)
 
 
 def test_asking_for_an_absent_pack_names_the_file(zoo: FakeZoo, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"missing-weights: expected det_10g\.onnx in"):
-        choose_face_analysis(Embedded(), choice="insightface", root=tmp_path)
+        InsightFaceFinder(Embedded(), root=tmp_path)
 
 
 def test_detection_sorts_by_area_and_speaks_blue_first(zoo: FakeZoo, pack: Path) -> None:
-    analysis = InsightFaceAnalysis(Embedded(), root=pack)
+    analysis = InsightFaceFinder(Embedded(), root=pack)
     picture = PICTURE.copy()
     picture[..., 0] = 200
     boxes = analysis.detect(picture)
@@ -179,7 +168,7 @@ def test_detection_sorts_by_area_and_speaks_blue_first(zoo: FakeZoo, pack: Path)
 
 def test_the_mesh_is_moved_onto_insightfaces_points(zoo: FakeZoo, pack: Path) -> None:
     base = Embedded()
-    analysis = InsightFaceAnalysis(base, root=pack)
+    analysis = InsightFaceFinder(base, root=pack)
     box = analysis.detect(PICTURE)[0]
     found = analysis.landmarks(PICTURE, box)
     np.testing.assert_allclose(found.points, TURNED, atol=PLACEMENT_PIXELS)
@@ -188,33 +177,20 @@ def test_the_mesh_is_moved_onto_insightfaces_points(zoo: FakeZoo, pack: Path) ->
 
 def test_without_its_landmark_network_the_mesh_stays(zoo: FakeZoo, pack: Path) -> None:
     (pack / "models" / backend.PACK / backend.LANDMARKS_FILE).unlink()
-    analysis = InsightFaceAnalysis(Embedded(), root=pack)
+    analysis = InsightFaceFinder(Embedded(), root=pack)
     assert analysis.landmarks(PICTURE, analysis.detect(PICTURE)[0]) is MESH
 
 
-def test_parsing_stays_with_the_bundle(zoo: FakeZoo, pack: Path) -> None:
-    analysis = InsightFaceAnalysis(Embedded(), root=pack)
-    assert float(analysis.parse(torch.zeros(1)).item()) == 1
-
-
 def test_embedding_is_a_unit_vector_of_the_template_face(zoo: FakeZoo, pack: Path) -> None:
-    vectors = InsightFaceAnalysis(Embedded(), root=pack).embed(torch.zeros(2, 3, 128, 128))
+    vectors = InsightFaceFinder(Embedded(), root=pack).embed(torch.zeros(2, 3, 128, 128))
     torch.testing.assert_close(vectors, torch.tensor([[0.6, 0.8]] * 2))
     assert [picture.shape for picture in zoo.seen] == [(112, 112, 3)] * 2
 
 
 def test_embedding_refuses_to_pretend_a_gradient(zoo: FakeZoo, pack: Path) -> None:
-    analysis = InsightFaceAnalysis(Embedded(), root=pack)
+    analysis = InsightFaceFinder(Embedded(), root=pack)
     with pytest.raises(UsageError, match="no-gradient"):
         analysis.embed(torch.zeros(1, 3, 128, 128, requires_grad=True))
-
-
-def test_the_gradient_of_losses_comes_from_the_bundles_own_network(
-    zoo: FakeZoo, pack: Path
-) -> None:
-    crops = torch.ones(1, requires_grad=True)
-    InsightFaceAnalysis(Embedded(), root=pack).embed_for_loss(crops).backward()
-    assert crops.grad is not None and float(crops.grad) == 2
 
 
 @pytest.mark.parametrize("size", [128, 256, 1024])

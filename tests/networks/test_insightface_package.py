@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat.errors import BundleError
-from sglat.networks import insightface_backend as backend
+from sglat.networks import face_analysis as backend
+from sglat.networks.face_analysis import InsightFaceFinder, choose_finder
 from sglat.networks.faces import FaceBox, FaceLandmarks
-from sglat.networks.insightface_backend import InsightFaceAnalysis, choose_face_analysis
 from tests.support.tolerances import PLACEMENT_PIXELS, SAME_NETWORK_COSINE
 
 pytest.importorskip("insightface", reason="needs the real insightface package")
@@ -49,14 +49,8 @@ class Embedded:
     ) -> FaceLandmarks:
         return self.mesh
 
-    def parse(self, crops: Tensor) -> Tensor:
-        return crops
-
     def embed(self, crops: Tensor) -> Tensor:
         raise AssertionError("insightface embeds")
-
-    def embed_for_loss(self, crops: Tensor) -> Tensor:
-        return crops
 
 
 def save(
@@ -153,14 +147,14 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def analysis(pack: Path) -> InsightFaceAnalysis:
-    chosen = choose_face_analysis(Embedded(), root=pack)
-    assert isinstance(chosen, InsightFaceAnalysis)
+def analysis(pack: Path) -> InsightFaceFinder:
+    chosen = choose_finder(Embedded(), root=pack)
+    assert isinstance(chosen, InsightFaceFinder)
     return chosen
 
 
 def test_a_face_is_found_where_it_is_whatever_the_pictures_shape(
-    analysis: InsightFaceAnalysis,
+    analysis: InsightFaceFinder,
 ) -> None:
     """A red square is a face to the toy detector, a blue one is not."""
     picture = np.zeros((300, 960, 3), np.uint8)  # scaled by 640 / 960 on its way in
@@ -174,11 +168,11 @@ def test_a_face_is_found_where_it_is_whatever_the_pictures_shape(
     assert box.score > 0.99
 
 
-def test_no_face_is_an_empty_list(analysis: InsightFaceAnalysis) -> None:
+def test_no_face_is_an_empty_list(analysis: InsightFaceFinder) -> None:
     assert analysis.detect(np.zeros((256, 256, 3), np.uint8)) == []
 
 
-def test_the_mesh_goes_where_the_packs_points_are(analysis: InsightFaceAnalysis) -> None:
+def test_the_mesh_goes_where_the_packs_points_are(analysis: InsightFaceFinder) -> None:
     box = FaceBox(left=80, top=80, right=120, bottom=120, score=1)
     found = analysis.landmarks(np.zeros((256, 256, 3), np.uint8), box).points
     mesh = Embedded().mesh.points
@@ -189,7 +183,7 @@ def test_the_mesh_goes_where_the_packs_points_are(analysis: InsightFaceAnalysis)
 
 
 def test_identity_vectors_are_the_networks_own_of_red_first_faces(
-    analysis: InsightFaceAnalysis,
+    analysis: InsightFaceFinder,
 ) -> None:
     crops = torch.rand(3, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
     faces = (backend.template_faces(crops) * 127.5).round() / 127.5  # what 8 bits leave
@@ -209,7 +203,7 @@ def test_a_damaged_file_is_one_line_with_its_name(tmp_path: Path, pack: Path, fi
             content[: len(content) // 2 if source.name == file else None]
         )
     with pytest.raises(BundleError, match=rf"damaged-weights: \S*{file}") as caught:
-        choose_face_analysis(Embedded(), root=tmp_path)
+        choose_finder(Embedded(), root=tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -219,4 +213,4 @@ def test_another_network_under_a_packs_name_is_refused(tmp_path: Path) -> None:
     write_detector(folder / backend.DETECTOR_FILE)
     write_landmarks(folder / backend.IDENTITY_FILE)
     with pytest.raises(BundleError, match="expected a network for recognition, found landmark"):
-        choose_face_analysis(Embedded(), root=tmp_path)
+        choose_finder(Embedded(), root=tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -76,7 +75,7 @@ def test_lpips_equals_its_package() -> None:
 
 
 def test_lpips_arithmetic_with_a_random_backbone_equals_its_package(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The package's own heads and arithmetic; the backbone is untrained, torchvision not needed."""
     if find_spec("lpips") is None:
@@ -89,8 +88,7 @@ def test_lpips_arithmetic_with_a_random_backbone_equals_its_package(
     monkeypatch.setitem(sys.modules, "torchvision", torchvision)
     monkeypatch.setitem(sys.modules, "torchvision.models", models)
     state = {f"features.{name}": t for name, t in alexnet_features().state_dict().items()}
-    torch.save(state, tmp_path / "alexnet.pth")
-    check_against_the_package(Lpips(backbone=tmp_path / "alexnet.pth"))
+    check_against_the_package(Lpips(backbone=state))
     for name in [name for name in sys.modules if name.split(".")[0] == "lpips"]:
         monkeypatch.delitem(sys.modules, name)
 

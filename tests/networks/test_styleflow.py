@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sglat.errors import BundleError
-from sglat.networks.face_layouts import read_styleflow, styleflow_names
-from sglat.networks.styleflow import StyleFlow, StyleFlowConfig
+from sglat.networks.layouts import read_styleflow, styleflow_names
+from sglat.networks.pose_flow import StyleFlow, StyleFlowConfig
 from tests.support.tolerances import FLOW_GRADIENT_RTOL, FLOW_ROUND_TRIP_ATOL
 
 Solver = Literal["dopri5", "rk4"]

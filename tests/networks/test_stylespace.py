@@ -31,10 +31,6 @@ def test_paper_layers_are_where_the_paper_says(
     assert (entry.resolution, entry.kind, entry.ws_index) == (resolution, kind, ws_index)
 
 
-def test_both_width_rules_agree_on_config_f() -> None:
-    assert GeneratorConfig.config_f(1024) == GeneratorConfig.from_channel_base(1024)
-
-
 def test_config_survives_json() -> None:
     for config in (NARROW, GeneratorConfig.mini(), GeneratorConfig.config_f(256)):
         assert GeneratorConfig.from_json(config.to_json()) == config
@@ -89,7 +85,6 @@ def test_wrong_shapes_give_one_clear_line() -> None:
         lambda: generator.synthesize(styles[:-1]),
         lambda: generator.synthesize([*styles[:-1], styles[-1][:, :-1]]),
         lambda: generator.synthesize([]),
-        lambda: generator.truncate(torch.zeros(1, 16), 0.5, cutoff=2),
     ):
         with pytest.raises(UsageError, match="bad-shape"):
             call()

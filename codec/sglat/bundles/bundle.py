@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from sglat.bundles.controls import Controls
-from sglat.bundles.face_analysis import OWN_ROLES, face_analysis
 from sglat.bundles.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -26,6 +25,7 @@ from sglat.bundles.parts import load_network
 from sglat.errors import BundleError, BundleMismatchError, MissingExtraError
 from sglat.networks.embedded_analysis import KINDS
 from sglat.networks.embedded_nets import LandmarkNetwork
+from sglat.networks.face_analysis import OWN_ROLES, face_analysis
 from sglat.networks.faces import FaceAnalysis
 from sglat.networks.perceptual import PerceptualDistance
 from sglat.networks.stylegan2 import Generator
@@ -47,11 +47,7 @@ class Bundle:
     """A named set of weights on a device; each part is read, checked and built when first used."""
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
-        """Open a folder that holds a manifest.
-
-        Raises:
-            BundleError: no manifest, a broken one, or one without a generator.
-        """
+        """Open a folder that holds a manifest."""
         self.folder = folder
         self.device = torch.device(device)
         self.manifest: Manifest = read_manifest(folder)
@@ -60,11 +56,7 @@ class Bundle:
 
     @property
     def decoder_id(self) -> bytes:
-        """sha256 over generator, pose flow and controls, 32 bytes.
-
-        Raises:
-            BundleError: the bundle lacks one of the three.
-        """
+        """sha256 over generator, pose flow and controls, 32 bytes."""
         decoder_id = self.manifest.decoder_id
         if decoder_id is None:
             for role in ("generator", "pose_flow", "controls"):
@@ -126,9 +118,6 @@ class Bundle:
 
         insightface detects faces and compares identities where its package and model pack are
         present; identity vectors for losses are the bundle's own, which have a gradient.
-
-        Raises:
-            BundleError: a face network is missing or damaged.
         """
         names = {role: f"faces_{role}" for role in KINDS}
         present = {role: self.part(name).kind for role, name in names.items() if self.has(name)}
@@ -181,11 +170,7 @@ class Bundle:
         return role in self.manifest.parts
 
     def part(self, role: str) -> PartRecord:
-        """Return a part's record.
-
-        Raises:
-            BundleError: the bundle has no such part.
-        """
+        """Return a part's record."""
         if role not in self.manifest.parts:
             raise BundleError(
                 "missing-part",
@@ -198,11 +183,7 @@ class Bundle:
         return read_tensors(self.folder, self.part(role))
 
     def module(self, role: str) -> nn.Module:
-        """Return a part's network on the bundle's device, in evaluation mode, without gradients.
-
-        Raises:
-            BundleError: no such part, or a damaged or unfitting file.
-        """
+        """Return a part's network on the bundle's device, in evaluation mode, without gradients."""
         if role not in self._modules:
             network = load_network(self.part(role), self.tensors(role))
             self._modules[role] = network.to(self.device)
@@ -214,9 +195,6 @@ class Bundle:
         Args:
             decoder_id: from the file's header, 32 bytes.
             wanted_bundle: bundle name from the file's header, for the message.
-
-        Raises:
-            BundleMismatchError: they differ.
         """
         if decoder_id != self.decoder_id:
             raise BundleMismatchError(
@@ -246,9 +224,6 @@ def load_bundle(name_or_path: str | Path = EMBEDDED, device: torch.device | str 
     Args:
         name_or_path: `mini` (embedded), a name that `sgl-bundles list` shows, or a folder.
         device: of its networks.
-
-    Raises:
-        BundleError: there is no such bundle; the message names the command that lists them.
     """
     return Bundle(find_bundle(name_or_path), device)
 
@@ -281,3 +256,50 @@ def home_folder() -> Path:
 def bundles_folder() -> Path:
     """Return the folder of fetched and imported bundles."""
     return home_folder() / "bundles"
+
+
+PEOPLE_ROLE: Final = "people"
+PEOPLE_KIND: Final = "latent_directions"
+TRUNCATION: Final = 0.7
+"""Share of the standard deviation that latents are drawn with (Karras et al. 2019, appendix B)."""
+
+
+def draw_identities(
+    bundle: Bundle, count: int, *, seed: int = 0, truncation: float = TRUNCATION
+) -> Tensor:
+    """Return random ID latents `[count, L, D]`.
+
+    A mapping network broadcasts one w to all rows of W+. A generator trained behind an inverter
+    expects rows that differ; one w for all of them renders two superimposed faces. Such a bundle
+    may bring a part `people`: mean and principal directions of its inverter's latents, from which
+    whole latents are drawn. Where it has none, the mapping network is used.
+    """
+    random = torch.Generator().manual_seed(seed)
+    if bundle.has(PEOPLE_ROLE):
+        mean, directions = _directions(bundle)
+        z = torch.randn(count, len(directions), generator=random) * truncation
+        latents: Tensor = mean + torch.einsum("nk,kld->nld", z.to(mean.device), directions)
+        return latents
+    generator = bundle.generator
+    z = torch.randn(count, bundle.config.latent_dim, generator=random).to(bundle.device)
+    return generator.repeat(generator.truncate(generator.mapping(z), truncation))
+
+
+def _directions(bundle: Bundle) -> tuple[Tensor, Tensor]:
+    part = bundle.part(PEOPLE_ROLE)
+    if part.kind != PEOPLE_KIND:
+        raise BundleError(
+            "unknown-kind", f"expected people as {PEOPLE_KIND}, found {part.kind!r:.80}"
+        )
+    tensors = bundle.tensors(PEOPLE_ROLE)
+    wanted = (bundle.config.num_ws, bundle.config.style_dim)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    mean, directions = shapes.get("mean"), shapes.get("directions", ())
+    if mean != wanted or directions[1:] != wanted:
+        raise BundleError(
+            "wrong-shape", f"expected people of mean {wanted} and directions beside, found {shapes}"
+        )
+    return (
+        tensors["mean"].float().to(bundle.device),
+        tensors["directions"].float().to(bundle.device),
+    )

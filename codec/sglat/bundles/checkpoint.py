@@ -10,7 +10,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,20 +30,12 @@ MAX_NAME: Final = 512
 _SLACK_BYTES: Final = 64 << 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """What a weight file holds; containers are joined with dots, `g_ema.conv1.conv.weight`."""
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a weight file without running anything in it.
 
-    tensors: dict[str, Tensor]
-    values: dict[str, str | int | float | bool]
-    """Plain values, such as the options of the training run."""
-
-
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a weight file without running anything in it.
-
-    Understood are torch files (zip and legacy), pickled modules (their parameters and buffers) and
-    safetensors. Tensors come back contiguous, on the CPU, in the file's own precision.
+    Names of containers are joined with dots, `g_ema.conv1.conv.weight`. Understood are torch files
+    (zip and legacy), pickled modules (their parameters and buffers) and safetensors. Tensors come
+    back contiguous, on the CPU, in the file's own precision.
 
     Args:
         path: the file.
@@ -62,7 +53,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise BundleError("unreadable", f"{path}: {os.strerror(error.errno or 0)}") from error
 
 
-def _read(path: Path, data: mmap.mmap) -> Checkpoint:
+def _read(path: Path, data: mmap.mmap) -> dict[str, Tensor]:
     budget = 2 * len(data) + _SLACK_BYTES
     start = data[:8]
     if start[:4] == b"PK\x03\x04":
@@ -87,9 +78,9 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
             yield data
 
 
-def _read_safetensors(path: Path) -> Checkpoint:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return Checkpoint(tensors=load_file(path), values={})
+        return load_file(path)
     except Exception as error:  # the library raises a class of its own
         reason = " ".join(str(error).split())
         raise BundleError("not-a-checkpoint", f"not safetensors: {reason}") from error
@@ -256,10 +247,9 @@ def _entry_reader(data: mmap.mmap, info: zipfile.ZipInfo) -> Callable[[int, int]
     return read
 
 
-def _flatten(root: Any, budget: int) -> Checkpoint:
+def _flatten(root: Any, budget: int) -> dict[str, Tensor]:
     """Walk the containers, join their names with dots and read the tensors."""
     stored: dict[str, StoredTensor] = {}
-    values: dict[str, str | int | float | bool] = {}
     pending: list[tuple[str, Any, int]] = [("", root, 0)]
     entries = 0
     while pending:
@@ -267,8 +257,6 @@ def _flatten(root: Any, budget: int) -> Checkpoint:
         tensor = loaded_tensor(value)
         if tensor is not None:
             stored[prefix] = tensor
-        elif isinstance(value, str | int | float):
-            values[prefix] = value
         else:
             members = _members(value)
             entries += len(members)  # shared and cyclic containers count each time they are met
@@ -280,8 +268,7 @@ def _flatten(root: Any, budget: int) -> Checkpoint:
         raise BundleError("bad-checkpoint", f"{needed} bytes of tensors, more than {budget}")
     if not stored:
         raise BundleError("not-a-checkpoint", "no tensors in it")
-    tensors = {name: stored[name].load() for name in sorted(stored)}
-    return Checkpoint(tensors=tensors, values=values)
+    return {name: stored[name].load() for name in sorted(stored)}
 
 
 def _join(prefix: str, name: str | int) -> str:

@@ -68,9 +68,6 @@ class Controls:
             step: default quantizer step of each value; a quarter of sigma if unknown.
             yaw_step_degrees: default quantizer step of the yaw.
             pitch_step_degrees: default quantizer step of the pitch.
-
-        Raises:
-            BundleError: a wrong shape or count, an empty vector, units that are not positive.
         """
         self.matrix = matrix.detach().to(torch.float32)
         self.style_widths = tuple(style_widths)
@@ -90,11 +87,7 @@ class Controls:
     def from_channels(
         cls, channels: Sequence[tuple[int, int]], style_widths: Sequence[int], **units: Any
     ) -> Controls:
-        """Make each control one (layer, channel); `units` as for the constructor.
-
-        Raises:
-            BundleError: a channel that the generator does not have.
-        """
+        """Make each control one (layer, channel); `units` as for the constructor."""
         matrix = torch.zeros(len(channels), sum(style_widths))
         for row, (layer, channel) in enumerate(channels):
             if not (0 <= layer < len(style_widths) and 0 <= channel < style_widths[layer]):
@@ -106,30 +99,10 @@ class Controls:
         return cls(matrix, style_widths=style_widths, **units)
 
     @classmethod
-    def from_layers(
-        cls, layers: Mapping[int, Tensor], style_widths: Sequence[int], **units: Any
-    ) -> Controls:
-        """Join matrices `[32, C]` of single layers; layers left out stay untouched."""
-        matrix = torch.cat(
-            [
-                layers[layer].detach().cpu().float()
-                if layer in layers
-                else torch.zeros(NUM_CONTROLS, width)
-                for layer, width in enumerate(style_widths)
-            ],
-            dim=1,
-        )
-        return cls(matrix, style_widths=style_widths, **units)
-
-    @classmethod
     def from_part(
         cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any], hints: Mapping[str, Any]
     ) -> Controls:
-        """Read what `to_part` returned.
-
-        Raises:
-            BundleError: missing tensors or names.
-        """
+        """Read what `to_part` returned."""
         try:
             units = {"names": config["names"], **hints}
             widths = [int(width) for width in config["style_widths"]]
@@ -140,17 +113,15 @@ class Controls:
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError("bad-control", f"incomplete controls: {error!r}") from error
 
-    def to_part(
-        self, dtype: torch.dtype = torch.float16
-    ) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    def to_part(self) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
         """Return tensors and config (both part of the decoder id) and hints (not part of it).
 
-        Single channels are stored as (layer, channel) pairs, vectors as a matrix of the given type.
+        Single channels are stored as (layer, channel) pairs, vectors as a half-precision matrix.
         """
         if self.is_single_channel:
             tensors = {"channels": torch.tensor(self.channels(), dtype=torch.int32)}
         else:
-            tensors = {"matrix": self.matrix.cpu().to(dtype)}
+            tensors = {"matrix": self.matrix.cpu().half()}
         config = {"style_widths": list(self.style_widths), "names": list(self.names)}
         hints = {name: list(v) if isinstance(v, tuple) else v for name, v in self._units().items()}
         return tensors, config, hints
@@ -165,11 +136,7 @@ class Controls:
         )
 
     def channels(self) -> list[tuple[int, int]]:
-        """Return the (layer, channel) of each single-channel control.
-
-        Raises:
-            UsageError: the controls are vectors.
-        """
+        """Return the (layer, channel) of each single-channel control."""
         if not self.is_single_channel:
             raise UsageError("not-channels", "these controls are vectors, not single channels")
         pairs = []
@@ -191,9 +158,6 @@ class Controls:
 
         Returns:
             The edited vectors; layers that no control touches are the same tensors.
-
-        Raises:
-            UsageError: wrong shapes.
         """
         if values.ndim != 2 or values.shape[1] != NUM_CONTROLS:
             raise UsageError(

@@ -24,9 +24,15 @@ from sglat.bundles.manifest import (
 )
 from sglat.errors import BundleError
 from sglat.files import AtomicOutput, hash_file
-from sglat.networks.face_layouts import read_arcface, read_bisenet, read_e4e, read_styleflow
-from sglat.networks.layouts import find_generator, read_generator
-from sglat.networks.styleflow import StyleFlowConfig
+from sglat.networks.layouts import (
+    find_generator,
+    read_e4e,
+    read_generator,
+    read_state,
+    read_styleflow,
+)
+from sglat.networks.pose_flow import StyleFlowConfig
+from sglat.networks.published_nets import ArcFace, BiSeNet
 from sglat.networks.stylespace import GeneratorConfig
 
 _ALEXNET_CONVOLUTIONS: Final = (0, 3, 6, 8, 10)  # `features.N` of torchvision's AlexNet
@@ -53,12 +59,8 @@ def convert_checkpoint(path: Path) -> list[Part]:
 
     Returns:
         Its parts, float32, under our names.
-
-    Raises:
-        BundleError: unreadable, nothing known in it, missing tensors or wrong shapes; names the
-            file, the expected and the found.
     """
-    tensors = read_checkpoint(path).tensors
+    tensors = read_checkpoint(path)
     for mark, reader in _READERS.items():
         if any(name == mark or name.endswith(f".{mark}") for name in tensors):
             return reader(tensors, path.name)
@@ -73,11 +75,7 @@ def convert_checkpoint(path: Path) -> list[Part]:
 
 
 def paper_controls(config: GeneratorConfig) -> Part:
-    """Return the 32 channels of the paper's table 1 as a part.
-
-    Raises:
-        BundleError: the generator is not of the shape that the table assumes.
-    """
+    """Return the 32 channels of the paper's table 1 as a part."""
     expected = GeneratorConfig.config_f(1024).style_widths
     if config.style_widths != expected:
         raise BundleError(
@@ -92,11 +90,7 @@ def paper_controls(config: GeneratorConfig) -> Part:
 def add_parts(
     folder: Path, parts: list[Part], *, name: str, licence: str, source: str
 ) -> list[PartRecord]:
-    """Write parts into a bundle's folder.
-
-    Raises:
-        BundleError: the parts do not fit the generator that is there or comes with them.
-    """
+    """Write parts into a bundle's folder."""
     check_fit(folder, parts)
     return [
         write_part(
@@ -114,11 +108,7 @@ def add_parts(
 
 
 def check_fit(folder: Path, parts: list[Part]) -> None:
-    """Compare the sizes of inverter, pose flow and controls with the generator's.
-
-    Raises:
-        BundleError: one of them was made for another generator.
-    """
+    """Compare the sizes of inverter, pose flow and controls with the generator's."""
     configs: dict[str, Mapping[str, Any]] = {}
     if (folder / MANIFEST_NAME).exists():
         configs = {role: part.config for role, part in read_manifest(folder).parts.items()}
@@ -143,11 +133,7 @@ def check_fit(folder: Path, parts: list[Part]) -> None:
 def unpack(
     path: Path, file: CatalogueFile, folder: Path, *, name: str, source: str
 ) -> list[PartRecord]:
-    """Unpack the listed files of a pack, check them and register them.
-
-    Raises:
-        BundleError: not a zip archive, or a member missing or other than expected.
-    """
+    """Unpack the listed files of a pack, check them and register them."""
     targets = {member.name: folder / f"{member.folder}{member.name}" for member in file.members}
     try:
         with zipfile.ZipFile(path) as archive, ExitStack() as stack:
@@ -234,12 +220,12 @@ def _styleflow(tensors: Mapping[str, Tensor], source: str) -> list[Part]:
 
 
 def _arcface(tensors: Mapping[str, Tensor], source: str) -> list[Part]:
-    state = read_arcface(tensors, source=source)
+    state = read_state(tensors, ArcFace, source=source)
     return [Part(role="faces_identity", kind="arcface", tensors=state)]
 
 
 def _bisenet(tensors: Mapping[str, Tensor], source: str) -> list[Part]:
-    state = read_bisenet(tensors, source=source)
+    state = read_state(tensors, BiSeNet, source=source)
     return [Part(role="faces_parsing", kind="bisenet", tensors=state)]
 
 

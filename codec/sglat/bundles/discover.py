@@ -19,10 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sglat.bundles.bundle import EMBEDDED_FOLDER, Bundle
+from sglat.bundles.bundle import EMBEDDED_FOLDER, Bundle, draw_identities
 from sglat.bundles.controls import GROUP_SIZES, Controls
 from sglat.bundles.manifest import write_part
-from sglat.bundles.random_identities import draw_identities
 from sglat.errors import BundleError
 from sglat.networks.faces import PARSING_CLASSES
 
@@ -67,12 +66,7 @@ def discover(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Discovery:
-    """Search a bundle's generator for single-channel controls.
-
-    Raises:
-        BundleError: the generator has no mapping network to sample from, or too few channels move
-            a part.
-    """
+    """Search a bundle's generator for single-channel controls."""
     config = config or DiscoverConfig()
     generator = bundle.generator
     ws = draw_identities(bundle, config.style_samples, seed=config.seed)
@@ -82,11 +76,7 @@ def discover(
 
 
 def store_controls(bundle: Bundle, controls: Controls) -> None:
-    """Write controls into a bundle's folder; its decoder id changes.
-
-    Raises:
-        BundleError: the bundle is the embedded one, on which existing files depend.
-    """
+    """Write controls into a bundle's folder; its decoder id changes."""
     if bundle.folder.resolve() == EMBEDDED_FOLDER.resolve():
         raise BundleError(
             "embedded-bundle", "the embedded bundle keeps its controls; import a copy"

@@ -1,4 +1,4 @@
-"""One file from the net: hashed as it comes, resumed after a cut, checked, renamed when whole."""
+"""One file from the net: resumed after a cut, checked by size and hash, renamed when whole."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Expected:
     size_bytes: int | None = None
     sha256: str | None = None
     git_blob_sha1: str | None = None
+    """Where no sha256 is known: SHA-1 over `blob <size>`, a zero byte and the content."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,28 +150,23 @@ def _from_first(
     raise failure
 
 
+@dataclass(frozen=True)
 class _Transfer:
     """One file from one address."""
 
-    def __init__(
-        self,
-        address: str,
-        target: Path,
-        expected: Expected,
-        config: DownloadConfig,
-        progress: Progress | None,
-    ) -> None:
-        if urlsplit(address).scheme not in ("https", "http"):
-            raise DownloadError("bad-address", f"expected https, got {address:.200}")
-        self.address = address
-        self.target = target
-        self.partial = target.with_name(f"{target.name}.partial")
-        self.expected = expected
-        self.config = config
-        self.progress = progress
-        self.opener = urllib.request.build_opener(_CarefulRedirects)
-        self.sha256 = hashlib.sha256()
-        self.hashed_bytes = 0
+    address: str
+    target: Path
+    expected: Expected
+    config: DownloadConfig
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
+        if urlsplit(self.address).scheme not in ("https", "http"):
+            raise DownloadError("bad-address", f"expected https, got {self.address:.200}")
+
+    @property
+    def partial(self) -> Path:
+        return self.target.with_name(f"{self.target.name}.partial")
 
     def run(self) -> None:
         """Bring the whole file and rename it."""
@@ -190,7 +186,7 @@ class _Transfer:
         for attempt in range(1, self.config.attempts + 1):
             try:
                 self._try_once()
-                return self._difference()
+                return _difference(self.partial, self.expected)
             except _CutOff as error:
                 if attempt == self.config.attempts:
                     raise self._error(
@@ -199,31 +195,6 @@ class _Transfer:
             time.sleep(pause)
             pause *= 2
         raise AssertionError("the last attempt returns or raises")
-
-    def _difference(self) -> str:
-        """Compare size and running hash with the expected ones."""
-        self._hash_up_to(self.partial.stat().st_size)
-        found = self.sha256.hexdigest()
-        if self.expected.git_blob_sha1 is not None:  # needs the size before the first byte
-            return _difference(self.partial, self.expected)
-        if self.expected.sha256 is not None and found != self.expected.sha256:
-            return f"expected sha256 {self.expected.sha256}, found {found}"
-        wanted = self.expected.size_bytes
-        if wanted is not None and self.hashed_bytes != wanted:
-            return f"expected {wanted} bytes, found {self.hashed_bytes}"
-        return ""
-
-    def _hash_up_to(self, size: int) -> None:
-        """Advance the running hash to the first `size` bytes present."""
-        if self.hashed_bytes > size:
-            self.sha256, self.hashed_bytes = hashlib.sha256(), 0
-        if self.hashed_bytes == size:
-            return
-        with self.partial.open("rb") as file:
-            file.seek(self.hashed_bytes)
-            while chunk := file.read(min(self.config.chunk_bytes, size - self.hashed_bytes)):
-                self.sha256.update(chunk)
-                self.hashed_bytes += len(chunk)
 
     def _try_once(self) -> None:
         have = self._start()
@@ -234,7 +205,8 @@ class _Transfer:
             headers["Range"] = f"bytes={have}-"
         request = urllib.request.Request(self.address, headers=headers)
         try:
-            with self.opener.open(request, timeout=self.config.timeout_seconds) as response:
+            opener = urllib.request.build_opener(_CarefulRedirects)
+            with opener.open(request, timeout=self.config.timeout_seconds) as response:
                 self._receive(response, have)
         except urllib.error.HTTPError as error:
             self._refused(error, have)
@@ -263,7 +235,6 @@ class _Transfer:
         if wanted is not None and total is not None and total != wanted:
             raise self._error("wrong-size", f"expected {wanted} bytes, the server offers {total}")
         self._check_space((total or wanted or have) - have)
-        self._hash_up_to(have)
         with self.partial.open("ab" if have else "wb") as file:
             done = self._copy(response, file, have, total or wanted)
         if total is not None and done < total:
@@ -281,8 +252,6 @@ class _Transfer:
                 raise self._error("wrong-size", f"expected {wanted} bytes, the server sends more")
             try:
                 file.write(chunk)
-                self.sha256.update(chunk)
-                self.hashed_bytes = done
             except OSError as error:
                 raise self._error("no-space", f"cannot write: {_reason(error)}") from error
             if self.progress:

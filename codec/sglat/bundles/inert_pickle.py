@@ -8,7 +8,7 @@ in `Rebuilder`, whose results are descriptions of tensors, plain containers and 
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -109,8 +109,12 @@ _CONSTANTS: Final[dict[str, Callable[[], Any]]] = {
     "EMPTY_TUPLE": tuple,
     "EMPTY_SET": set,
 }
-_PUTS: Final = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
-_GETS: Final = frozenset({"GET", "BINGET", "LONG_BINGET"})
+_OF_MARKED: Final[dict[str, Callable[[list[Any]], Any]]] = {
+    "TUPLE": tuple,
+    "LIST": list,
+    "DICT": lambda items: dict(_pairs(items)),
+    "FROZENSET": lambda items: frozenset(map(plain_key, items)),
+}
 _TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
@@ -135,21 +139,82 @@ class _Machine:
             self._stack.append(argument)
         elif name in _CONSTANTS:
             self._stack.append(_CONSTANTS[name]())
-        elif name in _PUTS:
-            self._memo[int(argument)] = self._top()
-        elif name in _GETS:
-            self._stack.append(self._memo[int(argument)])
         elif name in _TUPLES:
             items = [self._pop() for _ in range(_TUPLES[name])]
             self._stack.append(tuple(reversed(items)))
+        elif name in _OF_MARKED:
+            self._stack.append(_OF_MARKED[name](self._pop_to_mark()))
         else:
-            action = _ACTIONS.get(name)
-            if action is None:
+            self._move(name, argument)
+
+    def _move(self, name: str, argument: Any) -> None:
+        """Carry out an opcode on stack, marks or memo, or one that fills a container."""
+        match name:
+            case "FRAME" | "STOP":
+                pass
+            case "PROTO":
+                if argument > 5:
+                    raise BundleError("bad-pickle", f"expected protocol 0 to 5, found {argument}")
+            case "MARK":
+                self._marks.append(len(self._stack))
+            case "POP" if self._marks and len(self._stack) == self._marks[-1]:
+                self._marks.pop()  # POP right after MARK drops the mark
+            case "POP":
+                self._pop()
+            case "POP_MARK":
+                self._pop_to_mark()
+            case "DUP":
+                self._stack.append(self._top())
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self._memo[int(argument)] = self._top()
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = self._top()
+            case "GET" | "BINGET" | "LONG_BINGET":
+                self._stack.append(self._memo[int(argument)])
+            case "APPEND":
+                value = self._pop()
+                _expect(self._top(), list).append(value)
+            case "APPENDS":
+                items = self._pop_to_mark()
+                _expect(self._top(), list).extend(items)
+            case "SETITEM":
+                value, key = self._pop(), self._pop()
+                _expect(self._top(), dict)[plain_key(key)] = value
+            case "SETITEMS":
+                items = self._pop_to_mark()
+                _expect(self._top(), dict).update(_pairs(items))
+            case "ADDITEMS":
+                items = self._pop_to_mark()
+                _expect(self._top(), set).update(map(plain_key, items))
+            case "BYTEARRAY8":
+                self._stack.append(bytes(argument))
+            case _:
+                self._rebuild(name, argument)
+
+    def _rebuild(self, name: str, argument: Any) -> None:
+        """Carry out an opcode that names or builds something."""
+        match name:
+            case "GLOBAL":
+                module, _, symbol = argument.partition(" ")
+                self._push_symbol(module, symbol)
+            case "STACK_GLOBAL":
+                symbol, module = self._pop(), self._pop()
+                self._push_symbol(_expect(module, str), _expect(symbol, str))
+            case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
+                if name == "NEWOBJ_EX" and _expect(self._pop(), dict):
+                    raise BundleError("bad-pickle", "an object built with keyword arguments")
+                args, called = self._pop(), _expect(self._pop(), Symbol)
+                self._stack.append(self._rebuilder.call(called, _expect(args, tuple)))
+            case "BUILD":
+                state = self._pop()
+                self._rebuilder.set_state(self._top(), state)
+            case "BINPERSID":
+                self._stack.append(self._rebuilder.persistent(self._pop()))
+            case _:
                 raise BundleError("bad-pickle", f"operation {name} has no place in a weight file")
-            action(self, argument)
 
     def _top(self) -> Any:
-        if len(self._stack) <= self._floor():
+        if len(self._stack) <= (self._marks[-1] if self._marks else 0):
             raise ValueError("the stack is empty")
         return self._stack[-1]
 
@@ -157,9 +222,6 @@ class _Machine:
         top = self._top()
         del self._stack[-1]
         return top
-
-    def _floor(self) -> int:
-        return self._marks[-1] if self._marks else 0
 
     def _pop_to_mark(self) -> list[Any]:
         if not self._marks:
@@ -169,102 +231,16 @@ class _Machine:
         del self._stack[start:]
         return items
 
-    def _ignore(self, _: Any) -> None:
-        pass
-
-    def _protocol(self, version: int) -> None:
-        if version > 5:
-            raise BundleError("bad-pickle", f"expected protocol 0 to 5, found {version}")
-
-    def _mark(self, _: Any) -> None:
-        self._marks.append(len(self._stack))
-
-    def _discard(self, _: Any) -> None:
-        if self._marks and len(self._stack) == self._marks[-1]:
-            self._marks.pop()  # POP right after MARK drops the mark
-        else:
-            self._pop()
-
-    def _discard_to_mark(self, _: Any) -> None:
-        self._pop_to_mark()
-
-    def _duplicate(self, _: Any) -> None:
-        self._stack.append(self._top())
-
-    def _memoize(self, _: Any) -> None:
-        self._memo[len(self._memo)] = self._top()
-
-    def _tuple(self, _: Any) -> None:
-        self._stack.append(tuple(self._pop_to_mark()))
-
-    def _list(self, _: Any) -> None:
-        self._stack.append(self._pop_to_mark())
-
-    def _dict(self, _: Any) -> None:
-        items = self._pop_to_mark()
-        self._stack.append({})
-        self._set_items_of(items)
-
-    def _append(self, _: Any) -> None:
-        value = self._pop()
-        _expect(self._top(), list).append(value)
-
-    def _appends(self, _: Any) -> None:
-        items = self._pop_to_mark()
-        _expect(self._top(), list).extend(items)
-
-    def _set_item(self, _: Any) -> None:
-        value, key = self._pop(), self._pop()
-        _expect(self._top(), dict)[plain_key(key)] = value
-
-    def _set_items(self, _: Any) -> None:
-        self._set_items_of(self._pop_to_mark())
-
-    def _set_items_of(self, items: list[Any]) -> None:
-        target = _expect(self._top(), dict)
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            target[plain_key(key)] = value
-
-    def _add_items(self, _: Any) -> None:
-        items = self._pop_to_mark()
-        _expect(self._top(), set).update(plain_key(item) for item in items)
-
-    def _frozen_set(self, _: Any) -> None:
-        self._stack.append(frozenset(plain_key(item) for item in self._pop_to_mark()))
-
-    def _byte_array(self, data: bytes) -> None:
-        self._stack.append(bytes(data))
-
-    def _global(self, argument: str) -> None:
-        module, _, name = argument.partition(" ")
-        self._push_symbol(module, name)
-
-    def _stack_global(self, _: Any) -> None:
-        name, module = self._pop(), self._pop()
-        self._push_symbol(_expect(module, str), _expect(name, str))
-
     def _push_symbol(self, module: str, name: str) -> None:
         symbol = Symbol(module, name)
         self._rebuilder.check(symbol)
         self._stack.append(symbol)
 
-    def _reduce(self, _: Any) -> None:
-        args, symbol = self._pop(), self._pop()
-        result = self._rebuilder.call(_expect(symbol, Symbol), _expect(args, tuple))
-        self._stack.append(result)
 
-    def _new_object_extended(self, _: Any) -> None:
-        keywords = _expect(self._pop(), dict)
-        if keywords:
-            raise BundleError("bad-pickle", "an object built with keyword arguments")
-        self._reduce(None)
-
-    def _build(self, _: Any) -> None:
-        state = self._pop()
-        self._rebuilder.set_state(self._top(), state)
-
-    def _persistent(self, _: Any) -> None:
-        self._stack.append(self._rebuilder.persistent(self._pop()))
+def _pairs(items: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield keys and values that alternate."""
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        yield plain_key(key), value
 
 
 def _expect(value: Any, kind: type) -> Any:
@@ -281,32 +257,3 @@ def plain_key(key: Any) -> Any:
     if isinstance(key, int) and -MAX_KEY < key < MAX_KEY:
         return key
     raise ValueError(f"expected text or a small number as a key, found {type(key).__name__}")
-
-
-_ACTIONS: Final[dict[str, Callable[[_Machine, Any], None]]] = {
-    "PROTO": _Machine._protocol,
-    "FRAME": _Machine._ignore,
-    "STOP": _Machine._ignore,
-    "MARK": _Machine._mark,
-    "POP": _Machine._discard,
-    "POP_MARK": _Machine._discard_to_mark,
-    "DUP": _Machine._duplicate,
-    "MEMOIZE": _Machine._memoize,
-    "TUPLE": _Machine._tuple,
-    "LIST": _Machine._list,
-    "DICT": _Machine._dict,
-    "APPEND": _Machine._append,
-    "APPENDS": _Machine._appends,
-    "SETITEM": _Machine._set_item,
-    "SETITEMS": _Machine._set_items,
-    "ADDITEMS": _Machine._add_items,
-    "FROZENSET": _Machine._frozen_set,
-    "BYTEARRAY8": _Machine._byte_array,
-    "GLOBAL": _Machine._global,
-    "STACK_GLOBAL": _Machine._stack_global,
-    "REDUCE": _Machine._reduce,
-    "NEWOBJ": _Machine._reduce,
-    "NEWOBJ_EX": _Machine._new_object_extended,
-    "BUILD": _Machine._build,
-    "BINPERSID": _Machine._persistent,
-}

@@ -179,12 +179,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check `manifest.json`.
-
-    Raises:
-        BundleError: absent, not JSON, wrong names or values, or a decoder id that does not follow
-            from the parts.
-    """
+    """Read and check `manifest.json`."""
     path = folder / MANIFEST_NAME
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
@@ -198,11 +193,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_tensors(folder: Path, part: PartRecord) -> dict[str, Tensor]:
-    """Check a part's size and sha256 and return its tensors as stored.
-
-    Raises:
-        BundleError: the file is missing or damaged; names it with expected and found.
-    """
+    """Check a part's size and sha256 and return its tensors as stored."""
     path = check_file(folder, part)
     try:
         return load_file(path)

@@ -3,58 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sglat.bundles.manifest import PartRecord
 from sglat.errors import BundleError, SglatError
+from sglat.networks.layouts import COUNTER
 
 
-@dataclass(frozen=True, kw_only=True)
-class Kind:
+class Kind(NamedTuple):
     """Where a kind of network is defined; resolved when it is first needed."""
 
     module: str
+    """In `sglat.networks`."""
     network: str
     config: str = ""
     """Name of the config class beside it; empty where the network takes none."""
-    takes_tensors: bool = False
-    """The network is built from its stored tensors, given as `backbone`."""
+
+    def resolve(self, name: str) -> Any:
+        """Return a class of the module."""
+        return getattr(import_module(f"sglat.networks.{self.module}"), name)
 
 
-KINDS: Final[dict[str, Kind]] = {
-    "stylegan2": Kind(
-        module="sglat.networks.stylegan2", network="Generator", config="GeneratorConfig"
-    ),
-    "embedded_inverter": Kind(
-        module="sglat.networks.inverter", network="Inverter", config="InverterConfig"
-    ),
-    "embedded_pose_flow": Kind(
-        module="sglat.networks.pose_flow", network="PoseFlow", config="PoseFlowConfig"
-    ),
-    "e4e": Kind(module="sglat.networks.e4e", network="Encoder4Editing", config="E4EConfig"),
-    "styleflow": Kind(
-        module="sglat.networks.styleflow", network="StyleFlow", config="StyleFlowConfig"
-    ),
-    "arcface": Kind(module="sglat.networks.arcface", network="ArcFace"),
-    "bisenet": Kind(module="sglat.networks.bisenet", network="BiSeNet"),
-    "lpips_alex": Kind(module="sglat.networks.perceptual", network="Lpips", takes_tensors=True),
-    "motion_estimator": Kind(module="sglat.networks.motion_estimator", network="MotionEstimator"),
-    "embedded_detector": Kind(module="sglat.networks.embedded_detector", network="DetectorNetwork"),
-    "embedded_landmarks": Kind(module="sglat.networks.embedded_nets", network="LandmarkNetwork"),
-    "embedded_parsing": Kind(module="sglat.networks.embedded_nets", network="ParsingNetwork"),
-    "embedded_identity": Kind(module="sglat.networks.embedded_nets", network="IdentityNetwork"),
-    "embedded_perceptual": Kind(
-        module="sglat.networks.embedded_perceptual", network="PerceptualNetwork"
-    ),
+KINDS: Final = {
+    "stylegan2": Kind("stylegan2", "Generator", "GeneratorConfig"),
+    "embedded_inverter": Kind("inverter", "Inverter", "InverterConfig"),
+    "embedded_pose_flow": Kind("pose_flow", "PoseFlow", "PoseFlowConfig"),
+    "e4e": Kind("inverter", "Encoder4Editing", "E4EConfig"),
+    "styleflow": Kind("pose_flow", "StyleFlow", "StyleFlowConfig"),
+    "arcface": Kind("published_nets", "ArcFace"),
+    "bisenet": Kind("published_nets", "BiSeNet"),
+    "lpips_alex": Kind("perceptual", "Lpips"),
+    "motion_estimator": Kind("motion_estimator", "MotionEstimator"),
+    "embedded_detector": Kind("embedded_nets", "DetectorNetwork"),
+    "embedded_landmarks": Kind("embedded_nets", "LandmarkNetwork"),
+    "embedded_parsing": Kind("embedded_nets", "ParsingNetwork"),
+    "embedded_identity": Kind("embedded_nets", "IdentityNetwork"),
+    "embedded_perceptual": Kind("embedded_perceptual", "PerceptualNetwork"),
 }
-
-
-_COUNTER: Final = "num_batches_tracked"  # of batch normalisation; matters in training only
+_BUILT_OF_TENSORS: Final = "lpips_alex"  # its package builds it of the backbone's tensors
 
 
 def build_network(kind: str, config: Mapping[str, Any]) -> nn.Module:
@@ -63,25 +53,22 @@ def build_network(kind: str, config: Mapping[str, Any]) -> nn.Module:
     Args:
         kind: a name of `KINDS`.
         config: the sizes, plain JSON values.
-
-    Raises:
-        BundleError: unknown kind, or a config that does not fit it.
     """
     if kind not in KINDS:
         raise BundleError("unknown-kind", f"expected one of {sorted(KINDS)}, found {kind!r:.80}")
     entry = KINDS[kind]
-    module = import_module(entry.module)
-    network = getattr(module, entry.network)
+    network = entry.resolve(entry.network)
     try:
         with torch.random.fork_rng(devices=[]):  # random start weights are overwritten at once
             if not entry.config:
                 built = network(**config)
             else:
-                built = network(_config(getattr(module, entry.config), config))
+                built = network(_config(entry.resolve(entry.config), config))
     except SglatError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:
-        raise BundleError("bad-config", f"{kind}: {_one_line(error)}") from error
+        reason = " ".join(str(error).split())
+        raise BundleError("bad-config", f"{kind}: {reason}") from error
     assert isinstance(built, nn.Module)
     return built
 
@@ -96,18 +83,15 @@ def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], *, place: st
 
     Returns:
         The network in evaluation mode, without gradients.
-
-    Raises:
-        BundleError: a missing or surplus tensor or a wrong shape; names the first of each.
     """
     expected = {
         name: tuple(value.shape)
         for name, value in network.state_dict().items()
-        if not name.endswith(_COUNTER)
+        if not name.endswith(COUNTER)
     }
     missing = sorted(set(expected) - set(tensors))
     surplus = sorted(
-        name for name in tensors if name not in expected and not name.endswith(_COUNTER)
+        name for name in tensors if name not in expected and not name.endswith(COUNTER)
     )
     if missing:
         raise BundleError(
@@ -129,9 +113,8 @@ def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], *, place: st
 
 def load_network(part: PartRecord, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Build a part's network and fill it; raises BundleError, MissingExtraError."""
-    entry = KINDS.get(part.kind)
-    if entry is not None and entry.takes_tensors:
-        network: nn.Module = getattr(import_module(entry.module), entry.network)(backbone=tensors)
+    if part.kind == _BUILT_OF_TENSORS:
+        network: nn.Module = KINDS[part.kind].resolve("Lpips")(backbone=tensors)
         return network.eval().requires_grad_(False)
     return fill_network(build_network(part.kind, part.config), tensors, place=part.file)
 
@@ -145,7 +128,3 @@ def _config(config_class: Any, record: Mapping[str, Any]) -> Any:
         name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
     }
     return config_class(**values)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

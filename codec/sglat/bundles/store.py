@@ -32,7 +32,6 @@ from sglat.bundles.convert import (
 )
 from sglat.bundles.download import (
     DownloadConfig,
-    Expected,
     Progress,
     check_download,
     download,
@@ -188,7 +187,7 @@ def identify_file(path: Path) -> tuple[CatalogueBundle, CatalogueFile]:
     for bundle in BUNDLES.values():
         for file in bundle.files:
             if file.name == path.name:
-                check_download(path, expected_of(file), name=path.name)
+                check_download(path, file, name=path.name)
     raise BundleError(
         "unknown-file",
         f"{path.name}: sha256 {sha256} is no file of the catalogue; "
@@ -238,13 +237,6 @@ def remove_bundle(name: str) -> Path:
     return folder
 
 
-def expected_of(file: CatalogueFile) -> Expected:
-    """Return the size and hashes that a download of this file must have."""
-    return Expected(
-        size_bytes=file.size_bytes, sha256=file.sha256, git_blob_sha1=file.git_blob_sha1
-    )
-
-
 def _fetch_missing(
     bundle: CatalogueBundle,
     config: FetchConfig,
@@ -290,7 +282,7 @@ def _fetch_file(
     download(
         file.addresses,
         target,
-        expected_of(file),
+        file,
         config=config.download,
         progress=progress(file.name) if progress else None,
     )

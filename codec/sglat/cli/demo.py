@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat import api
-from sglat.bundles.bundle import Bundle, load_bundle
+from sglat.bundles.bundle import Bundle, draw_identities, load_bundle
 from sglat.bundles.controls import GROUPS
-from sglat.bundles.random_identities import draw_identities
 from sglat.cli.common import StageBar, run, say
 from sglat.decoder.decode import DecodeConfig, Decoder
 from sglat.decoder.output import OutputConfig, write_decoded

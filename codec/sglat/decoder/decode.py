@@ -23,8 +23,7 @@ from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.decoder.backdrop import Backdrop
 from sglat.decoder.composite import CompositeConfig, Compositor, Parse
 from sglat.decoder.paint import FaceTrack, Painter
-from sglat.decoder.render import Renderer
-from sglat.decoder.synthesizer import Synthesizer, Transfer, retarget
+from sglat.decoder.synthesizer import Renderer, Synthesizer, Transfer, retarget
 from sglat.errors import BundleError, UsageError
 from sglat.files import naming, open_input
 from sglat.media.reader import exact_seconds

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.align import Alignment, Crops
-from sglat.encoder.optim import warm_up_and_fall
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.track import Track
+from sglat.encoder.weight_deltas import warm_up_and_fall
 from sglat.encoder.workfile import Store
 from sglat.networks.devices import fast_type
 from sglat.networks.faces import FaceAnalysis

@@ -22,10 +22,15 @@ from torch import Tensor
 from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.encoder.align import Alignment
 from sglat.encoder.losses import LossConfig, picture_loss
-from sglat.encoder.optim import FactorAdam, warm_up_and_fall
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.start_motion import StartMotion
-from sglat.encoder.weight_deltas import DeltaConfig, WeightDeltas, delta_budget
+from sglat.encoder.weight_deltas import (
+    DeltaConfig,
+    FactorAdam,
+    WeightDeltas,
+    delta_budget,
+    warm_up_and_fall,
+)
 from sglat.networks.devices import fast_type
 
 SIZED_EVERY: Final = 20

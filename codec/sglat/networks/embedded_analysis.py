@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -13,13 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sglat.errors import BundleError, FaceError
-from sglat.networks.embedded_detector import ALIGN, DetectorNetwork, candidates
 from sglat.networks.embedded_nets import (
+    ALIGN,
     INPUT_SIZE,
+    DetectorNetwork,
     IdentityNetwork,
     LandmarkNetwork,
     LandmarkOutput,
     ParsingNetwork,
+    candidates,
 )
 from sglat.networks.embedded_perceptual import PerceptualNetwork
 from sglat.networks.embedded_views import (
@@ -43,45 +44,32 @@ KINDS: Final[dict[str, type[nn.Module]]] = {
 }
 ROLES: Final = tuple(KINDS)
 TRACKED_SCORE: Final = 0.5  # below, the face is no longer where it was
+DETECT_SIDE: Final = 256  # pixels: longest side at which a picture is searched first
+DETECT_SIDE_FINE: Final = 640  # of the second search, for pictures in which the first finds nothing
+DETECT_SCORE: Final = 0.5  # faces scored below are not reported
+FACE_SCORE: Final = 0.99  # a found face is dropped where the landmark network scores it below
 MIN_SIDE: Final = 16  # pixels; a smaller picture holds no face that could be found
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnalysisConfig:
-    """How pictures are searched."""
-
-    detect_side: int = 256
-    """Longest side at which a picture is searched first."""
-    detect_side_fine: int = 640
-    """Longest side of the second search, for pictures in which the first finds nothing."""
-    detect_score: float = 0.5
-    """Faces scored below are not reported."""
-    face_score: float = 0.99
-    """A found face is dropped where the landmark network scores it below."""
 
 
 class EmbeddedAnalysis:
     """The embedded networks behind the interface of `FaceAnalysis`.
 
-    Args:
-        config: how pictures are searched.
-        networks: by role (`ROLES`); untrained ones if not given.
-        device: where the networks run.
+    Arrays that are no picture, boxes that are empty and tensors that are no batch of crops raise
+    FaceError.
 
-    Raises:
-        BundleError: a network is missing or of another class.
+    Args:
+        networks: by role (`ROLES`).
+        device: where the networks run.
     """
 
     def __init__(
         self,
-        config: AnalysisConfig | None = None,
         *,
-        networks: Mapping[str, nn.Module] | None = None,
+        networks: Mapping[str, nn.Module],
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config = config or AnalysisConfig()
         self.device = torch.device(device)
-        given = networks if networks is not None else {role: kind() for role, kind in KINDS.items()}
+        given = dict(networks)
         for role, kind in KINDS.items():
             if not isinstance(given.get(role), kind):
                 found = type(given[role]).__name__ if role in given else "none"
@@ -91,7 +79,7 @@ class EmbeddedAnalysis:
                 )
             given[role].eval().requires_grad_(False)
             given[role].to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.networks = dict(given)
+        self.networks = given
 
     @property
     def perceptual(self) -> PerceptualNetwork:
@@ -100,57 +88,28 @@ class EmbeddedAnalysis:
         assert isinstance(network, PerceptualNetwork)
         return network
 
-    @classmethod
-    def from_tensors(
-        cls,
-        tensors: Mapping[str, Mapping[str, Tensor]],
-        config: AnalysisConfig | None = None,
-        *,
-        device: torch.device | str = "cpu",
-    ) -> EmbeddedAnalysis:
-        """Build the networks from stored weights.
-
-        Args:
-            tensors: by role (`ROLES`), the tensors of each network, in any precision.
-            config: how pictures are searched.
-            device: where the networks run.
-
-        Raises:
-            BundleError: a role or tensor is missing, unknown or of the wrong shape.
-        """
-        networks = {role: kind() for role, kind in KINDS.items()}
-        for role, network in networks.items():
-            if role not in tensors:
-                raise BundleError("missing-weights", f"expected face network {role}, found none")
-            load_weights(network, tensors[role], role)
-        return cls(config, networks=networks, device=device)
-
     @torch.inference_mode()
     def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
         """Return all faces of a picture of any size, largest first; none is an empty list.
 
         A box is the bounding box of the landmarks. The landmark network checks each detection.
-
-        Raises:
-            FaceError: not a picture.
         """
         picture = checked_picture(picture)
         if min(picture.shape[:2]) < MIN_SIDE:
             return []
-        config = self.config
-        boxes = self._search(picture, config.detect_side)
-        if not boxes and max(picture.shape[:2]) > config.detect_side:
-            boxes = self._search(picture, config.detect_side_fine)
+        boxes = self._search(picture, DETECT_SIDE)
+        if not boxes and max(picture.shape[:2]) > DETECT_SIDE:
+            boxes = self._search(picture, DETECT_SIDE_FINE)
         return sorted(boxes, key=lambda box: (box.left - box.right) * (box.bottom - box.top))
 
     def _search(self, picture: NDArray[np.uint8], longest: int) -> list[FaceBox]:
         small, scale = letterbox(picture, longest, ALIGN)
         output = self.networks["detector"](small.to(self.device, memory_format=torch.channels_last))
-        rows = candidates(output, threshold=self.config.detect_score)[0].cpu() / scale
+        rows = candidates(output, threshold=DETECT_SCORE)[0].cpu() / scale
         boxes = []
         for left, top, right, bottom, score in rows.tolist():
             box = FaceBox(left=left, top=top, right=right, bottom=bottom, score=score * scale)
-            if self._face_score(picture, box) >= self.config.face_score:
+            if self._face_score(picture, box) >= FACE_SCORE:
                 boxes.append(box)
         return boxes
 
@@ -177,9 +136,6 @@ class EmbeddedAnalysis:
         upright. With the landmarks of the previous frame it runs once, at their place, and smooths
         the result over time; if the face has left that place, it starts again from the box. A box
         without a face gives a low score, not an error.
-
-        Raises:
-            FaceError: not a picture, or a box that is empty or not finite.
         """
         picture = checked_picture(picture)
         if previous is not None:
@@ -195,9 +151,6 @@ class EmbeddedAnalysis:
     def parse(self, crops: Tensor) -> Tensor:
         """Return class probabilities `[N, 19, H, W]` of aligned crops `[N, 3, H, W]` in [-1, 1];
         differentiable.
-
-        Raises:
-            FaceError: not a batch of crops.
         """
         small = _resized(crops, INPUT_SIZE).to(self.device)
         scores = self.networks["parsing"](small)
@@ -208,11 +161,7 @@ class EmbeddedAnalysis:
         return torch.softmax(scores, dim=1)
 
     def embed(self, crops: Tensor) -> Tensor:
-        """Return unit identity vectors `[N, 128]` of aligned crops `[N, 3, H, W]`; differentiable.
-
-        Raises:
-            FaceError: not a batch of crops.
-        """
+        """Return unit vectors `[N, 128]` of aligned crops `[N, 3, H, W]`; differentiable."""
         small = _resized(crops, INPUT_SIZE).to(self.device)
         vectors: Tensor = self.networks["identity"](small)
         return vectors
@@ -220,20 +169,6 @@ class EmbeddedAnalysis:
     def embed_for_loss(self, crops: Tensor) -> Tensor:
         """Return what `embed` returns: the one identity network here is differentiable."""
         return self.embed(crops)
-
-
-def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], role: str) -> None:
-    """Fill a network with stored weights; raises BundleError for the first tensor that misfits."""
-    expected = network.state_dict()
-    for key in sorted(expected.keys() | tensors.keys()):
-        wanted = list(expected[key].shape) if key in expected else None
-        found = list(tensors[key].shape) if key in tensors else None
-        if wanted != found:
-            raise BundleError(
-                "bad-weights",
-                f"face network {role}, tensor {key}: expected {wanted}, found {found}",
-            )
-    network.load_state_dict({key: value.float() for key, value in tensors.items()})
 
 
 def _to_record(output: LandmarkOutput, view: View) -> FaceLandmarks:

@@ -42,11 +42,7 @@ class View:
 
 
 def checked_picture(picture: Any) -> NDArray[np.uint8]:
-    """Return a picture as uint8 RGB `[H, W, 3]`: grey is tripled, alpha is dropped.
-
-    Raises:
-        FaceError: not a uint8 array of a picture's shape.
-    """
+    """Return a picture as uint8 RGB `[H, W, 3]`: grey is tripled, alpha is dropped."""
     if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
         found = picture.dtype if isinstance(picture, np.ndarray) else type(picture).__name__
         raise FaceError("bad-picture", f"expected a uint8 array, found {found}")
@@ -63,11 +59,7 @@ def checked_picture(picture: Any) -> NDArray[np.uint8]:
 
 
 def view_of_box(box: FaceBox) -> View:
-    """Return the upright square around a detected face.
-
-    Raises:
-        FaceError: the box is empty or not finite.
-    """
+    """Return the upright square around a detected face."""
     sides = (box.left, box.top, box.right, box.bottom)
     if not all(map(math.isfinite, sides)) or box.right <= box.left or box.bottom <= box.top:
         raise FaceError("bad-box", f"expected left < right and top < bottom, found {sides}")

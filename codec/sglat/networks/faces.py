@@ -50,8 +50,9 @@ class FaceLandmarks:
     """Confidence that this is a face, 0 to 1."""
 
 
-class FaceAnalysis(Protocol):
-    """Face-analysis interface: pictures uint8 RGB `[H, W, 3]`, tensors float32 NCHW in [-1, 1]."""
+class FaceFinder(Protocol):
+    """Detection, landmarks and identity: pictures uint8 RGB `[H, W, 3]`, tensors float32 NCHW in
+    [-1, 1]."""
 
     def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
         """Return all faces, largest first."""
@@ -61,14 +62,18 @@ class FaceAnalysis(Protocol):
     ) -> FaceLandmarks:
         """Return the landmarks of the face in a box; `previous` smooths tracking over time."""
 
-    def parse(self, crops: Tensor) -> Tensor:
-        """Return class probabilities `[N, 19, H, W]` of aligned crops `[N, 3, H, W]`."""
-
     def embed(self, crops: Tensor) -> Tensor:
         """Return unit identity vectors `[N, D]` of aligned crops, for comparing persons.
 
         From the best network available, which may lack a gradient.
         """
+
+
+class FaceAnalysis(FaceFinder, Protocol):
+    """Face-analysis interface."""
+
+    def parse(self, crops: Tensor) -> Tensor:
+        """Return class probabilities `[N, 19, H, W]` of aligned crops `[N, 3, H, W]`."""
 
     def embed_for_loss(self, crops: Tensor) -> Tensor:
         """Return unit identity vectors `[N, D]` of aligned crops, for losses: differentiable.

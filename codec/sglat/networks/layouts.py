@@ -1,20 +1,23 @@
-"""Layouts of published generator checkpoints: their tensor names and shapes against ours.
+"""Layouts of published checkpoints: tensor names and shapes of generators, inverters, networks of
+faces and pose flows against ours.
 
-A layout is one table of names and shapes. Our own names follow the StyleSpace index:
-`layers.6.affine.weight` makes the style that `6:113` indexes.
+A layout is one table of names and shapes. A generator's own names follow the StyleSpace index:
+`layers.6.affine.weight` makes the style that `6:113` indexes. Files are read elsewhere.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sglat.errors import BundleError
+from sglat.networks.inverter import E4EConfig, Encoder4Editing
+from sglat.networks.pose_flow import StyleFlow, StyleFlowConfig
 from sglat.networks.stylegan2 import MappingNetwork
 from sglat.networks.stylespace import GeneratorConfig, StyleEntry
 
@@ -28,6 +31,7 @@ _FILTERS: Final = {
 }
 _FILTER_GAIN: Final = {"rosinality": 4.0, "nvidia": 1.0}  # over outer([1, 3, 3, 1]) / 64
 _MARKS: Final = {"rosinality": "input.input", "nvidia": "synthesis.b4.const"}
+COUNTER: Final = "num_batches_tracked"  # of batch normalisation; matters in training only
 _MEAN_LATENT_SAMPLES: Final = 4096  # rosinality's own default for `mean_latent`
 
 
@@ -38,8 +42,9 @@ class TensorName:
     ours: str
     theirs: str
     shape: Shape
-    """Shape in the other file; ours has the same axes without leading and single ones."""
-    our_shape: Shape
+    """Shape in the other file."""
+    our_shape: Shape | None = None
+    """The same axes without leading and single ones; None: the same shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +90,6 @@ def read_generator(
     Args:
         tensors: the file's tensors, containers joined with dots.
         source: the file's name, for messages.
-
-    Raises:
-        BundleError: no generator, missing or unknown tensors, wrong shapes.
     """
     found = find_generator(tensors)
     if found is None:
@@ -141,7 +143,12 @@ def take(
                 f"{source}: expected {theirs} {list(name.shape)}, "
                 f"found {list(tensors[theirs].shape)}",
             )
-    return {n.ours: tensors[t].float().reshape(n.our_shape) for t, n in table.items()}
+    return {
+        name.ours: tensors[theirs]
+        .float()
+        .reshape(name.shape if name.our_shape is None else name.our_shape)
+        for theirs, name in table.items()
+    }
 
 
 def _entry_shapes(entry: StyleEntry, config: GeneratorConfig) -> dict[str, Shape]:
@@ -168,14 +175,13 @@ def _mapping_names(config: GeneratorConfig, pattern: str) -> Iterable[TensorName
                 ours=f"mapping.layers.{position}.{part}",
                 theirs=f"{pattern.format(position, position + 1)}.{part}",
                 shape=shape,
-                our_shape=shape,
             )
 
 
 def _rosinality_names(config: GeneratorConfig) -> Iterable[TensorName]:
     yield from _mapping_names(config, "style.{1}")
     constant = (1, config.channels[0], 4, 4)
-    yield TensorName(ours="const", theirs="input.input", shape=constant, our_shape=constant)
+    yield TensorName(ours="const", theirs="input.input", shape=constant)
     convs = colours = 0
     for entry in config.style_table:
         if entry.kind == "torgb":
@@ -226,7 +232,6 @@ def _nvidia_names(config: GeneratorConfig) -> Iterable[TensorName]:
                 ours=f"layers.{entry.index}.{part}",
                 theirs=f"{layer}.{theirs}",
                 shape=shape,
-                our_shape=shape,
             )
 
 
@@ -305,3 +310,66 @@ def _mean_latent(
             f"{source}: expected a mean latent [{config.style_dim}], found {list(mean.shape)}",
         )
     return mean.float()
+
+
+def read_state(
+    tensors: Mapping[str, Tensor], network: Callable[[], nn.Module], *, source: str
+) -> dict[str, Tensor]:
+    """Return the state of a network whose names are the file's; raises BundleError."""
+    with torch.device("meta"):
+        own = network().state_dict()
+    names = [
+        TensorName(ours=name, theirs=name, shape=tuple(tensor.shape))
+        for name, tensor in own.items()
+        if not name.endswith(COUNTER)
+    ]
+    counters = [name for name in tensors if name.endswith(COUNTER)]
+    return take(tensors, names, source=source, ignored=counters)
+
+
+def read_e4e(tensors: Mapping[str, Tensor], *, source: str) -> tuple[E4EConfig, dict[str, Tensor]]:
+    """Return the config and state of `Encoder4Editing` in a complete e4e checkpoint.
+
+    The checkpoint's generator is read by `read_generator`.
+    """
+    marks = [name for name in tensors if name.endswith("encoder.latlayer1.weight")]
+    if len(marks) != 1:
+        raise BundleError(
+            "no-inverter",
+            f"{source}: expected one tensor encoder.latlayer1.weight, found {len(marks)}",
+        )
+    prefix = marks[0].removesuffix("latlayer1.weight")
+    inside = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    if "latent_avg" not in tensors:
+        raise BundleError("missing-tensors", f"{source}: expected latent_avg, found none")
+    inside["latent_avg"] = tensors["latent_avg"]
+    heads = sum(name.endswith(".linear.weight") for name in inside)
+    config = E4EConfig(num_ws=heads, style_dim=inside["latlayer1.weight"].shape[0])
+    if inside["latent_avg"].ndim == 1:  # one mean for all rows
+        inside["latent_avg"] = inside["latent_avg"].expand(heads, -1)
+    return config, read_state(inside, lambda: Encoder4Editing(config), source=source)
+
+
+def styleflow_names(config: StyleFlowConfig) -> Iterable[TensorName]:
+    """Return the table of StyleFlow's published state dict."""
+    theirs = {"before": "chain.0", "after": "chain.2"}
+    parts = {"linear": "_layer", "gate": "_hyper_gate", "shift": "_hyper_bias"}
+    with torch.device("meta"):
+        own = StyleFlow(config).state_dict()
+    for name, tensor in own.items():
+        place = name.split(".")
+        if place[0] == "layers":
+            layer = f"chain.1.odefunc.diffeq.layers.{place[1]}.{parts[place[2]]}.{place[3]}"
+        elif place[0] == "sqrt_end_time":
+            layer = "chain.1.sqrt_end_time"
+        else:
+            layer = f"{theirs[place[0]]}.{place[1]}"
+        yield TensorName(ours=name, theirs=layer, shape=tuple(tensor.shape))
+
+
+def read_styleflow(
+    tensors: Mapping[str, Tensor], config: StyleFlowConfig, *, source: str
+) -> dict[str, Tensor]:
+    """Return the state of `StyleFlow`; raises BundleError."""
+    ignored = ("chain.0.step", "chain.2.step", "chain.1.odefunc._num_evals")
+    return take(tensors, styleflow_names(config), source=source, ignored=ignored)

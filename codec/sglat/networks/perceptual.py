@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -43,9 +43,9 @@ class PerceptualDistance(Protocol):
         """Return the weight of each channel, `[C]` a level; none is negative."""
 
 
-def unit_features(x: Tensor, *, epsilon: float = 1e-10) -> Tensor:
+def unit_features(x: Tensor) -> Tensor:
     """Scale every position of `[N, C, H, W]` to unit length over channels."""
-    return x / (x.square().sum(dim=1, keepdim=True).sqrt() + epsilon)
+    return x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
 
 
 def weighted_feature_distance(
@@ -82,19 +82,12 @@ def weighted_feature_distance(
 class Lpips(nn.Module):
     """LPIPS v0.1 through the `lpips` package, whose weights define the scale."""
 
-    def __init__(
-        self,
-        *,
-        net: Literal["alex", "vgg", "squeeze"] = "alex",
-        backbone: Path | Mapping[str, Tensor] | None = None,
-    ) -> None:
+    def __init__(self, *, backbone: Mapping[str, Tensor] | None = None) -> None:
         """Load the network.
 
         Args:
-            net: backbone of the metric.
-            backbone: the backbone's state dict as torchvision publishes it, or its file; without
-                it torchvision's own cache is searched, and nothing is downloaded: absent weights
-                are an error.
+            backbone: AlexNet's state dict as torchvision publishes it; without it torchvision's own
+                cache is searched, and nothing is downloaded: absent weights are an error.
 
         Raises:
             MissingExtraError: `lpips` or torchvision is not installed, or does not fit torch.
@@ -106,13 +99,8 @@ class Lpips(nn.Module):
             import torchvision.models as models
         except (ImportError, RuntimeError) as error:  # a torchvision made for another torch
             raise MissingExtraError("lpips", extra="lpips") from error
-        if not isinstance(backbone, Mapping):
-            path = backbone or _cached_backbone(models, net)
-            backbone = cast(
-                Mapping[str, Tensor], torch.load(path, map_location="cpu", weights_only=True)
-            )
-        metric = lpips.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False)
-        _load_backbone(metric.net, net, backbone)
+        metric = lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
+        _load_backbone(metric.net, _cached_backbone(models) if backbone is None else backbone)
         self.metric = metric.eval().requires_grad_(False)
 
     def features(self, x: Tensor) -> list[Tensor]:
@@ -134,25 +122,19 @@ class Lpips(nn.Module):
         return self.distance(self.features(a), self.features(b), mask)
 
 
-_BACKBONES = {"alex": "AlexNet", "vgg": "VGG16", "squeeze": "SqueezeNet1_1"}
-
-
-def _cached_backbone(models: object, net: str) -> Path:
-    weights = getattr(models, f"{_BACKBONES[net]}_Weights").IMAGENET1K_V1
-    name = str(weights.url).rsplit("/", maxsplit=1)[-1]
+def _cached_backbone(models: Any) -> Mapping[str, Tensor]:
+    name = str(models.AlexNet_Weights.IMAGENET1K_V1.url).rsplit("/", maxsplit=1)[-1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.exists():
-        raise BundleError(
-            "missing-weights", f"expected the {net} backbone {name} in {path.parent}, found nothing"
-        )
-    return path
+        raise BundleError("missing-weights", f"expected {name} in {path.parent}, found nothing")
+    return cast(Mapping[str, Tensor], torch.load(path, map_location="cpu", weights_only=True))
 
 
-def _load_backbone(network: nn.Module, net: str, state: Mapping[str, Tensor]) -> None:
+def _load_backbone(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy torchvision's `features.N.*` into the package's `sliceK.N.*`."""
     own = network.state_dict()
     renamed = {name: state.get("features." + name.split(".", 1)[1]) for name in own}
     wrong = [n for n, t in renamed.items() if t is None or t.shape != own[n].shape]
     if wrong:
-        raise BundleError("missing-tensors", f"no weights for {net} {wrong[0]}")
+        raise BundleError("missing-tensors", f"no weights for {wrong[0]} of AlexNet")
     network.load_state_dict({n: t for n, t in renamed.items() if t is not None})

@@ -194,20 +194,9 @@ class Generator(nn.Module):
             for entry in config.style_table
         )
 
-    def truncate(self, w: Tensor, psi: float, *, cutoff: int | None = None) -> Tensor:
-        """Pull latents towards the mean latent.
-
-        Args:
-            w: `[N, D]` or `[N, L, D]`.
-            psi: 1 changes nothing, 0 gives the mean.
-            cutoff: only the first rows of `[N, L, D]`; all if None.
-        """
-        truncated = self.w_avg.lerp(w, psi)
-        if cutoff is None:
-            return truncated
-        if w.ndim != 3:
-            raise UsageError("bad-shape", f"cutoff needs latents [N, L, D], got {tuple(w.shape)}")
-        return torch.cat([truncated[:, :cutoff], w[:, cutoff:]], dim=1)
+    def truncate(self, w: Tensor, psi: float) -> Tensor:
+        """Pull latents `[..., D]` towards the mean latent; psi 1 changes nothing, 0 gives it."""
+        return self.w_avg.lerp(w, psi)
 
     def repeat(self, w: Tensor) -> Tensor:
         """Copy `w` `[N, D]` to every row: `[N, L, D]`."""

@@ -32,11 +32,6 @@ class StyleEntry:
     ws_index: int
     """Row of W+ that feeds it; ToRGB shares its row with the first layer of the next resolution."""
 
-    @property
-    def name(self) -> str:
-        """Short readable name, `16px conv_up`."""
-        return f"{self.resolution}px {self.kind}"
-
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
@@ -81,21 +76,9 @@ class GeneratorConfig:
             raise BundleError("bad-config", f"unknown up_filter {self.up_filter!r}")
 
     @classmethod
-    def config_f(cls, resolution: int = 1024, *, channel_multiplier: int = 2) -> GeneratorConfig:
-        """Return the paper's config f: 512 channels to 32 px, then `16384 * multiplier / size`."""
-        channels = tuple(
-            512 if size <= 32 else 16384 // size * channel_multiplier
-            for size in _resolutions(resolution)
-        )
-        return cls(resolution=resolution, channels=channels)
-
-    @classmethod
-    def from_channel_base(
-        cls, resolution: int, *, channel_base: int = 32768, channel_max: int = 512
-    ) -> GeneratorConfig:
-        """Return NVIDIA's rule: `channel_base / size` channels, at most `channel_max`."""
-        sizes = _resolutions(resolution)
-        channels = tuple(min(channel_base // size, channel_max) for size in sizes)
+    def config_f(cls, resolution: int = 1024) -> GeneratorConfig:
+        """Return the paper's config f: 512 channels to 64 px, then `32768 / size`."""
+        channels = tuple(min(512, 32768 // size) for size in _resolutions(resolution))
         return cls(resolution=resolution, channels=channels)
 
     @classmethod

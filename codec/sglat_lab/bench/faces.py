@@ -22,7 +22,8 @@ import typer
 from numpy.typing import NDArray
 
 from sglat.bundles.manifest import MANIFEST_NAME, read_manifest, read_tensors
-from sglat.networks.embedded_analysis import ROLES, EmbeddedAnalysis
+from sglat.bundles.parts import fill_network
+from sglat.networks.embedded_analysis import KINDS, ROLES, EmbeddedAnalysis
 from sglat.networks.pixels import from_pixels
 from sglat_lab.bench import faces_measures as measures
 from sglat_lab.bench.faces_measures import Clip
@@ -180,7 +181,11 @@ def load_faces(weights: Path) -> EmbeddedAnalysis:
         stored = {role: read_tensors(weights, records[f"faces_{role}"]) for role in ROLES}
     else:
         stored = {role: load_file(weights / f"faces_{role}.safetensors") for role in ROLES}
-    return EmbeddedAnalysis.from_tensors(stored)
+    networks = {
+        role: fill_network(kind(), stored[role], place=f"faces_{role}")
+        for role, kind in KINDS.items()
+    }
+    return EmbeddedAnalysis(networks=networks)
 
 
 def main(

@@ -21,8 +21,7 @@ from typing import Any, Final
 import torch
 
 from sglat.bundles.bundle import load_bundle
-from sglat.decoder.render import Renderer
-from sglat.decoder.synthesizer import Person, Synthesizer
+from sglat.decoder.synthesizer import Person, Renderer, Synthesizer
 from sglat_lab.bench.mini_measures import (
     Measured,
     controls_figures,

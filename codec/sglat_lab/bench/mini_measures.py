@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sglat.bundles.bundle import Bundle
+from sglat.bundles.bundle import Bundle, draw_identities
 from sglat.bundles.controls import GROUPS, NUM_CONTROLS
 from sglat.bundles.discover import part_masks
-from sglat.bundles.random_identities import draw_identities
 from sglat.encoder.invert import RefineConfig, refine_latents
 from sglat.encoder.workfile import config_hash
 from sglat.errors import UsageError

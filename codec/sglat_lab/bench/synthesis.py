@@ -33,8 +33,8 @@ from sglat_lab.report.pages import page, targets, write_page
 
 CONFIGS = {
     "128 px, embedded": GeneratorConfig.mini(),
-    "256 px, config f, half width (official 256 px)": GeneratorConfig.from_channel_base(
-        256, channel_base=16384
+    "256 px, config f, half width (official 256 px)": GeneratorConfig(
+        resolution=256, channels=(512, 512, 512, 512, 256, 128, 64)
     ),
     "256 px, config f": GeneratorConfig.config_f(256),
     "1024 px, config f": GeneratorConfig.config_f(1024),

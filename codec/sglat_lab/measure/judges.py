@@ -143,7 +143,7 @@ def _alex(missing: dict[str, str]) -> Perceptual | None:
     from sglat.networks.perceptual import Lpips
 
     try:
-        network = Lpips(net="alex")
+        network = Lpips()
     except SglatError as error:
         missing["LPIPS"] = (
             "AlexNet ImageNet weights (torchvision's alexnet-owt-7be5be79) for the published heads "

@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sglat.bundles.bundle import EMBEDDED, load_bundle
+from sglat.bundles.parts import fill_network
 from sglat.networks.devices import fast_type
-from sglat.networks.embedded_analysis import load_weights
 from sglat.networks.embedded_perceptual import PerceptualNetwork
 from sglat.networks.pixels import from_pixels, to_pixels
 from sglat_lab.train.data import Faces, prepare
@@ -223,8 +223,8 @@ def main(
     if against is None:
         pairs = generated_pairs(faces, maker, train=train, val=val, seed=seed)
     else:
-        network = PerceptualNetwork().eval().requires_grad_(False)
-        load_weights(network, load_file(against), "perceptual")
+        network = PerceptualNetwork()
+        fill_network(network, load_file(against), place=str(against))
         pairs = tuned_pairs(faces, maker, network, train=train, seed=seed)
     np.savez(output, rows=pairs["rows"], pictures=pairs["pictures"])
 

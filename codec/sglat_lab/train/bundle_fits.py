@@ -21,9 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sglat.bundles.bundle import Bundle, load_bundle
+from sglat.bundles.bundle import PEOPLE_KIND, PEOPLE_ROLE, Bundle, draw_identities, load_bundle
 from sglat.bundles.manifest import write_part
-from sglat.bundles.random_identities import KIND, ROLE, draw_identities, principal_directions
 from sglat.networks.faces import FaceAnalysis, FaceBox
 from sglat.networks.pixels import to_pixels
 from sglat.networks.pose_flow import ConcatSquash, PoseFlow
@@ -123,12 +122,27 @@ def latents_of(bundle: Bundle, sampler: FaceSampler, count: int) -> Tensor:
     return torch.cat([bundle.inverter(sampler.batch(part).images) for part in parts])
 
 
+def principal_directions(latents: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the mean `[L, D]` and the `count` widest directions `[count, L, D]` of latents.
+
+    A direction's length is the standard deviation along it.
+
+    Args:
+        latents: `[N, L, D]`, more than `count` of them.
+        count: how many directions.
+    """
+    mean = latents.mean(0)
+    _, lengths, rows = torch.linalg.svd((latents - mean).flatten(1), full_matrices=False)
+    scaled = rows[:count] * (lengths[:count, None] / (len(latents) - 1) ** 0.5)
+    return mean, scaled.view(-1, *mean.shape)
+
+
 def fit_identities(bundle: Bundle, latents: Tensor, *, directions: int = DIRECTIONS) -> None:
     """Write mean and directions of latents `[N, L, D]` into the bundle's folder."""
     mean, found = principal_directions(latents, directions)
     part = bundle.part("generator")
     write_part(
-        bundle.folder, name=bundle.name, role=ROLE, kind=KIND,
+        bundle.folder, name=bundle.name, role=PEOPLE_ROLE, kind=PEOPLE_KIND,
         tensors={"mean": mean.half(), "directions": found.half().contiguous()},
         licence=part.licence, source=part.source,
     )  # fmt: skip

@@ -18,9 +18,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sglat.bundles.controls import Controls
+from sglat.bundles.controls import NUM_CONTROLS, Controls
 from sglat.bundles.manifest import PartRecord, write_part
-from sglat.networks.embedded_analysis import KINDS, ROLES, load_weights
+from sglat.bundles.parts import fill_network
+from sglat.networks.embedded_analysis import KINDS, ROLES
 from sglat.networks.motion_estimator import GROUP_INPUTS
 from sglat_lab.train.batches import FaceSampler
 from sglat_lab.train.data import prepare
@@ -124,9 +125,12 @@ def turn_controls(model: MiniModel, first: int, second: int, degrees: float) -> 
 
 def _controls(model: MiniModel) -> Controls:
     table = model.generator.config.style_table
-    directions = iter(model.directions.detach().split(model.conv_sizes, dim=1))
-    layers = {entry.index: next(directions) for entry in table if entry.kind != "torgb"}
-    return Controls.from_layers(layers, model.generator.config.style_widths)
+    directions = iter(model.directions.detach().cpu().float().split(model.conv_sizes, dim=1))
+    layers = [  # colours stay untouched
+        torch.zeros(NUM_CONTROLS, entry.channels) if entry.kind == "torgb" else next(directions)
+        for entry in table
+    ]
+    return Controls(torch.cat(layers, 1), style_widths=model.generator.config.style_widths)
 
 
 def _half(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -146,7 +150,7 @@ def control_sigma(model: MiniModel, sample: tuple[Tensor, Tensor, Tensor]) -> Te
 def enter(weights: Path, bundle: Path, *, name: str, role: str) -> PartRecord:
     """Check one network's exported weights and write them into a bundle's folder."""
     tensors = load_file(weights / f"faces_{role}.safetensors")
-    load_weights(KINDS[role](), tensors, role)
+    fill_network(KINDS[role](), tensors, place=f"faces_{role}")
     return write_part(
         bundle, name=name, role=f"faces_{role}", kind=f"embedded_{role}", tensors=tensors,
         licence=FACES_LICENCE, source=FACES_SOURCES[role],

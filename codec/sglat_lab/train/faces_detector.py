@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sglat.networks.embedded_detector import (
+from sglat.networks.embedded_nets import (
     STRIDE,
     DetectorNetwork,
     DetectorOutput,

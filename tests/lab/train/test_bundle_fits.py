@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sglat.bundles.bundle import Bundle, load_bundle
-from sglat.bundles.random_identities import draw_identities
+from sglat.bundles.bundle import Bundle, draw_identities, load_bundle
 from sglat.networks.pose_flow import PoseFlow, PoseFlowConfig
 from sglat_lab.train import bundle_fits
 from sglat_lab.train.bundle_fits import calibrate, slopes, stretch

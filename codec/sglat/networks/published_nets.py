@@ -1,7 +1,11 @@
-"""BiSeNet face parsing: 19 classes of an aligned crop.
+"""Published networks of faces, under the names of their checkpoints: ArcFace and BiSeNet.
 
-Attribute names are those of the published checkpoint (face-parsing.PyTorch), which drops the
-paper's spatial path. Source: Yu et al. 2018, https://arxiv.org/abs/1808.00897.
+ArcFace gives a face's identity as a unit vector, with the preprocessing of e4e's identity loss. Its
+trunk IR-SE50, residual with squeeze and excitation, is e4e's too. BiSeNet parses an aligned crop
+into 19 classes; the checkpoint (face-parsing.PyTorch) drops the paper's spatial path.
+
+Sources: Deng et al. 2019 (ArcFace), https://arxiv.org/abs/1801.07698, section 3.1; Hu et al. 2018,
+https://arxiv.org/abs/1709.01507; Yu et al. 2018 (BiSeNet), https://arxiv.org/abs/1808.00897.
 """
 
 from __future__ import annotations
@@ -14,7 +18,127 @@ from torch import Tensor, nn
 
 from sglat.networks.faces import PARSING_CLASSES
 
-INPUT_SIZE: Final = 512
+STAGES: Final = (
+    (64, 3),
+    (128, 4),
+    (256, 14),
+    (512, 3),
+)  # channels, blocks; the first of each halves
+TAPS: Final = (6, 20, 23)  # last block before 32, 16 and 8 px at 112 px input: e4e's pyramid
+_REDUCTION: Final = 16  # squeeze ratio
+
+
+class SqueezeExcitation(nn.Module):
+    """Scale channels by a gate computed from their global averages."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, channels // _REDUCTION, 1, bias=False)
+        self.fc2 = nn.Conv2d(channels // _REDUCTION, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[N, C, H, W]` to the same shape."""
+        squeezed = x.mean(dim=(2, 3), keepdim=True)
+        excitation: Tensor = self.fc2(self.fc1(squeezed).relu()).sigmoid()
+        return x * excitation
+
+
+class Bottleneck(nn.Module):
+    """Pre-normalised residual block."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.shortcut_layer = (
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+            if inputs != outputs
+            else None
+        )
+        self.res_layer = nn.Sequential(
+            nn.BatchNorm2d(inputs),
+            nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False),
+            nn.PReLU(outputs),
+            nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            SqueezeExcitation(outputs),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[N, I, H, W]` to `[N, O, H / stride, W / stride]`."""
+        if self.shortcut_layer is None:
+            shortcut = x[:, :, :: self.stride, :: self.stride]
+        else:
+            shortcut = self.shortcut_layer(x)
+        output: Tensor = self.res_layer(x) + shortcut
+        return output
+
+
+def at_side(crops: Tensor, side: int) -> Tensor:
+    """Bring crops `[N, 3, H, W]` to a side: larger ones by averaging, smaller ones bilinearly."""
+    if crops.shape[-1] > side:
+        return F.adaptive_avg_pool2d(crops, side)
+    if crops.shape[-1] < side:
+        return F.interpolate(crops, side, mode="bilinear", align_corners=False)
+    return crops
+
+
+def input_layer() -> nn.Sequential:
+    """Return the stem: RGB to 64 channels."""
+    return nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
+
+
+def body() -> nn.Sequential:
+    """Return the 24 blocks."""
+    blocks: list[nn.Module] = []
+    inputs = 64
+    for channels, count in STAGES:
+        for position in range(count):
+            blocks.append(Bottleneck(inputs, channels, 2 if position == 0 else 1))
+            inputs = channels
+    return nn.Sequential(*blocks)
+
+
+EMBEDDING_DIM: Final = 512
+IDENTITY_SIZE: Final = 112
+ALIGNED_SIZE: Final = 256
+FACE_ROWS: Final = slice(35, 223)  # the face inside an FFHQ-aligned crop of 256 px
+FACE_COLUMNS: Final = slice(32, 220)
+
+
+class ArcFace(nn.Module):
+    """Identity network of faces of 112 px."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_layer = input_layer()
+        self.body = body()
+        self.output_layer = nn.Sequential(
+            nn.BatchNorm2d(512),
+            nn.Dropout(),
+            nn.Flatten(),
+            nn.Linear(512 * 7 * 7, EMBEDDING_DIM),
+            nn.BatchNorm1d(EMBEDDING_DIM),
+        )
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """Map faces `[N, 3, 112, 112]` in [-1, 1] to unit vectors `[N, 512]`."""
+        return F.normalize(self.output_layer(self.body(self.input_layer(faces))), dim=1)
+
+    def embed(self, crops: Tensor) -> Tensor:
+        """Map FFHQ-aligned crops `[N, 3, H, W]` in [-1, 1] to unit vectors `[N, 512]`."""
+        embedding: Tensor = self(face_of_crop(crops))
+        return embedding
+
+
+def face_of_crop(crops: Tensor) -> Tensor:
+    """Cut the face out of FFHQ-aligned crops `[N, 3, H, W]`: `[N, 3, 112, 112]`."""
+    crops = at_side(crops, ALIGNED_SIZE)
+    return F.adaptive_avg_pool2d(crops[:, :, FACE_ROWS, FACE_COLUMNS], IDENTITY_SIZE)
+
+
+PARSING_SIZE: Final = 512
 # Mean and standard deviation of ImageNet's RGB values in 0..1
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -155,8 +279,9 @@ class OutputHead(nn.Module):
 class BiSeNet(nn.Module):
     """Face parsing network."""
 
-    def __init__(self, classes: int = len(PARSING_CLASSES)) -> None:
+    def __init__(self) -> None:
         super().__init__()
+        classes = len(PARSING_CLASSES)
         self.cp = ContextPath()
         self.ffm = FeatureFusion()
         self.conv_out = OutputHead(256, 256, classes)
@@ -175,7 +300,7 @@ class BiSeNet(nn.Module):
         mean = crops.new_tensor(IMAGENET_MEAN)[:, None, None]
         std = crops.new_tensor(IMAGENET_STD)[:, None, None]
         x = ((crops + 1) / 2 - mean) / std
-        size = (INPUT_SIZE, INPUT_SIZE)
+        size = (PARSING_SIZE, PARSING_SIZE)
         if x.shape[-2:] != size:
             x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
         probabilities: Tensor = self(x).softmax(dim=1)

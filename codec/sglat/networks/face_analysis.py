@@ -1,7 +1,8 @@
-"""insightface behind the face-analysis interface: detector, landmarks and identity.
+"""The face analysis of a bundle: its own networks, the embedded ones where it has none, and
+insightface's detector, landmarks and identity where they are installed.
 
-The model pack has 106 landmarks, the codec needs 478 and blendshapes. The bundle's own network
-provides the mesh, aligned to insightface's points by a similarity. Blendshapes, face parsing and
+insightface's model pack has 106 landmarks, the codec needs 478 and blendshapes. The bundle's own
+network provides the mesh, aligned to these points by a similarity. Blendshapes, face parsing and
 the identity vectors of losses stay with the bundle: ONNX Runtime gives no gradients. The pack is
 never downloaded from here.
 """
@@ -11,26 +12,27 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from sglat.errors import BundleError, MissingExtraError, UsageError
+from sglat.networks.embedded_analysis import KINDS, EmbeddedAnalysis
 from sglat.networks.face_points import IRISES, MOUTH_CORNERS, NOSE_TIP
-from sglat.networks.faces import FaceAnalysis, FaceBox, FaceLandmarks
+from sglat.networks.faces import FaceAnalysis, FaceBox, FaceFinder, FaceLandmarks
 from sglat.networks.pixels import to_pixels
 
 PACK: Final = "buffalo_l"
 DETECTOR_FILE: Final = "det_10g.onnx"
 IDENTITY_FILE: Final = "w600k_r50.onnx"
 LANDMARKS_FILE: Final = "2d106det.onnx"
-Choice = Literal["auto", "embedded", "insightface"]
 
 _DETECTOR_SIZE: Final = (640, 640)  # pixels; the pack's own default
 _DETECTOR_SCORE: Final = 0.5  # the package's default
@@ -70,33 +72,20 @@ def is_available(root: Path | None = None) -> bool:
     return has_pack and importlib.util.find_spec("insightface") is not None
 
 
-def choose_face_analysis(
-    embedded: FaceAnalysis, *, choice: Choice = "auto", root: Path | None = None
-) -> FaceAnalysis:
-    """Return insightface's analysis if requested and installed, else the embedded one.
-
-    Args:
-        embedded: the bundle's own networks.
-        choice: `auto` takes insightface exactly when its model pack is present.
-        root: insightface's home folder; found by itself if None.
-
-    Raises:
-        MissingExtraError: insightface was requested but is not installed.
-        BundleError: it was requested but its model pack is absent.
-    """
-    if choice == "embedded" or (choice == "auto" and not is_available(root)):
-        return embedded
-    return InsightFaceAnalysis(embedded, root=root)
+def choose_finder(embedded: FaceFinder, *, root: Path | None = None) -> FaceFinder:
+    """Return insightface where its package and model pack are present, else the embedded networks;
+    arguments as for `InsightFaceFinder`."""
+    return InsightFaceFinder(embedded, root=root) if is_available(root) else embedded
 
 
-class InsightFaceAnalysis:
-    """insightface behind the interface of `FaceAnalysis`."""
+class InsightFaceFinder:
+    """insightface behind the interface of `FaceFinder`."""
 
-    def __init__(self, base: FaceAnalysis, *, root: Path | None = None) -> None:
+    def __init__(self, base: FaceFinder, *, root: Path | None = None) -> None:
         """Load the pack's detector, identity and landmark network, and no other of its files.
 
         Args:
-            base: gives the mesh, blendshapes and parsing.
+            base: gives the mesh and blendshapes.
             root: insightface's home folder; found by itself if None.
 
         Raises:
@@ -143,10 +132,6 @@ class InsightFaceAnalysis:
         moved = found.points.astype(np.float64) @ matrix.T + shift
         return replace(found, points=moved.astype(np.float32))
 
-    def parse(self, crops: Tensor) -> Tensor:
-        """Return the base networks' class probabilities `[N, 19, H, W]`."""
-        return self.base.parse(crops)
-
     def embed(self, crops: Tensor) -> Tensor:
         """Return unit identity vectors `[N, 512]` of FFHQ-aligned crops `[N, 3, H, W]`.
 
@@ -163,10 +148,6 @@ class InsightFaceAnalysis:
         rows = [self._identity.get_feat([picture]) for picture in pictures]
         features = torch.from_numpy(np.concatenate(rows).astype(np.float32))
         return F.normalize(features, dim=1).to(crops.device)
-
-    def embed_for_loss(self, crops: Tensor) -> Tensor:
-        """Return the base network's identity vectors `[N, D]`; differentiable."""
-        return self.base.embed_for_loss(crops)
 
 
 def _load(zoo: Any, path: Path, *, task: str) -> Any:
@@ -217,7 +198,8 @@ def similarity(
 
 def template_faces(crops: Tensor) -> Tensor:
     """Bring FFHQ-aligned crops `[N, 3, H, W]` to the 112 px template of insightface's networks."""
-    a, b, x, y = _similarity()
+    matrix, (x, y) = similarity(np.array(_TEMPLATE), np.array(_CROP))
+    a, b = matrix[:, 0].tolist()
     size = _TEMPLATE_SIZE
     steps = torch.arange(size, dtype=crops.dtype, device=crops.device)
     columns, rows = steps[None, :], steps[:, None]
@@ -231,20 +213,94 @@ def template_faces(crops: Tensor) -> Tensor:
     return F.grid_sample(crops, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _similarity() -> tuple[float, float, float, float]:
-    """Return a, b, x, y of the least-squares map from template pixels to the crop of side 1."""
-    template, crop = np.array(_TEMPLATE), np.array(_CROP)
-    ones, zeros = np.ones(len(crop)), np.zeros(len(crop))
-    system = np.concatenate(
-        [
-            np.stack([template[:, 0], -template[:, 1], ones, zeros], axis=1),
-            np.stack([template[:, 1], template[:, 0], zeros, ones], axis=1),
-        ]
-    )
-    solution = np.linalg.lstsq(system, np.concatenate([crop[:, 0], crop[:, 1]]), rcond=None)[0]
-    a, b, x, y = solution.tolist()
-    return a, b, x, y
-
-
 def _blue_first(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(picture[:, :, ::-1])
+
+
+OWN_ROLES: Final = ("parsing", "identity")  # for which a bundle may bring another kind of network
+
+
+class Parser(Protocol):
+    """A parsing network such as BiSeNet."""
+
+    def parse(self, crops: Tensor) -> Tensor:
+        """Return class probabilities `[N, 19, H, W]`."""
+
+
+class Embedder(Protocol):
+    """An identity network such as ArcFace."""
+
+    def embed(self, crops: Tensor) -> Tensor:
+        """Return unit vectors `[N, D]`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedAnalysis:
+    """Detection and landmarks of one analysis; parsing and identity of other networks."""
+
+    finder: FaceFinder
+    parser: Parser
+    """Differentiable."""
+    eval_embedder: Embedder
+    """Identity vectors for comparing people."""
+    loss_embedder: Embedder
+    """Identity vectors for losses, differentiable."""
+
+    def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
+        """See `FaceAnalysis`."""
+        return self.finder.detect(picture)
+
+    def landmarks(
+        self, picture: NDArray[np.uint8], box: FaceBox, *, previous: FaceLandmarks | None = None
+    ) -> FaceLandmarks:
+        """See `FaceAnalysis`."""
+        return self.finder.landmarks(picture, box, previous=previous)
+
+    def parse(self, crops: Tensor) -> Tensor:
+        """See `FaceAnalysis`."""
+        return self.parser.parse(crops)
+
+    def embed(self, crops: Tensor) -> Tensor:
+        """See `FaceAnalysis`."""
+        return self.eval_embedder.embed(crops)
+
+    def embed_for_loss(self, crops: Tensor) -> Tensor:
+        """See `FaceAnalysis`."""
+        return self.loss_embedder.embed(crops)
+
+
+def face_analysis(
+    own: Mapping[str, nn.Module],
+    embedded: Mapping[str, nn.Module],
+    *,
+    device: torch.device,
+    pack_root: Path,
+) -> FaceAnalysis:
+    """Return the face analysis of a bundle.
+
+    Where insightface and its model pack are present, they detect faces, align landmarks and compare
+    identities; the mesh itself is the embedded network's. Parsing and the identity vectors of
+    losses are the bundle's own or the embedded ones, since both need a gradient. So the network
+    that evaluates identity is not the one that tuning minimises.
+
+    Args:
+        own: the bundle's face networks by role; of another kind than the embedded ones only in
+            `OWN_ROLES`.
+        embedded: the embedded bundle's, for the roles that are not in `own` or of another kind.
+        device: where they run.
+        pack_root: folder of a fetched insightface pack; may be missing.
+    """
+    same = {role: network for role, network in own.items() if isinstance(network, KINDS[role])}
+    analysis = EmbeddedAnalysis(networks={**embedded, **same}, device=device)
+    root = pack_root if is_available(pack_root) else None  # None: insightface's own home
+    finder = choose_finder(analysis, root=root)
+    other = {role: network for role, network in own.items() if role not in same}
+    if not other and finder is analysis:
+        return analysis
+    loss_embedder = cast(Embedder, other.get("identity", analysis))
+    return MixedAnalysis(
+        finder=finder,
+        parser=cast(Parser, other.get("parsing", analysis)),
+        eval_embedder=loss_embedder if finder is analysis else finder,
+        loss_embedder=loss_embedder,
+    )
