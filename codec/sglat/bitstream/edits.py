@@ -34,9 +34,6 @@ class Source:
 
     Args:
         file: open for reading in binary mode.
-
-    Raises:
-        FormatError: any code of SPEC.md section 14, of header and preamble.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -77,11 +74,7 @@ class Source:
         return None if payload is None else extras.unpack_audio_format(payload)
 
     def body(self) -> Iterator[Event]:
-        """Yield what follows the preamble and is copied, without INDX; sets `end` at ENDS.
-
-        Raises:
-            FormatError: any code of SPEC.md section 14.
-        """
+        """Yield what follows the preamble and is copied, without INDX; sets `end` at ENDS."""
         while True:
             with naming(self._file):
                 event = next(self._demuxer, None)
@@ -131,7 +124,6 @@ def swap(motion: BinaryIO, identity: BinaryIO, out: BinaryIO) -> None:
 
     Raises:
         BundleMismatchError: the files were made for different decoders.
-        FormatError: any code of SPEC.md section 14.
     """
     body, look = Source(motion), Source(identity)
     with naming(identity):
@@ -164,7 +156,6 @@ def drop_layers(file: BinaryIO, out: BinaryIO, *, keep: int) -> None:
 
     Raises:
         UsageError: `keep` is less than one, or more than the file has.
-        FormatError: any code of SPEC.md section 14.
     """
     if keep < 1:
         raise UsageError("bad-layers", f"expected at least 1 layer to keep, got {keep}")
@@ -187,11 +178,7 @@ def drop_layers(file: BinaryIO, out: BinaryIO, *, keep: int) -> None:
 
 
 def strip(file: BinaryIO, out: BinaryIO) -> None:
-    """Write a file without META, THMB and settings; provenance and consent stay.
-
-    Raises:
-        FormatError: any code of SPEC.md section 14.
-    """
+    """Write a file without META, THMB and settings; provenance and consent stay."""
     source = Source(file)
     muxer = Muxer(out, replace(source.header, settings={}))
     muxer.copy([chunk for chunk in source.preamble if chunk.type not in ("META", "THMB")])

@@ -60,7 +60,6 @@ def concat(files: Sequence[BinaryIO], out: BinaryIO, *, names: Sequence[str] = (
     Raises:
         BundleMismatchError: other decoders.
         UsageError: `cannot-concat` for other sound.
-        FormatError: any code of SPEC.md section 14.
     """
     names = names or [f"file {number + 1}" for number in range(len(files))]
     spans = [_span(SeekableFile(file)) for file in files]

@@ -89,7 +89,6 @@ def load_table(path: Path) -> MotionTable:
 
     Raises:
         UsageError: another ending, or no such file.
-        FormatError: `bad-field`, `bad-step`, `bad-value`.
     """
     check_input(path)
     suffix = path.suffix.lower()
@@ -105,7 +104,6 @@ def read_table(file: BinaryIO) -> MotionTable:
     """Return the whole track of an `.sglat` file.
 
     Raises:
-        FormatError: any code of SPEC.md section 14.
         UsageError: the file has no motion.
     """
     reader = Reader(file)

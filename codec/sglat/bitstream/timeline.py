@@ -211,7 +211,6 @@ def trim(file: BinaryIO, out: BinaryIO, *, start_seconds: Fraction, end_seconds:
 
     Raises:
         UsageError: no frame begins in the span.
-        FormatError: any code of SPEC.md section 14.
     """
     seekable = SeekableFile(file)
     frames = _frames_between(seekable, start_seconds, end_seconds)

@@ -1,1 +1,5 @@
-"""Video and audio in and out."""
+"""Video and audio in and out.
+
+A stream or picture that cannot be read, decoded, encoded or written raises MediaError; functions
+list other errors only.
+"""

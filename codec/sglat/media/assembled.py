@@ -92,11 +92,7 @@ class TiledConverter:
 
 
 def tiled_frames(container: Any, grid: Grid) -> Iterator[TiledFrame]:
-    """Yield the one picture of an open container.
-
-    Raises:
-        MediaError: a tile is missing.
-    """
+    """Yield the one picture of an open container."""
     found: dict[int, Any] = {}
     streams = [s for s in container.streams.video if s.id in grid.tiles]
     for packet in container.demux(streams):

@@ -36,9 +36,6 @@ class AudioReader(Closable):
         zero_seconds: time 0 by the container's clock, as `VideoReader` found it.
         end_seconds: packets from here on are left out, by the same clock; None: none.
         is_cut: packets that end before time 0 are left out; without a range they prime the decoder.
-
-    Raises:
-        MediaError: the file cannot be opened.
     """
 
     def __init__(
@@ -131,9 +128,6 @@ class StoredSound:
     Args:
         reader: the source's sound, at its first packet.
         choice: what is wanted.
-
-    Raises:
-        MediaError: the codec cannot be made of this sound.
     """
 
     def __init__(self, reader: AudioReader, choice: SoundChoice = "auto") -> None:

@@ -81,11 +81,7 @@ TAKES_MORE: Final = {
 
 
 def container_of(path: Path) -> Container:
-    """Return the kind of container by a file's name.
-
-    Raises:
-        MediaError: `output-container`.
-    """
+    """Return the kind of container by a file's name."""
     found = CONTAINERS.get(path.suffix.lower())
     if found is None:
         known = " ".join(CONTAINERS)
@@ -156,11 +152,7 @@ def encoder_options(
 
 
 def check_encoder(encoder: str, container: Container, path: Path) -> None:
-    """Refuse an encoder that FFmpeg does not have or whose codec the container cannot hold.
-
-    Raises:
-        MediaError: `unknown-encoder`, `output-refused`; says what works.
-    """
+    """Refuse an encoder that FFmpeg does not have or whose codec the container cannot hold."""
     *others, last = container.encoders
     fitting = f"--encoder {', '.join(others)} or {last}" if others else f"--encoder {last}"
     try:
@@ -223,10 +215,6 @@ def choose_encoder(encoder: str, path: Path) -> str:
     Args:
         encoder: FFmpeg's name, or "auto": the container's own, in hardware where there is one.
         path: the output.
-
-    Raises:
-        MediaError: not the name of a video file, an unknown encoder, or a codec that the container
-            cannot hold.
     """
     container = container_of(path)
     if encoder != "auto":

@@ -103,11 +103,7 @@ def encode_png(picture: NDArray[np.uint8], *, marks: Mapping[str, str] | None = 
 
 
 def decode_picture(data: bytes, *, what: str = "picture") -> NDArray[np.uint8]:
-    """Return a PNG, JPEG or WebP file as `[H, W, 3]` RGB.
-
-    Raises:
-        MediaError: the bytes are no picture.
-    """
+    """Return a PNG, JPEG or WebP file as `[H, W, 3]` RGB."""
     try:
         with av.open(io.BytesIO(data), mode="r") as container:
             frame = next(container.decode(video=0))

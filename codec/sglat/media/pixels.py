@@ -61,11 +61,7 @@ class PictureConverter:
         self._conversions: dict[tuple[int, int], Conversion | None] = {}
 
     def picture(self, decoded: Any) -> NDArray[np.uint8]:
-        """Return a PyAV frame as `[H, W, 3]` with square pixels.
-
-        Raises:
-            MediaError: too large, or colours that cannot be converted.
-        """
+        """Return a PyAV frame as `[H, W, 3]` with square pixels."""
         if max(decoded.width, decoded.height) > MAX_SIDE:
             raise MediaError(
                 "picture-too-large",

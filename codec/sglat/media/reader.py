@@ -98,7 +98,6 @@ def open_container(path: Path) -> Any:
 
     Raises:
         UsageError: no such file.
-        MediaError: empty, or no media file.
     """
     check_input(path)
     if path.is_file() and path.stat().st_size == 0:
@@ -133,7 +132,6 @@ class VideoReader(Closable):
 
     Raises:
         UsageError: no such file, or no frame in the range.
-        MediaError: empty, unreadable, without a video stream, or without one frame.
     """
 
     def __init__(self, source: Path | str | Clip, *, threads: int = 0) -> None:
@@ -175,11 +173,7 @@ class VideoReader(Closable):
         return self._converter.notes + self._deinterlacer.notes
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield every frame once, in display order.
-
-        Raises:
-            MediaError: the stream is damaged beyond use.
-        """
+        """Yield every frame once, in display order."""
         end = self.end_seconds
         for pts, decoded in chain([self._first], self._stamped):
             if end is not None and pts * self.time_base >= end:

@@ -42,9 +42,6 @@ def open_template(audio: AudioFormat, first: AudioPacket | None) -> Any:
     Args:
         audio: what the file stores about the stream.
         first: its first packet, from which the library learns the frame size; None if unknown.
-
-    Raises:
-        MediaError: a codec that cannot be put in a container this way.
     """
     if audio.codec not in CODEC_IDS:
         known = ", ".join(sorted(CODEC_IDS))

@@ -44,9 +44,6 @@ class AudioTranscoder:
         codec: a key of `ENCODERS`.
         start_seconds: samples before are left out, so that sound trimmed to a range is exact.
         end_seconds: samples from here on are left out; None: none.
-
-    Raises:
-        MediaError: the encoder cannot hold this sound.
     """
 
     def __init__(

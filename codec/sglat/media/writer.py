@@ -63,7 +63,6 @@ class VideoWriter(Closable):
 
     Raises:
         UsageError: the output exists; a quality that the encoder does not have.
-        MediaError: the container is unknown, or cannot hold the codec.
     """
 
     def __init__(
