@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import pydoc
 import subprocess
 import sys
+from dataclasses import is_dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +68,28 @@ def test_type_checkers_see_the_public_names(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "EncodeResult" in done.stdout
     assert "DecodedFrame" in done.stdout
+
+
+def test_everything_public_is_documented() -> None:
+    """Functions with their arguments, classes with each of their fields."""
+    lacking = []
+    for name in set(sglat.__all__) - {"__version__"}:
+        thing = getattr(sglat, name)
+        text = inspect.getdoc(thing) or ""
+        if inspect.isfunction(thing):
+            lacking += [
+                f"{name}({p})" for p in inspect.signature(thing).parameters if p not in text
+            ]
+        if not is_dataclass(thing):
+            continue
+        tree = ast.parse(inspect.getsource(thing)).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for field, after in pairwise([*tree.body, None]):
+            if isinstance(field, ast.AnnAssign) and not isinstance(after, ast.Expr):
+                lacking.append(f"{name}.{ast.unparse(field.target)}")
+    assert lacking == []
+
+
+def test_help_names_what_there_is() -> None:
+    shown = pydoc.render_doc(sglat, renderer=pydoc.plaintext)
+    assert all(f"sglat.{name}(" in shown for name in ("encode", "decode", "decode_video", "swap"))

@@ -1,5 +1,18 @@
 """sglat: a talking-head codec in StyleGAN2 latent space.
 
+    import sglat
+
+    result = sglat.encode("in.mp4", "out.sglat")      # EncodeConfig, EncodeResult
+    for frame in sglat.decode("out.sglat"):           # DecodeConfig, DecodedFrame
+        show(frame.picture)                           # uint8 RGB [H, W, 3]
+    sglat.decode_video("out.sglat", "out.mp4")        # with its sound; OutputResult
+    sglat.swap(motion="a.sglat", identity="b.sglat", out="c.sglat")
+    sglat.decode_video("c.sglat", "c.mp4", onto="b.mp4")
+    with sglat.open("c.sglat") as reader:             # no network is loaded
+        print(reader.header.frame_count)
+
+All errors raised on purpose are `SglatError`, a missing file (`UsageError`) included.
+
 Public names are resolved on first use, so that `import sglat` loads neither torch nor OpenCV.
 """
 
@@ -12,23 +25,31 @@ from sglat.version import __version__ as __version__
 
 if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
     from sglat.api import decode as decode
+    from sglat.api import decode_video as decode_video
     from sglat.api import encode as encode
     from sglat.api import open as open
     from sglat.api import swap as swap
     from sglat.bundles.bundle import load_bundle as load_bundle
     from sglat.decoder.decode import DecodeConfig as DecodeConfig
+    from sglat.decoder.decode import DecodedFrame as DecodedFrame
+    from sglat.decoder.output import OutputResult as OutputResult
     from sglat.encoder.encode import EncodeConfig as EncodeConfig
     from sglat.encoder.encode import EncodeResult as EncodeResult
     from sglat.errors import FormatError as FormatError
     from sglat.errors import SglatError as SglatError
+    from sglat.errors import UsageError as UsageError
 
 _PUBLIC: Final[dict[str, str]] = {
     "DecodeConfig": "sglat.decoder.decode",
+    "DecodedFrame": "sglat.decoder.decode",
     "EncodeConfig": "sglat.encoder.encode",
     "EncodeResult": "sglat.encoder.encode",
     "FormatError": "sglat.errors",
+    "OutputResult": "sglat.decoder.output",
     "SglatError": "sglat.errors",
+    "UsageError": "sglat.errors",
     "decode": "sglat.api",
+    "decode_video": "sglat.api",
     "encode": "sglat.api",
     "load_bundle": "sglat.bundles.bundle",
     "open": "sglat.api",

@@ -45,7 +45,23 @@ def encode(
     *,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> EncodeResult:
-    """Encode a talking-head video; see `sglat.encoder.encode.encode`."""
+    """Encode a talking-head video.
+
+    After an interruption the same call continues from the work file beside the target.
+
+    Args:
+        source: any video FFmpeg reads, with one face or more.
+        target: `.sglat` file to write.
+        config: choices; None takes the defaults.
+        progress: called with phase, units done and units in all (0 when unknown).
+
+    Returns:
+        Sizes, times, messages, and how well the decoded file matches the source.
+
+    Raises:
+        FaceError: no face. MediaError: unreadable input. UsageError: a missing input, an existing
+            output, contradicting choices. WorkFileError: unfinished work of another input.
+    """
     from sglat.encoder.encode import encode as run
 
     return run(Path(source), Path(target), config, progress=progress)
@@ -54,6 +70,9 @@ def encode(
 @contextmanager
 def open(path: StrPath) -> Iterator[Reader]:
     """Yield a reader: header, identity and motion groups, without any network.
+
+    Args:
+        path: the `.sglat` file.
 
     Raises:
         FormatError: the bytes break the specification.
@@ -68,7 +87,18 @@ def open(path: StrPath) -> Iterator[Reader]:
 def decode(
     path: StrPath, *, bundle: Bundle | None = None, config: DecodeConfig | None = None
 ) -> Iterator[DecodedFrame]:
-    """Yield decoded frames in order, in bounded memory; see `sglat.decoder.decode.decode`."""
+    """Yield the frames of a file as aligned pictures, in order and in bounded memory.
+
+    Args:
+        path: the `.sglat` file.
+        bundle: loaded weights; None loads the bundle that the file names.
+        config: device, batch and range.
+
+    Raises:
+        FormatError: the bytes break the specification.
+        BundleMismatchError: the file was made for other weights.
+        UsageError: no such file; an empty range.
+    """
     from sglat.decoder.decode import decode as run
 
     yield from run(Path(path), bundle=bundle, config=config)
@@ -220,6 +250,12 @@ def _stored_place(decoder: Decoder, onto: Path) -> str:
 
 def swap(*, motion: StrPath, identity: StrPath, out: StrPath, force: bool = False) -> None:
     """Write a file with the motion of one file, byte for byte, and the look of another.
+
+    Args:
+        motion: file whose motion and sound are taken.
+        identity: file whose look is taken.
+        out: `.sglat` file to write.
+        force: replace an existing output.
 
     Raises:
         BundleMismatchError: the two were made for different decoders.

@@ -39,6 +39,7 @@ class DecodeConfig:
     """How a file is decoded; none of these changes the meaning of its bytes."""
 
     device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `mps`."""
     batch: int = 8
     """Frames rendered together."""
     layers: int | None = None
@@ -48,7 +49,9 @@ class DecodeConfig:
     size: int | None = None
     """Side of the pictures in pixels; None: the bundle's resolution."""
     start_seconds: float = 0.0
+    """The first frame at or after it is decoded."""
     end_seconds: float | None = None
+    """The last frame before it is decoded; None: to the end."""
     half: bool | None = None
     """16-bit features in the large layers; None: on CUDA only, so that the picture is the same on
     every processor."""

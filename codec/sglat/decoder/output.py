@@ -65,9 +65,13 @@ class OutputResult:
     """What was written."""
 
     frames: int
+    """Written."""
     held_frames: int
+    """Of these, frames without a face in the source."""
     width: int
+    """Of the pictures in pixels."""
     height: int
+    """Of the pictures in pixels."""
     seconds: float
     """Wall time from the first byte to the last."""
     notes: list[str] = field(default_factory=list)

@@ -39,6 +39,7 @@ class EncodeConfig:
     """Everything a user may choose."""
 
     bundle: str = "mini"
+    """Name or folder of the weights."""
     face: int = 1
     """1 is the largest face."""
     quality: int | None = None
@@ -50,10 +51,12 @@ class EncodeConfig:
     identity_bytes: int = 64_000
     """Most bytes of the identity, all layers."""
     solver: Literal["fast", "paper"] = "fast"
+    """How the motion is solved for."""
     target: Literal["frame", "inverted"] = "frame"
     """What the motion is fitted to: the camera frame, or the tuned generator's rendering of its
     inversion."""
     tuning: Literal["manifold", "pivotal", "none"] = "manifold"
+    """How the generator is tuned to the person."""
     tune_steps: int | None = None
     """None: the default of tuning."""
     tune_frames: int | None = None
@@ -61,12 +64,15 @@ class EncodeConfig:
     plate: bool = False
     """Store a still background for full frames."""
     seed: int = 0
+    """Of all random numbers."""
     workfile: Path | None = None
     """Folder for resuming; None puts it beside the output."""
     keep_workfile: bool = False
+    """Keep the folder of unfinished work after the end."""
     start_seconds: float = 0.0
     """First second that is encoded; sound is trimmed with the pictures."""
     end_seconds: float | None = None
+    """The last frame before it is encoded; None: to the end."""
     audio: SoundChoice = "auto"
     """How sound is stored: compressed sound is copied and PCM becomes FLAC unless chosen."""
     resume: bool = True
@@ -74,10 +80,13 @@ class EncodeConfig:
     device: str = "cpu"
     """As for decoding. Other devices than the processor round differently and give other bytes."""
     threads: int | None = None
+    """Processor threads; None: all."""
     self_check: bool = True
+    """Decode the result and measure it."""
     similarity_plot: Path | None = None
     """Write the identity similarity over time as SVG here."""
     consent: str = ""
+    """The pictured person's statement of consent, kept in the file."""
     force: bool = False
     """Replace an existing output."""
     is_forced: InitVar[bool] = False
@@ -92,15 +101,23 @@ class EncodeResult:
     """Cost and result of one encoding."""
 
     path: Path
+    """The `.sglat` file."""
     frames: int
+    """Of the clip."""
     seconds: float
     """Length of the clip."""
     bytes_by_stream: dict[str, int]
+    """Bytes of identity, motion, placement, audio, container and all."""
     stage_seconds: dict[str, float]
+    """Wall time by phase."""
     id_frame: int
+    """Number of the frame that gives the look."""
     messages: list[str]
+    """What a user should know, one line each."""
     check: SelfCheck | None
+    """Decoded against source; None without `self_check`."""
     settings: dict[str, str] = field(default_factory=dict)
+    """Choices that are stored in the file."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values: bytes, kbit/s on first view and with a cached identity, timings."""
