@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,14 @@ def test_a_face_elsewhere_is_followed_and_said(choose: Choose, onto: Path) -> No
     track, notes = choose(far)
     assert track is far
     assert notes == [f"--onto: placed where the face of {onto} is; the motion is of another video"]
+
+
+def test_another_face_framed_nearly_alike_is_followed(
+    choose: Choose, tmp_path: Path, bundle: Bundle
+) -> None:
+    own = read_track(write_file(tmp_path / "own.sglat", bundle, frames=FRAMES))
+    near = replace(own, placement=own.placement + np.array([0.06 * own.placement[0, 2], 0, 0, 0]))
+    assert choose(near)[0] is near
 
 
 def test_the_own_placement_is_kept_where_a_face_lies_there(
