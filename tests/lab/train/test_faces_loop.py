@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from sglat.networks.embedded_analysis import KINDS, load_weights
+from sglat.bundles.parts import fill_network
+from sglat.networks.embedded_analysis import KINDS
 from sglat.networks.embedded_nets import IdentityNetwork, ParsingNetwork, folded_state
 from sglat.networks.embedded_perceptual import PerceptualNetwork
 from sglat_lab.train import face, faces_loop
@@ -72,7 +73,7 @@ def test_every_network_trains_and_exports_what_the_product_loads(
 ) -> None:
     assert train(folder, tmp_path, name, steps=2).exit_code == 0
     weights = load_file(tmp_path / f"faces_{name}.safetensors")
-    load_weights(KINDS[name](), weights, name)
+    fill_network(KINDS[name](), weights, place=name)
     assert all(bool(torch.isfinite(value).all()) for value in weights.values())
     assert len((tmp_path / f"{name}.jsonl").read_text().splitlines()) == 1
 
