@@ -330,3 +330,9 @@ def test_the_reader_leaves_nothing_unread(tmp_path: Path, bundle: Bundle) -> Non
         assert decoder.reader.end is not None
     with path.open("rb") as file:
         assert Reader(file).header.frame_count == 50
+
+
+def test_more_layers_than_there_are_are_refused(tmp_path: Path, bundle: Bundle) -> None:
+    path = write_file(tmp_path / "a.sglat", bundle)
+    with path.open("rb") as file, pytest.raises(UsageError, match="bad-layers: expected at most 2"):
+        Decoder(file, bundle=bundle, config=DecodeConfig(layers=9))

@@ -75,11 +75,16 @@ class BundleState:
         return sum(part.size_bytes for part in parts)
 
     @property
-    def download_bytes(self) -> int | None:
-        """Size of the files that `sgl-bundles fetch` would download; None if one is not known."""
+    def download_bytes(self) -> int:
+        """Size of the files that `sgl-bundles fetch` would download, as far as it is known."""
         files = BUNDLES[self.name].files if self.name in BUNDLES else ()
-        sizes = [file.size_bytes for file in files if file.name in self.missing_files]
-        return None if None in sizes else sum(size or 0 for size in sizes)
+        return sum(file.size_bytes or 0 for file in files if file.name in self.missing_files)
+
+    @property
+    def is_download_known(self) -> bool:
+        """Whether the sizes of all missing files are known."""
+        files = BUNDLES[self.name].files if self.name in BUNDLES else ()
+        return all(file.size_bytes for file in files if file.name in self.missing_files)
 
 
 def list_bundles() -> list[BundleState]:

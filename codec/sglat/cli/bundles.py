@@ -48,6 +48,7 @@ def list_command(
                 "state": _state_word(state.manifest is not None, len(state.missing_files)),
                 "size_bytes": state.size_bytes,
                 "download_bytes": state.download_bytes,
+                "is_download_known": state.is_download_known,
                 "decoder_id": decoder_id.hex() if decoder_id else None,
                 "missing_files": list(state.missing_files),
                 "folder": str(state.folder),
@@ -223,7 +224,7 @@ def _sizes(record: dict[str, object]) -> str:
     here, to_fetch = record["size_bytes"], record["download_bytes"]
     if not record["missing_files"]:
         return _megabytes(here)
-    load = "unknown size" if to_fetch is None else _megabytes(to_fetch)
+    load = ("" if record["is_download_known"] else "over ") + _megabytes(to_fetch)
     return f"{load} to fetch" if not here else f"{_megabytes(here)}, {load} to fetch"
 
 

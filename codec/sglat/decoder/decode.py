@@ -104,6 +104,10 @@ class Decoder:
         with naming(file):
             self.bundle.check_decoder_id(self.header.decoder_id, wanted_bundle=self.header.bundle)
         self.identity = self._find_identity(identity_file)
+        if (self.config.layers or 0) > (found := len(self.identity.layers)):
+            raise UsageError(
+                "bad-layers", f"expected at most {found} layers, got {self.config.layers}"
+            )
         self._range = self._tick_range()
         self._workers = self.config.workers or torch.get_num_threads()
         self._groups = self.reader.groups()
