@@ -59,7 +59,8 @@ def bench_command(
     """Measure every clip of a folder and write report.html, results.json, .csv and .md."""
     _quiet_libraries()
     from sglat.networks.devices import choose_device
-    from sglat_lab.bench.run import BenchConfig, Benchmark
+    from sglat_lab.bench.harness import BenchConfig
+    from sglat_lab.bench.run import Benchmark
     from sglat_lab.report.html import write_report
 
     for folder in (clips, encoded, teachers):

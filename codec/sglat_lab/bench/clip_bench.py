@@ -121,7 +121,7 @@ class ClipBench:
     @cached_property
     def source(self) -> Pictures:
         """Source crops `[T, R, R, 3]`."""
-        return self.cache.pictures(
+        return self.cache.array(
             "source", lambda: file_variants.source_crops(self.video, self.parsed)
         )
 
@@ -163,7 +163,7 @@ class ClipBench:
 
     def shown(self, path: Path, name: str) -> Pictures:
         """Return a file's crops at `rows`, `[N, R, R, 3]`."""
-        return self.cache.pictures(
+        return self.cache.array(
             f"shown-{name}",
             lambda: file_variants.decoded_rows(path, self.bundle, self.rows, self.cache.folder),
         )
@@ -171,7 +171,7 @@ class ClipBench:
     def shown_window(self, path: Path, name: str) -> Pictures:
         """Return a file's first crops, `[window, R, R, 3]`."""
         first = np.arange(self.window, dtype=np.int64)
-        return self.cache.pictures(
+        return self.cache.array(
             f"window-{name}",
             lambda: file_variants.decoded_rows(path, self.bundle, first, self.cache.folder),
         )
@@ -268,7 +268,7 @@ class ClipBench:
             shown = self.anchor_pictures(codec, level)
             return np.concatenate([shown[self.rows], shown[: self.window]])
 
-        both = self.cache.pictures(f"{codec.encoder}-{level}-pictures", make)
+        both = self.cache.array(f"{codec.encoder}-{level}-pictures", make)
         return both[: len(self.rows)], both[len(self.rows) :]
 
     def anchor(self, codec: anchors.AnchorCodec, level: int) -> Version:

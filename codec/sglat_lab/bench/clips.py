@@ -35,13 +35,12 @@ from sglat.encoder.encode import EncodeConfig
 from sglat.media.audio import AudioReader
 from sglat.networks.pixels import from_pixels, to_pixels
 from sglat_lab.bench import file_variants, long_decode
-from sglat_lab.bench.harness import Cache
-from sglat_lab.bench.probes import ToolConfig, Tools
+from sglat_lab.bench.harness import Cache, ToolConfig
+from sglat_lab.bench.probes import Tools
 from sglat_lab.measure.face_signals import correlations, jitter_pixels
 from sglat_lab.measure.landmarks import Signals
 from sglat_lab.measure.picture_metrics import Reference, make_reference, means, measure_pictures
-from sglat_lab.report.document import Record, provenance
-from sglat_lab.report.pages import targets, write_page
+from sglat_lab.report.pages import Record, provenance, targets, write_page
 from sglat_lab.report.plots import contact_sheet, telling_frames, write_sheet
 
 Pictures = NDArray[np.uint8]

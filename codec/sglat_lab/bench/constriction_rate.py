@@ -31,8 +31,7 @@ from sglat.errors import MissingExtraError
 from sglat_lab.bench.motion_tracks import blendshape_tracks, landmark_tracks
 from sglat_lab.measure.landmarks import tracked_video
 from sglat_lab.measure.rates import Integers, sei_bits
-from sglat_lab.report.document import Record, provenance
-from sglat_lab.report.pages import page, write_page
+from sglat_lab.report.pages import Record, page, provenance, write_page
 
 try:
     import constriction

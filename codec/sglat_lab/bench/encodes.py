@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from sglat.errors import UsageError
 from sglat.files import AtomicOutput, write_atomically
 from sglat_lab.bench import file_variants
 from sglat_lab.bench.harness import (
+    BenchConfig,
     Budget,
     Clock,
     Failure,
@@ -201,26 +202,6 @@ def tuning_networks() -> list[str]:
     return [name for name, weight in weights.items() if weight]
 
 
-class EncodeOptions(Protocol):
-    """The options of a benchmark that encodings depend on."""
-
-    @property
-    def out(self) -> Path:
-        """Folder of results."""
-
-    @property
-    def bundle(self) -> str:
-        """Weights."""
-
-    @property
-    def frames(self) -> int | None:
-        """Most frames of each clip."""
-
-    @property
-    def is_quick(self) -> bool:
-        """Whether there is little time."""
-
-
 class Encodes:
     """Encodes within a budget of time; what is done stays done when the same call comes again.
 
@@ -233,7 +214,7 @@ class Encodes:
     """
 
     def __init__(
-        self, options: EncodeOptions, bundle: Bundle, clock: Clock, budget: Budget, workers: int
+        self, options: BenchConfig, bundle: Bundle, clock: Clock, budget: Budget, workers: int
     ) -> None:
         self.options, self.bundle, self.clock = options, bundle, clock
         self.budget, self.workers = budget, workers

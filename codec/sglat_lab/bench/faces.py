@@ -27,8 +27,7 @@ from sglat.networks.embedded_analysis import KINDS, ROLES, EmbeddedAnalysis
 from sglat.networks.pixels import from_pixels
 from sglat_lab.bench import faces_measures as measures
 from sglat_lab.bench.faces_measures import Clip
-from sglat_lab.report.document import Record, provenance
-from sglat_lab.report.pages import write_page
+from sglat_lab.report.pages import Record, provenance, write_page
 from sglat_lab.report.plots import write_sheet
 from sglat_lab.train.data import prepare
 from sglat_lab.train.faces_perceptual import DISTORTIONS

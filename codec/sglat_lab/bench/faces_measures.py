@@ -19,17 +19,23 @@ from sglat.encoder.crops import crop_picture
 from sglat.errors import UsageError
 from sglat.media.reader import VideoReader
 from sglat.networks.embedded_analysis import EmbeddedAnalysis
+from sglat.networks.embedded_detector import overlap_of
 from sglat.networks.face_points import FIRST_IRIS_POINT, LEFT_EYE, RIGHT_EYE
 from sglat.networks.faces import PARSING_CLASSES, FaceBox, FaceLandmarks
 from sglat.networks.pixels import from_pixels
 from sglat_lab.measure.judges import IDENTITY_FILE, LANDMARKER_FILE, SQUEEZE_FILE
 from sglat_lab.measure.landmarks import Tracked, tracked_video
-from sglat_lab.measure.teachers import MobileFaceIdentity, SqueezePerceptual, load_lpips_heads
+from sglat_lab.measure.teachers import (
+    MobileFaceIdentity,
+    SqueezePerceptual,
+    align_for_teacher,
+    load_lpips_heads,
+    pair_auc,
+)
 from sglat_lab.train.adversarial_examples import TunedGenerator
 from sglat_lab.train.data import Faces, read_parsing
+from sglat_lab.train.faces_aligned import class_ious, confusion_of, held_back_rows, mean_iou
 from sglat_lab.train.faces_augment import scenery
-from sglat_lab.train.faces_identity import align_for_teacher, pair_auc
-from sglat_lab.train.faces_parsing import class_ious, confusion_of, held_back_rows, mean_iou
 from sglat_lab.train.faces_perceptual import PerceptualTask, read_generated
 
 # Photographs without a person that scikit-image carries; one shows a cat.
@@ -100,11 +106,8 @@ def overlap(box: FaceBox | None, points: Points) -> float:
     """Return intersection over union of a box and the bounding box of landmarks."""
     if box is None:
         return 0.0
-    low, high = points.min(0), points.max(0)
-    wide = max(0.0, min(box.right, high[0]) - max(box.left, low[0]))
-    tall = max(0.0, min(box.bottom, high[1]) - max(box.top, low[1]))
-    own = (box.right - box.left) * (box.bottom - box.top)
-    return float(wide * tall / (own + (high - low).prod() - wide * tall))
+    wanted = torch.from_numpy(np.concatenate([points.min(0), points.max(0)]))
+    return overlap_of(torch.tensor((box.left, box.top, box.right, box.bottom)), wanted)
 
 
 def detection(networks: EmbeddedAnalysis, clips: list[Clip]) -> Figures:

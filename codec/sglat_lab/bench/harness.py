@@ -41,6 +41,39 @@ ONCE: Final = ("refine", "jacobian")
 """Stages that cost the same for every length."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ToolConfig:
+    """What is measured with."""
+
+    out: Path
+    """Folder of results."""
+    bundle: str = "mini"
+    teachers: Path | None = None
+    heads: Path | None = None
+    """LPIPS v0.1 heads for SqueezeNet."""
+    is_quick: bool = False
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig(ToolConfig):
+    """What is measured with what."""
+
+    clips: Path
+    """Folder of videos."""
+    encoded: Path | None = None
+    """Folder with `<clip>.sglat` made earlier; None: encode."""
+    with_speed: bool = True
+    frames: int | None = None
+    """Most frames of each clip; None: as many as there is time for."""
+    minutes: float | None = None
+    """Time that encoding and sweeps are planned for; None: by `is_quick`."""
+    workers: int | None = None
+    """Processes side by side; None: one a core."""
+    probes: tuple[str, ...] = ()
+    """Names of the probes beside `quality`; empty: all."""
+
+
 def digest(*parts: object) -> str:
     """Return a short name for what a result depends on; files count by their bytes."""
     total = hashlib.sha256(str(PROTOCOL).encode())
@@ -68,12 +101,8 @@ class Cache:
             write_atomically(file, json.dumps(make()))
         return json.loads(file.read_text(encoding="utf-8"))
 
-    def pictures(self, name: str, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Return an array of pictures, made on first use and read as it is needed."""
-        return self.array(name, make)
-
     def array(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """Return any array, likewise."""
+        """Return an array, made on first use and read as it is needed."""
         file = self.folder / f"{name}.npy"
         if not file.exists():
             with atomic_file(file, force=True) as stream:

@@ -33,8 +33,7 @@ from sglat_lab.bench.encodes import share_stages
 from sglat_lab.bench.harness import Cache
 from sglat_lab.bench.mini_measures import Measured
 from sglat_lab.measure.judges import Judges, find_teachers, load_judges
-from sglat_lab.report.document import provenance
-from sglat_lab.report.pages import part, targets
+from sglat_lab.report.pages import part, provenance, targets
 from sglat_lab.report.plots import write_sheet
 
 BATCH = 8

@@ -34,8 +34,7 @@ from sglat_lab.bench.mini_measures import (
     transfer,
 )
 from sglat_lab.measure.judges import load_judges
-from sglat_lab.report.document import Record, provenance
-from sglat_lab.report.pages import targets, write_page
+from sglat_lab.report.pages import Record, provenance, targets, write_page
 
 SPEED_RUNS: Final = 30  # fewer differ by a tenth on a shared machine
 

@@ -36,6 +36,7 @@ from sglat_lab.measure.teachers import FsaNetPair
 from sglat_lab.report.plots import write_sheet
 from sglat_lab.train.bundle_fits import face_box, measured_pose
 from sglat_lab.train.data import read_pictures
+from sglat_lab.train.mini_model import clip_pairs
 
 BATCH: Final = 16
 REFINED_TOGETHER: Final = 3  # pictures: more are no faster on a processor
@@ -44,7 +45,6 @@ PITCHES: Final = (-12, -6, 0, 6, 12)
 LOCAL_RATIO: Final = 3  # change inside a control's region over that outside
 KEEPING_COSINE: Final = 0.8
 SIDE: Final = 128  # pixels
-_PAIR_SEED: Final = 7  # as validation during training draws them
 
 Meter = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Pictures `[N, H, W, 3]` to yaw and pitch `[N, 2]` in degrees; NaN where no face was found."""
@@ -90,15 +90,6 @@ def held_back_frames(data: Path) -> People:
         pose=torch.cat([p.pose for p in packs]),
         clips=np.concatenate([p.clips for p in packs]),
     )
-
-
-def clip_pairs(frames: People, count: int) -> tuple[list[int], list[int]]:
-    """Return fixed pairs of frames of one clip each, spread over the clips."""
-    random = np.random.default_rng(_PAIR_SEED)
-    names = np.unique(frames.clips)
-    rows = [np.flatnonzero(frames.clips == name) for name in names]
-    pairs = np.array([random.choice(rows[i % len(rows)], 2) for i in range(count)])
-    return pairs[:, 0].tolist(), pairs[:, 1].tolist()
 
 
 def _read(pack: Path, *, split: str, stills: bool = True, count: int | None = None) -> People:
@@ -206,7 +197,7 @@ def _refined_latents(measured: Measured, pictures: Tensor, start: Tensor, kept: 
 def transfer(measured: Measured, frames: People, *, pairs: int) -> dict[str, Any]:
     """Return the error of frame B from frame A's latent and 34 numbers, within unseen clips."""
     bundle = measured.bundle
-    first, second = clip_pairs(frames, pairs)
+    first, second = clip_pairs(frames.clips, pairs).tolist()  # as validation in training
     values = bundle.module("estimator")(frames.points, frames.blendshapes, frames.pose)
     ws = measured.invert(frames.tensor(first))
     turned = bundle.pose_flow.turn(ws, frames.pose[first], frames.pose[second])

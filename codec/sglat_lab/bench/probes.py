@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +20,7 @@ from sglat_lab.bench import file_variants
 from sglat_lab.bench.anchors import ANCHORS, AnchorCodec, refusal
 from sglat_lab.bench.clip_bench import FULL, QUICK, ClipBench, Effort
 from sglat_lab.bench.encodes import ClipFiles
-from sglat_lab.bench.harness import digest
+from sglat_lab.bench.harness import ToolConfig, digest
 from sglat_lab.bench.solvers import compare_solvers, piece_of
 from sglat_lab.measure.curves import bd_table
 from sglat_lab.measure.face_signals import compare
@@ -39,20 +37,6 @@ from sglat_lab.measure.landmarks import EmbeddedLandmarker, Landmarker, MediaPip
 from sglat_lab.measure.rates import MINUTE, Version
 
 Figures = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ToolConfig:
-    """What is measured with."""
-
-    out: Path
-    """Folder of results."""
-    bundle: str = "mini"
-    teachers: Path | None = None
-    heads: Path | None = None
-    """LPIPS v0.1 heads for SqueezeNet."""
-    is_quick: bool = False
-    device: str = "cpu"
 
 
 class Tools(Closable):

@@ -47,8 +47,7 @@ from sglat_lab.bench.motion_tracks import (
 )
 from sglat_lab.measure.landmarks import Tracked, tracked_video
 from sglat_lab.measure.rates import Integers, gfvc_bits, sei_bits, zstd_bits
-from sglat_lab.report.document import provenance
-from sglat_lab.report.pages import page, targets, write_page
+from sglat_lab.report.pages import page, provenance, targets, write_page
 
 Float32 = NDArray[np.float32]
 Record = dict[str, Any]

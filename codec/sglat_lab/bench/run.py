@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from sglat_lab.bench.encodes import ClipFiles, Encodes, tuning_networks
 from sglat_lab.bench.harness import (
     FULL_BUDGET,
     QUICK_BUDGET,
+    BenchConfig,
     Clock,
     Failure,
     Plan,
@@ -30,7 +31,6 @@ from sglat_lab.bench.harness import (
 )
 from sglat_lab.bench.long_decode import decode_apart, decode_memory
 from sglat_lab.bench.probes import (
-    ToolConfig,
     Tools,
     chosen_probes,
     clip_record,
@@ -41,8 +41,8 @@ from sglat_lab.bench.probes import (
 )
 from sglat_lab.measure.curves import summarize
 from sglat_lab.measure.picture_metrics import METRICS
-from sglat_lab.report.document import provenance
 from sglat_lab.report.html import ClipPictures
+from sglat_lab.report.pages import provenance
 
 NOT_CHOSEN: Final = "not measured: the probe was not chosen"
 VIDEO_SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -50,33 +50,6 @@ SOLVER_FRAMES: Final = 4
 SOLVER_EPOCHS: Final = {True: 5, False: 100}  # quick and full; the method's own are 100
 SOLVER_ITERATIONS: Final = 4
 MEMORY_LENGTHS: Final = {True: (50, 250), False: (50, 250, 1000)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchConfig:
-    """What is measured with what."""
-
-    clips: Path
-    """Folder of videos."""
-    out: Path
-    """Folder of results."""
-    encoded: Path | None = None
-    """Folder with `<clip>.sglat` made earlier; None: encode."""
-    bundle: str = "mini"
-    teachers: Path | None = None
-    heads: Path | None = None
-    """LPIPS v0.1 heads for SqueezeNet."""
-    is_quick: bool = False
-    device: str = "cpu"
-    with_speed: bool = True
-    frames: int | None = None
-    """Most frames of each clip; None: as many as there is time for."""
-    minutes: float | None = None
-    """Time that encoding and sweeps are planned for; None: by `is_quick`."""
-    workers: int | None = None
-    """Processes side by side; None: one a core."""
-    probes: tuple[str, ...] = ()
-    """Names of the probes beside `quality`; empty: all."""
 
 
 def clip_paths(folder: Path) -> list[Path]:
@@ -94,59 +67,35 @@ def clip_paths(folder: Path) -> list[Path]:
 _tools: list[Tools | Failure] = []
 
 
-def _begin(config: ToolConfig, threads: int) -> None:
+def _begin(config: BenchConfig, threads: int) -> None:
     """Load the tools of a process; a failure is kept, since a pool would try again for ever."""
     torch.set_num_threads(threads)
     _tools.append(guarded(Tools, config))
 
 
-def _clip_task(files: ClipFiles, names: Sequence[str]) -> None:
-    tools: Tools = unwrapped(_tools[0])
-    clip = tools.clip(files)
-    clip_record(clip, tools, names)
-    print(f"  {clip.name}: measured", file=sys.stderr, flush=True)
+def _in_process(task: Callable[..., Any], *arguments: Any) -> Any:
+    return task(unwrapped(_tools[0]), *arguments)
 
 
-def _swap_task(driver: ClipFiles, puppet: ClipFiles) -> None:
-    tools: Tools = unwrapped(_tools[0])
-    swap_record(tools, tools.clip(driver), tools.clip(puppet))
+def each(
+    pool: ProcessPoolExecutor, task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
+) -> list[Any]:
+    """Do a task with the tools of a process of the pool for each set of arguments.
 
-
-def _solver_task(files: ClipFiles, count: int, epochs: int, steps: int) -> dict[str, Any]:
-    return solver_probe(unwrapped(_tools[0]), files, count, epochs, steps)
-
-
-class Workers:
-    """Processes that measure into the shared cache, each with its tools loaded.
-
-    Args:
-        pool: of processes that have begun.
+    Raises:
+        UsageError: of the first failure.
     """
+    found = side_by_side(pool, _in_process, [(task, *one) for one in arguments])
+    return [unwrapped(result) for result in found]
 
-    def __init__(self, pool: ProcessPoolExecutor) -> None:
-        self._pool = pool
 
-    def measure(self, clips: Sequence[ClipFiles], names: Sequence[str]) -> None:
-        """Measure clips by the probes named."""
-        self._each(_clip_task, [(files, names) for files in clips])
+def _measure_clip(tools: Tools, files: ClipFiles, names: Sequence[str]) -> None:
+    clip_record(tools.clip(files), tools, names)
+    print(f"  {files.video.stem}: measured", file=sys.stderr, flush=True)
 
-    def swap(self, pairs: Sequence[tuple[ClipFiles, ClipFiles]]) -> None:
-        """Measure swaps of (driver, puppet)."""
-        self._each(_swap_task, pairs)
 
-    def solvers(self, files: ClipFiles, *, count: int, epochs: int, steps: int) -> dict[str, Any]:
-        """Compare the solvers on some frames of a clip."""
-        (found,) = self._each(_solver_task, [(files, count, epochs, steps)])
-        record: dict[str, Any] = found
-        return record
-
-    def _each(self, task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Do a task for each set of arguments.
-
-        Raises:
-            UsageError: of the first failure.
-        """
-        return [unwrapped(result) for result in side_by_side(self._pool, task, arguments)]
+def _swap(tools: Tools, driver: ClipFiles, puppet: ClipFiles) -> None:
+    swap_record(tools, tools.clip(driver), tools.clip(puppet))
 
 
 class Benchmark:
@@ -170,11 +119,7 @@ class Benchmark:
         self.budget = budget
         self.clock = Clock(tell, budget.minutes)
         self.cores = os.cpu_count() or 1
-        self.tool_config = ToolConfig(
-            out=config.out, bundle=config.bundle, teachers=config.teachers, heads=config.heads,
-            is_quick=config.is_quick, device=config.device,
-        )  # fmt: skip
-        self.tools = Tools(self.tool_config)
+        self.tools = Tools(config)
         self.clips: list[ClipBench] = []
         self.skipped: dict[str, str] = dict(self.tools.refused)
         self.plan: Plan | None = None
@@ -192,13 +137,10 @@ class Benchmark:
             files = self._made_earlier(videos)
         files = self._usable(files)
         threads = max(1, self.cores // count)
-        with processes(count, begin=_begin, arguments=(self.tool_config, threads)) as pool:
-            workers = Workers(pool)
-            files = self._measure(workers, files, encodes)
-            swaps = self._swaps(workers, files) if "swap" in self.probes else []
-            solvers: dict[str, Any] | str = NOT_CHOSEN
-            if "solvers" in self.probes:
-                solvers = self._solvers(workers, files)
+        with processes(count, begin=_begin, arguments=(self.config, threads)) as pool:
+            files = self._measure(pool, files, encodes)
+            swaps = self._swaps(pool, files) if "swap" in self.probes else []
+            solvers = self._solvers(pool, files) if "solvers" in self.probes else NOT_CHOSEN
         records = [clip_record(clip, self.tools, self.probes) for clip in self.clips]
         speed = self._speed(encodes) if "speed" in self.probes else {}
         self.clock.stage("sums")
@@ -258,20 +200,20 @@ class Benchmark:
         self.tell(f"{video.name} left out: {reason}")
 
     def _measure(
-        self, workers: Workers, files: list[ClipFiles], encodes: Encodes | None
+        self, pool: ProcessPoolExecutor, files: list[ClipFiles], encodes: Encodes | None
     ) -> list[ClipFiles]:
         """Measure all clips; then encode some again at other identity sizes while there is time."""
         self.clock.stage("measure", f"{len(files)} clips")
         began = self.clock.elapsed
-        self._measured(workers, files)
+        self._measured(pool, files)
         if encodes is None:
             return files
         files = encodes.sweep(files, self.clock.elapsed - began)
         self.clock.stage("measure", "identity sizes")
-        self._measured(workers, files)
+        self._measured(pool, files)
         return files
 
-    def _measured(self, workers: Workers, files: Sequence[ClipFiles]) -> None:
+    def _measured(self, pool: ProcessPoolExecutor, files: Sequence[ClipFiles]) -> None:
         self.clips = [self.tools.clip(one) for one in files]
         waiting = [
             one
@@ -279,19 +221,21 @@ class Benchmark:
             if not is_recorded(clip, self.probes)
         ]
         if waiting:
-            workers.measure(waiting, self.probes)
+            each(pool, _measure_clip, [(files, self.probes) for files in waiting])
 
-    def _swaps(self, workers: Workers, files: Sequence[ClipFiles]) -> list[dict[str, Any]]:
+    def _swaps(self, pool: ProcessPoolExecutor, files: Sequence[ClipFiles]) -> list[dict[str, Any]]:
         """Put each clip's motion onto the next clip's person."""
         if len(files) < 2:
             return []
         self.clock.stage("swap")
         pairs = [*pairwise(files), (files[-1], files[0])]
-        workers.swap(pairs)
+        each(pool, _swap, pairs)
         clips = [*pairwise(self.clips), (self.clips[-1], self.clips[0])]
         return [swap_record(self.tools, driver, puppet) for driver, puppet in clips]
 
-    def _solvers(self, workers: Workers, files: Sequence[ClipFiles]) -> dict[str, Any] | str:
+    def _solvers(
+        self, pool: ProcessPoolExecutor, files: Sequence[ClipFiles]
+    ) -> dict[str, Any] | str:
         """Return the two solvers' losses on a piece of one clip, or why they are not known."""
         self.clock.stage("solvers")
         epochs = SOLVER_EPOCHS[self.config.is_quick]
@@ -302,7 +246,8 @@ class Benchmark:
 
         def make() -> dict[str, Any]:
             count = min(SOLVER_FRAMES, clip.window)
-            return workers.solvers(one, count=count, epochs=epochs, steps=SOLVER_ITERATIONS)
+            (record,) = each(pool, solver_probe, [(one, count, epochs, SOLVER_ITERATIONS)])
+            return record  # type: ignore[no-any-return]
 
         try:
             found: dict[str, Any] = clip.cache.record(f"solvers-{epochs}", make)

@@ -28,8 +28,7 @@ from sglat.networks.stylegan2 import Generator, StyledConv
 from sglat.networks.stylegan2_fast import FastConv, FastSynthesis, profits_from_winograd
 from sglat.networks.stylegan2_reference import synthesize_reference
 from sglat.networks.stylespace import GeneratorConfig
-from sglat_lab.report.document import Record, provenance
-from sglat_lab.report.pages import page, targets, write_page
+from sglat_lab.report.pages import Record, page, provenance, targets, write_page
 
 CONFIGS = {
     "128 px, embedded": GeneratorConfig.mini(),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sglat.errors import UsageError
+from sglat.networks.face_points import LEFT_EYE, MOUTH_CORNERS, NOSE_TIP, RIGHT_EYE
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,6 +24,10 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 # 51.6).
 _TEMPLATE_SCALE = 144.4
 _TEMPLATE_ORIGIN = (0.498 - 55.9 / _TEMPLATE_SCALE, 0.472 - 51.6 / _TEMPLATE_SCALE)
+
+# Eyes, nose tip and mouth corners in the teacher's 112 px input, left to right.
+TEMPLATE: Final = np.array(((38.3, 51.7), (73.5, 51.5), (56.0, 71.7), (41.5, 92.4), (70.7, 92.2)))
+TEMPLATE_SIZE: Final = 112
 
 
 def imagenet_normalized(images: Tensor) -> Tensor:
@@ -179,6 +184,40 @@ def template_window(crops: Tensor) -> Tensor:
         crops = F.interpolate(crops, size=(144, 144), mode="area")
     grid = F.affine_grid(theta, [len(crops), 3, 112, 112], align_corners=False)
     return F.grid_sample(crops, grid, padding_mode="border", align_corners=False)
+
+
+def five_points(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return eyes, nose tip and mouth corners `[5, 2]`, left to right as seen, of `[478, 2]`."""
+    eyes = (points[list(RIGHT_EYE)].mean(0), points[list(LEFT_EYE)].mean(0))
+    return np.stack((*eyes, points[NOSE_TIP], *points[list(MOUTH_CORNERS)]))
+
+
+def align_for_teacher(
+    picture: NDArray[np.uint8], points: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the teacher's input `[3, 112, 112]` of a face with landmarks in pixels."""
+    import cv2
+
+    source = five_points(points).astype(np.float64)
+    z, t = source @ (1, 1j), TEMPLATE @ np.array((1, 1j))
+    scale = ((t - t.mean()) * (z - z.mean()).conj()).sum() / (np.abs(z - z.mean()) ** 2).sum()
+    shift = t.mean() - scale * z.mean()
+    matrix = np.array(((scale.real, -scale.imag, shift.real), (scale.imag, scale.real, shift.imag)))
+    size = (TEMPLATE_SIZE, TEMPLATE_SIZE)
+    aligned = cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_AREA)
+    mean, deviation = (np.array(v, np.float32) for v in (_IMAGENET_MEAN, _IMAGENET_STD))
+    normal = (aligned.astype(np.float32) / 255 - mean) / deviation
+    return np.ascontiguousarray(normal.transpose(2, 0, 1), np.float32)
+
+
+def pair_auc(vectors: NDArray[np.float32], persons: NDArray[np.generic]) -> float:
+    """Return the area under the ROC curve of same/different person over all pairs."""
+    first, second = np.triu_indices(len(persons), 1)
+    cosine = (vectors[first] * vectors[second]).sum(1)
+    same = persons[first] == persons[second]
+    ranks = cosine.argsort().argsort() + 1.0
+    positives, negatives = int(same.sum()), int((~same).sum())
+    return float((ranks[same].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def _buffer_name(name: str) -> str:

@@ -22,7 +22,7 @@ from sglat.files import AtomicOutput, write_atomically
 from sglat.media.pictures import encode_png
 from sglat_lab.measure.picture_metrics import METRICS
 from sglat_lab.report import pages, plots
-from sglat_lab.report.document import Record, number
+from sglat_lab.report.pages import Record, number
 from sglat_lab.report.plots import Pictures, contact_sheet
 from sglat_lab.report.quality import main_metrics
 

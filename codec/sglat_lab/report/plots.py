@@ -19,7 +19,7 @@ from sglat_lab.measure.face_signals import eye_opening, gaze, mouth_opening
 from sglat_lab.measure.landmarks import Signals
 from sglat_lab.measure.picture_metrics import METRICS, Metric
 from sglat_lab.measure.rates import COARSER, ENCODED, IDENTITY, LAYERS, QUALITY
-from sglat_lab.report.document import Record
+from sglat_lab.report.pages import Record
 from sglat_lab.report.quality import mean
 
 Pictures = NDArray[np.uint8]

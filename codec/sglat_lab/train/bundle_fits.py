@@ -28,9 +28,8 @@ from sglat.networks.pixels import to_pixels
 from sglat.networks.pose_flow import ConcatSquash, PoseFlow
 from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylespace import GeneratorConfig
-from sglat_lab.train.batches import FaceSampler
-from sglat_lab.train.data import prepare
-from sglat_lab.train.validate import write_sheet
+from sglat_lab.train.data import FaceSampler, prepare
+from sglat_lab.train.mini_model import write_sheet
 
 LAYERS = 3
 DIRECTIONS = 48

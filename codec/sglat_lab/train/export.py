@@ -23,8 +23,7 @@ from sglat.bundles.manifest import PartRecord, write_part
 from sglat.bundles.parts import fill_network
 from sglat.networks.embedded_analysis import KINDS, ROLES
 from sglat.networks.motion_estimator import GROUP_INPUTS
-from sglat_lab.train.batches import FaceSampler
-from sglat_lab.train.data import prepare
+from sglat_lab.train.data import FaceSampler, prepare
 from sglat_lab.train.mini_model import MiniModel
 
 LICENCE: Final = "research only: trained on pictures for research and non-commercial use"
@@ -33,11 +32,11 @@ FACES_LICENCE: Final = (
     "research only: trained on pictures that are for research or non-commercial use"
 )
 FACES_SOURCES: Final = {
-    "detector": "trained from scratch by sglat_lab.train.faces_detector",
-    "landmarks": "trained from scratch by sglat_lab.train.faces_landmarks on MediaPipe labels",
-    "parsing": "trained from scratch by sglat_lab.train.faces_parsing",
-    "identity": "trained by sglat_lab.train.faces_identity to agree with MobileFaceNet",
-    "perceptual": "trained by sglat_lab.train.faces_perceptual to agree with LPIPS-squeeze",
+    "detector": "trained from scratch by sglat_lab.train.face detector",
+    "landmarks": "trained from scratch by sglat_lab.train.face landmarks on MediaPipe labels",
+    "parsing": "trained from scratch by sglat_lab.train.face parsing",
+    "identity": "trained by sglat_lab.train.face identity to agree with MobileFaceNet",
+    "perceptual": "trained by sglat_lab.train.face perceptual to agree with LPIPS-squeeze",
 }
 
 

@@ -14,11 +14,10 @@ import typer
 from sglat_lab.measure.teachers import MobileFaceIdentity, SqueezePerceptual, load_lpips_heads
 from sglat_lab.train.adversarial_examples import TunedGenerator
 from sglat_lab.train.data import blendshape_names, prepare, read_parsing
+from sglat_lab.train.faces_aligned import IdentityTask, ParsingTask, teacher_vectors
 from sglat_lab.train.faces_detector import DetectorTask
-from sglat_lab.train.faces_identity import IdentityTask, teacher_vectors
 from sglat_lab.train.faces_landmarks import LandmarkTask
 from sglat_lab.train.faces_loop import LoopConfig, Task, fit
-from sglat_lab.train.faces_parsing import ParsingTask
 from sglat_lab.train.faces_perceptual import PerceptualTask, read_generated
 
 Name = Literal["detector", "landmarks", "parsing", "identity", "perceptual"]

@@ -30,13 +30,16 @@ from sglat.networks.devices import feature_type
 from sglat.networks.face_points import feature_weights
 from sglat.networks.stylespace import GeneratorConfig
 from sglat_lab.measure.teachers import MobileFaceIdentity, SqueezePerceptual, load_lpips_heads
-from sglat_lab.train.batches import FaceSampler, as_fine
-from sglat_lab.train.control_losses import ControlLosses, PoseLoss, RegionLoss
-from sglat_lab.train.data import prepare
-from sglat_lab.train.discriminator import AdaptiveAugment, Adversary
+from sglat_lab.train.data import FaceBatch, FaceSampler, as_fine, prepare
 from sglat_lab.train.export import control_sigma
-from sglat_lab.train.mini_model import FaceBatch, MiniModel, grown, load_start, update_average
-from sglat_lab.train.validate import validate
+from sglat_lab.train.losses import AdaptiveAugment, Adversary, ControlLosses, PoseLoss, RegionLoss
+from sglat_lab.train.mini_model import (
+    MiniModel,
+    grown,
+    load_start,
+    update_average,
+    validate,
+)
 
 SIZES = (128, 256)
 OPTIONS = {"phase": "stage", "weight_region": "weight-locality"}  # of fields with another name
@@ -185,10 +188,7 @@ class Trainer:
         compiled = partial(torch.compile, dynamic=False)
         generator.synthesize = compiled(generator.synthesize)  # type: ignore[method-assign]
         perceptual.features = compiled(perceptual.features)  # type: ignore[method-assign]
-        for network in (
-            self.model.inverter,
-            self.identity,
-        ):
+        for network in (self.model.inverter, self.identity):
             network.compile(dynamic=False)
 
     @property

@@ -12,8 +12,7 @@ import pytest
 from sglat.bundles.bundle import Bundle
 from sglat_lab.bench import encodes
 from sglat_lab.bench.encodes import IDENTITY_BYTES, EncodeJob, Encodes
-from sglat_lab.bench.harness import Budget, Clock, Failure
-from sglat_lab.bench.run import BenchConfig
+from sglat_lab.bench.harness import BenchConfig, Budget, Clock, Failure
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.video import moving_square, write_video
 

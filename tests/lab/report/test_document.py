@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sglat_lab.report import document, pages
-from sglat_lab.report.document import Figure
+from sglat_lab.report import pages
+from sglat_lab.report.pages import Figure
 
 RECORD: dict[str, Any] = {"speed": {"fps": 24.5, "other": 30.0}, "is_exact": True, "span": 4.0}
 
@@ -27,13 +27,13 @@ def test_a_table_is_markdown_and_nothing_without_rows() -> None:
     ("value", "text"), [(1.005, "1.00"), (3, "3.00"), (None, "–"), ("not measured", "not measured")]
 )
 def test_a_number_has_its_digits_and_nothing_is_a_dash(value: object, text: str) -> None:
-    assert document.number(value) == text
+    assert pages.number(value) == text
 
 
 def test_a_path_leads_through_keys_or_to_nothing() -> None:
-    assert document.lookup(RECORD, "speed/fps") == 24.5
-    assert document.lookup(RECORD, "speed/fps/deeper") is None
-    assert document.lookup(RECORD, "absent") is None
+    assert pages.lookup(RECORD, "speed/fps") == 24.5
+    assert pages.lookup(RECORD, "speed/fps/deeper") is None
+    assert pages.lookup(RECORD, "absent") is None
 
 
 @pytest.mark.parametrize(
@@ -79,18 +79,18 @@ def test_targets_travel_in_the_record() -> None:
 def test_a_column_a_record_and_misses_are_bold_and_listed() -> None:
     records = {"slow": RECORD, "fast": {"speed": {"fps": 60.0}}}
     assert pages.figure_rows(records, [figure(least=25)]) == [["speed", "≥ 25", "**24.5**", "60.0"]]
-    assert document.misses(records, [figure(least=25)]) == ["slow: speed 24.5, target ≥ 25"]
+    assert pages.misses(records, [figure(least=25)]) == ["slow: speed 24.5, target ≥ 25"]
 
 
 def test_provenance_names_commit_machine_and_command_without_folders(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.argv", ["x", "/secret/clips", "--out", "/secret/report", "--quick"])
-    run = document.provenance("sgl-bench", bundle="mini")
+    run = pages.provenance("sgl-bench", bundle="mini")
     assert run["command"] == "sgl-bench clips --out report --quick"
     assert run["bundle"] == "mini"
     assert run["packages"]["numpy"] is not None
-    (line,) = document.provenance_lines([run])
+    (line,) = pages.provenance_lines([run])
     assert line.startswith(f"* commit {run['commit'] or 'unknown'}; {run['machine']}; Python 3.")
     assert line.endswith("`sgl-bench clips --out report --quick`")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sglat.bundles.controls import GROUPS
 from sglat.networks.faces import PARSING_CLASSES
-from sglat_lab.train.control_losses import RegionLoss
+from sglat_lab.train.losses import RegionLoss
 
 SIDE = 32
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sglat_lab.train.discriminator import PICTURES_TO_FULL, TARGET, AdaptiveAugment
+from sglat_lab.train.losses import PICTURES_TO_FULL, TARGET, AdaptiveAugment
 
 
 def pictures(count: int) -> torch.Tensor:

@@ -17,11 +17,10 @@ from sglat.networks.embedded_nets import IdentityNetwork, ParsingNetwork, folded
 from sglat.networks.embedded_perceptual import PerceptualNetwork
 from sglat_lab.train import face, faces_loop
 from sglat_lab.train.adversarial_examples import fooled
+from sglat_lab.train.faces_aligned import IdentityTask, ParsingTask
 from sglat_lab.train.faces_detector import DetectorTask
-from sglat_lab.train.faces_identity import IdentityTask
 from sglat_lab.train.faces_landmarks import LandmarkTask
 from sglat_lab.train.faces_loop import LoopConfig, MuonAdam, fill_folded
-from sglat_lab.train.faces_parsing import ParsingTask
 from sglat_lab.train.faces_perceptual import PerceptualTask
 from tests.lab.train.pack import make_packs, make_parsing, make_teachers
 

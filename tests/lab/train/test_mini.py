@@ -17,8 +17,7 @@ from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.networks.stylegan2 import upsample_clamped
 from sglat.networks.stylespace import GeneratorConfig
 from sglat_lab.train import mini
-from sglat_lab.train.batches import FaceSampler, as_fine
-from sglat_lab.train.data import prepare
+from sglat_lab.train.data import FaceSampler, as_fine, prepare
 from sglat_lab.train.export import control_sigma, export, rescale_controls, turn_controls
 from sglat_lab.train.mini import TrainConfig, Trainer
 from sglat_lab.train.mini_model import MiniModel

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sglat_lab.train.control_losses import RANGES, PoseLoss
-from sglat_lab.train.mini_model import FaceBatch
+from sglat_lab.train.data import FaceBatch
+from sglat_lab.train.losses import RANGES, PoseLoss
 
 SIDE = 128
 
