@@ -16,7 +16,6 @@ from sglat.errors import MediaError, UsageError
 from sglat_lab.bench import anchors, file_variants
 from sglat_lab.bench.encodes import QUALITIES, requantized
 from sglat_lab.bench.harness import Cache, digest
-from sglat_lab.measure.curves import refine
 from sglat_lab.measure.judges import Judges
 from sglat_lab.measure.landmarks import Landmarker, Signals
 from sglat_lab.measure.picture_metrics import (
@@ -36,6 +35,7 @@ from sglat_lab.measure.rates import (
     Version,
     file_cost,
     file_rates,
+    refine,
 )
 from sglat_lab.report.html import ClipPictures, Shown
 

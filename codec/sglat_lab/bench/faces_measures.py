@@ -28,7 +28,7 @@ from sglat_lab.measure.landmarks import Tracked, tracked_video
 from sglat_lab.measure.teachers import (
     MobileFaceIdentity,
     SqueezePerceptual,
-    align_for_teacher,
+    aligned_vectors,
     load_lpips_heads,
     pair_auc,
 )
@@ -250,9 +250,6 @@ def parsing_figures(networks: EmbeddedAnalysis, packs: Path) -> Figures:
 
 def identity_figures(networks: EmbeddedAnalysis, faces: Faces, teachers: Path) -> Figures:
     """Return the AUC over all pairs of held-back persons, and the teacher's."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(teachers / IDENTITY_FILE))
     rows = [r for r in faces.rows(split="val", stills=True) if faces.labels["identity"][r] >= 0]
     stills = np.stack([faces.images[r] for r in rows])
     points = faces.labels["landmarks478"][rows].astype(np.float32) * 128
@@ -261,19 +258,14 @@ def identity_figures(networks: EmbeddedAnalysis, faces: Faces, teachers: Path) -
         with torch.inference_mode():
             return networks.embed(from_pixels(pictures)).numpy()
 
-    vectors = [
-        session.run(None, {"input0": align_for_teacher(s, p)[None]})[0][0]
-        for s, p in zip(stills, points, strict=True)
-    ]
-    teacher_vectors = np.stack(vectors)
-    teacher_vectors /= np.linalg.norm(teacher_vectors, axis=1, keepdims=True)
+    wanted = aligned_vectors(teachers / IDENTITY_FILE, zip(stills, points, strict=True))
     mine = embed(stills)
     persons = faces.labels["identity"][rows]
     same = np.triu(persons[:, None] == persons[None], 1).sum()
     return {
         "auc": pair_auc(mine, faces.labels["identity"][rows]),
-        "auc_teacher": pair_auc(teacher_vectors, faces.labels["identity"][rows]),
-        "cosine_with_teacher": float((mine * teacher_vectors).sum(1).mean()),
+        "auc_teacher": pair_auc(wanted, faces.labels["identity"][rows]),
+        "cosine_with_teacher": float((mine * wanted).sum(1).mean()),
         "pairs_same": int(same),
         "pairs": len(rows) * (len(rows) - 1) // 2,
         "faces": len(rows),

@@ -22,7 +22,6 @@ from sglat_lab.bench.clip_bench import FULL, QUICK, ClipBench, Effort
 from sglat_lab.bench.encodes import ClipFiles
 from sglat_lab.bench.harness import ToolConfig, digest
 from sglat_lab.bench.solvers import compare_solvers, piece_of
-from sglat_lab.measure.curves import bd_table
 from sglat_lab.measure.face_signals import compare
 from sglat_lab.measure.judges import (
     Judges,
@@ -34,7 +33,7 @@ from sglat_lab.measure.judges import (
     pooled_features,
 )
 from sglat_lab.measure.landmarks import EmbeddedLandmarker, Landmarker, MediaPipeLandmarker
-from sglat_lab.measure.rates import MINUTE, Version
+from sglat_lab.measure.rates import MINUTE, Version, bd_table
 
 Figures = dict[str, Any]
 

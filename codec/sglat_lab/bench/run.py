@@ -39,8 +39,8 @@ from sglat_lab.bench.probes import (
     solver_probe,
     swap_record,
 )
-from sglat_lab.measure.curves import summarize
 from sglat_lab.measure.picture_metrics import METRICS
+from sglat_lab.measure.rates import summarize
 from sglat_lab.report.html import ClipPictures
 from sglat_lab.report.pages import provenance
 

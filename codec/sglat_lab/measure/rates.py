@@ -1,4 +1,5 @@
-"""What a file costs: bytes by stream, kbit/s at any length, and other coders for its integers.
+"""What a file costs: bytes by stream, kbit/s at any length, other coders for its integers; curves
+of quality against rate: BD-rate with refusals, points at a rate, intervals over clips.
 
 `sei_bits` is the coding of the H.274 generative-face-video SEI message: difference to the frame
 before, magnitude as `ue(v)` (0-order Exp-Golomb), a sign bit where the magnitude is not zero.
@@ -11,9 +12,10 @@ whole bytes for every frame. Both code the first frame as a difference to zero.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +23,11 @@ from numpy.typing import NDArray
 from sglat.bitstream.constants import CHUNK_FRAME_BYTES
 from sglat.bitstream.info import describe
 from sglat.bitstream.reader import open_reader
-from sglat.errors import FormatError, MissingExtraError
+from sglat.errors import FormatError, MissingExtraError, UsageError
+from sglat_lab.measure.picture_metrics import METRICS
 
-TEN_SECONDS: Final = 10.0
 MINUTE: Final = 60.0
-LENGTHS_SECONDS: Final = (TEN_SECONDS, MINUTE, 10 * MINUTE)
+LENGTHS_SECONDS: Final = (10.0, MINUTE, 10 * MINUTE)
 ENCODED, IDENTITY, QUALITY, LAYERS, COARSER = "encoded", "identity", "quality", "layers", "coarser"
 """Kinds of our versions: as encoded, encoded again with another identity size or motion quality,
 identity layers cut off, motion rounded to coarser steps."""
@@ -81,9 +83,7 @@ class Version:
             "setting": self.setting,
             "kind": self.kind,
             "kbit_per_second_clip": self.cost.first_view(),
-            "kbit_per_second_10s": self.cost.first_view(TEN_SECONDS),
-            "kbit_per_second_60s": self.cost.first_view(MINUTE),
-            "kbit_per_second_600s": self.cost.first_view(10 * MINUTE),
+            **{f"kbit_per_second_{s:.0f}s": self.cost.first_view(s) for s in LENGTHS_SECONDS},
             "kbit_per_second_cached": self.cost.cached,
             "is_lowest": self.is_lowest,
             "figures": self.figures,
@@ -116,9 +116,7 @@ def file_rates(path: Path) -> dict[str, Any]:
     record = _described(path)
     motion = record["motion"]
     cost = file_cost(path)
-    chunks = record["chunks"]
-    sizes = {kind: chunk["bytes"] for kind, chunk in chunks.items()}
-    placement_bits = 8 * sizes.get("PLAC", 0)
+    sizes = {kind: chunk["bytes"] for kind, chunk in record["chunks"].items()}
     return {
         "file_bytes": record["file_bytes"],
         "bytes_by_stream": {
@@ -133,7 +131,7 @@ def file_rates(path: Path) -> dict[str, Any]:
         "frames": motion["frames"],
         "seconds": motion["duration_seconds"],
         "motion_bits_per_frame": 8 * sizes["MOTN"] / motion["frames"],
-        "placement_bits_per_frame": placement_bits / motion["frames"],
+        "placement_bits_per_frame": 8 * sizes.get("PLAC", 0) / motion["frames"],
         "kbit_per_second": {
             "motion": 8e-3 * sizes["MOTN"] / cost.seconds,
             "cached_identity": cost.cached,
@@ -150,7 +148,7 @@ def other_coders(path: Path) -> dict[str, float | str]:
         values = reader.read_motion().values
     frames = len(values)
     found: dict[str, float | str] = {
-        "raw float32": float_bits(values) / frames,
+        "raw float32": 32.0 * values.shape[1],
         "H.274 style (difference, Exp-Golomb)": float(sei_bits(values).mean()),
         "GFVC software style": float(gfvc_bits(values).mean()),
     }
@@ -174,7 +172,7 @@ def differences(values: Integers) -> Integers:
     return np.diff(values, axis=0, prepend=np.zeros((1, values.shape[1]), values.dtype))
 
 
-def exp_golomb_length(numbers: Integers) -> Integers:
+def exp_golomb_length(numbers: NDArray[np.integer]) -> Integers:
     """Return the length in bits of `ue(v)` for non-negative numbers."""
     exponent = np.frexp(numbers.astype(np.float64) + 1)[1] - 1  # floor(log2(n + 1)), exact
     return 2 * exponent.astype(np.int32) + 1
@@ -191,10 +189,9 @@ def gfvc_bits(values: Integers) -> NDArray[np.int64]:
     """Return the bits of each frame, `[T]`, as the GFVC software's files of whole bytes."""
     left = differences(values).astype(np.int64)
     index = np.where(left <= 0, -2 * left, 2 * left - 1)
-    exponent = np.frexp(index.astype(np.float64) + 1)[1] - 1
     ones_of_binary = np.bitwise_count(index + 1)
     ones = ones_of_binary.sum(axis=1) + 1  # the software puts one marker bit in front
-    zeros = (2 * exponent + 1 - ones_of_binary).sum(axis=1)
+    zeros = (exp_golomb_length(index) - ones_of_binary).sum(axis=1)
     return np.array([_flushed_bits(int(o), int(z)) for o, z in zip(ones, zeros, strict=True)])
 
 
@@ -209,8 +206,7 @@ def _flushed_bits(ones: int, zeros: int) -> int:
     ideal = (
         math.lgamma(seen + 2) - math.lgamma(max(ones, 1)) - math.lgamma(max(zeros, 1))
     ) / math.log(2)
-    kinds = (ones > 0) + (zeros > 0)
-    ideal += (kinds + 1) * math.log2(3)
+    ideal += ((ones > 0) + (zeros > 0) + 1) * math.log2(3)
     return 8 * math.ceil((ideal + 1) / 8)  # the coder ends with one bit, then fills its byte
 
 
@@ -224,6 +220,181 @@ def zstd_bits(values: Integers, level: int = 19) -> int:
     return 8 * len(packed)
 
 
-def float_bits(values: Integers) -> int:
-    """Return the size in bits of the raw values as float32."""
-    return 32 * values.size
+Method = Literal["akima", "pchip"]
+METHODS: Final[tuple[Method, ...]] = ("akima", "pchip")
+LEAST_OVERLAP: Final = 0.25  # of the joint range of quality; below, a mean over it means little
+LEAST_POINTS: Final = 4
+DRAWS: Final = 4000
+BD_METRICS: Final = ("perceptual_face", "perceptual", "identity_loss", "psnr_face", "ssim_face")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Rates in kbit/s and a quality that rises with the rate, in order of the rate."""
+
+    rates: tuple[float, ...]
+    qualities: tuple[float, ...]
+
+
+def envelope(points: Sequence[tuple[float, float]]) -> Curve:
+    """Return the points that no cheaper point beats: rates and qualities both rise.
+
+    Args:
+        points: rate in kbit/s and quality, higher is better.
+    """
+    rates: list[float] = []
+    qualities: list[float] = []
+    for rate, quality in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not qualities or quality > qualities[-1]:
+            rates.append(rate)
+            qualities.append(quality)
+    return Curve(rates=tuple(rates), qualities=tuple(qualities))
+
+
+def overlap(a: Curve, b: Curve) -> float:
+    """Return the common range of quality as a fraction of the joint one, 0 to 1."""
+    low, high = max(a.qualities[0], b.qualities[0]), min(a.qualities[-1], b.qualities[-1])
+    joint = max(a.qualities[-1], b.qualities[-1]) - min(a.qualities[0], b.qualities[0])
+    return max(0.0, high - low) / joint if joint > 0 else 0.0
+
+
+def bd_rate_percent(anchor: Curve, test: Curve, *, method: Method) -> float:
+    """Return the mean difference in rate at equal quality: -50 means half the anchor's rate.
+
+    Raises:
+        UsageError: `few-points` or `no-overlap`: the figure would be an extrapolation.
+
+    Source: Bjontegaard, VCEG-M33, with piecewise interpolation, through the bjontegaard package.
+    """
+    try:
+        import bjontegaard
+    except ImportError as error:
+        raise MissingExtraError("bjontegaard", extra="bench") from error
+    fewest = min(len(anchor.rates), len(test.rates))
+    if fewest < LEAST_POINTS:
+        raise UsageError(
+            "few-points", f"expected {LEAST_POINTS} points on each curve, found {fewest}"
+        )
+    common = overlap(anchor, test)
+    if common < LEAST_OVERLAP:
+        raise UsageError(
+            "no-overlap",
+            f"expected curves that share {LEAST_OVERLAP:.0%} of their quality, found {common:.0%}",
+        )
+    return float(
+        bjontegaard.bd_rate(
+            list(anchor.rates), list(anchor.qualities), list(test.rates), list(test.qualities),
+            method=method, require_matching_points=False, min_overlap=0,
+        )
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean over clips with its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+    clips: int
+
+
+def bootstrap(values: Sequence[float], *, seed: int = 0, draws: int = DRAWS) -> Interval:
+    """Return the mean and the 95 % percentile interval of resampled clips.
+
+    One clip has no spread: its interval is the value itself, and `clips` is 1.
+
+    Raises:
+        UsageError: no values.
+    """
+    if not values:
+        raise UsageError("no-values", "expected one value or more, found none")
+    sample = np.asarray(values, np.float64)
+    picks = np.random.default_rng(seed).integers(len(sample), size=(draws, len(sample)))
+    low, high = np.percentile(sample[picks].mean(axis=1), [2.5, 97.5])
+    return Interval(mean=float(sample.mean()), low=float(low), high=float(high), clips=len(sample))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a curve gives at a rate."""
+
+    quality: float
+    rate: float
+    """The rate it stands for: the wanted one, or the nearest that the curve reaches."""
+    is_lowest: bool
+    """The wanted rate lies below the curve: this is its cheapest point."""
+
+
+def read_curve(curve: Curve, wanted: float) -> Reading:
+    """Return the quality of a curve at a rate, linear in the logarithm of the rate.
+
+    Nothing is extrapolated: beyond an end, the end's own quality and rate are returned.
+    """
+    rate = float(np.clip(wanted, curve.rates[0], curve.rates[-1]))
+    quality = float(np.interp(np.log(rate), np.log(curve.rates), curve.qualities))
+    return Reading(quality=quality, rate=rate, is_lowest=wanted < curve.rates[0])
+
+
+def refine(measure: Callable[[int], float], low: int, high: int, wanted: float) -> int:
+    """Return the largest whole setting in `low` to `high` whose rate is at least the wanted one.
+
+    The rate must fall as the setting rises; `low` is returned if even it spends less.
+
+    Args:
+        measure: rate of a setting.
+        low: setting of the highest rate.
+        high: setting of the lowest rate.
+        wanted: rate.
+    """
+    if measure(high) >= wanted:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if measure(middle) >= wanted:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def bd_table(curves: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return BD-rate of our curve over 60 s against each anchor, or why there is none."""
+    higher = {metric.key: metric.is_higher_better for metric in METRICS}
+
+    def points(name: str, key: str) -> list[tuple[float, float]]:
+        sign = 1.0 if higher[key] else -1.0
+        known = [v for v in curves[name] if key in v["figures"]]
+        return [(v["kbit_per_second_60s"], sign * v["figures"][key]) for v in known]
+
+    def figure(anchor: Curve, test: Curve, method: Method) -> float | str:
+        try:
+            return bd_rate_percent(anchor, test, method=method)
+        except UsageError as error:
+            return f"refused: {error.message}"
+
+    found: dict[str, Any] = {name: {} for name in curves if name != "sglat"}
+    for name, keys in found.items():
+        for key in BD_METRICS:
+            both = [points(which, key) for which in (name, "sglat")]
+            if all(both):
+                anchor, test = map(envelope, both)
+                keys[key] = {method: figure(anchor, test, method) for method in METHODS}
+    return found
+
+
+def summarize(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return means over clips with 95 % bootstrap intervals: ours and the anchors at our rate."""
+    sets = {"sglat": [record["ours"] for record in records]}
+    sets |= {name: [r["at_our_rate"][name] for r in records] for name in records[0]["at_our_rate"]}
+    summary: dict[str, Any] = {}
+    for name, versions in sets.items():
+        of = {m.key: [v["figures"][m.key] for v in versions if m.key in v["figures"]]
+              for m in METRICS}  # fmt: skip
+        rates = ("kbit_per_second_60s", "kbit_per_second_cached")
+        summary[name] = {
+            "figures": {key: asdict(bootstrap(values)) for key, values in of.items() if values},
+            **{key: asdict(bootstrap([v[key] for v in versions])) for key in rates},
+            "clips_at_lowest_rate": sum(v["is_lowest"] for v in versions),
+        }
+    return summary

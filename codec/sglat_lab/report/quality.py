@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sglat_lab.measure.curves import Curve, Interval, bootstrap, envelope, read_curve
 from sglat_lab.measure.picture_metrics import METRICS, Metric
+from sglat_lab.measure.rates import Curve, Interval, bootstrap, envelope, read_curve
 
 Record = dict[str, Any]
 Rows = list[list[str]]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sglat.networks.embedded_nets import IDENTITY_DIM, INPUT_SIZE, IdentityNetwork, ParsingNetwork
+from sglat.networks.embedded_nets import INPUT_SIZE, IdentityNetwork, ParsingNetwork
 from sglat.networks.faces import PARSING_CLASSES
 from sglat.networks.pixels import from_pixels
-from sglat_lab.measure.teachers import MobileFaceIdentity, align_for_teacher, pair_auc
+from sglat_lab.measure.teachers import MobileFaceIdentity, aligned_vectors, pair_auc
 from sglat_lab.train.adversarial_examples import TunedGenerator, fooled
 from sglat_lab.train.data import Faces
 from sglat_lab.train.faces_augment import Picture, cover, cut, degrade, smooth_field
@@ -194,11 +194,6 @@ def teacher_vectors(
     if path.exists():
         with np.load(path) as stored:
             return stored["vectors"], stored["recipes"]
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(teacher_path), options)
     generator = np.random.default_rng(11)
     is_still = faces.labels["clip"] == ""
     rows = np.flatnonzero(is_still | (np.arange(len(is_still)) % 4 == 0))
@@ -208,13 +203,9 @@ def teacher_vectors(
     mixes = [(a, b, generator.uniform(0.35, 0.65)) for a, b in pairs]
     recipes = np.concatenate([alone, np.array(mixes).reshape(-1, 3)]).astype(np.float32)
     points = faces.labels["landmarks478"].astype(np.float32) * faces.images.shape[1]
-    vectors = np.zeros((len(recipes), IDENTITY_DIM), np.float32)
-    for index, recipe in enumerate(recipes):
-        share = recipe[2]
-        middle = share * points[int(recipe[0])] + (1 - share) * points[int(recipe[1])]
-        aligned = align_for_teacher(mix(faces, recipe), middle)
-        vectors[index] = session.run(None, {"input0": aligned[None]})[0][0]
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    middles = (c * points[int(a)] + (1 - c) * points[int(b)] for a, b, c in recipes)
+    mixed = (mix(faces, recipe) for recipe in recipes)
+    vectors = aligned_vectors(teacher_path, zip(mixed, middles, strict=True), threads)
     np.savez(path, vectors=vectors, recipes=recipes)
     return vectors, recipes
 

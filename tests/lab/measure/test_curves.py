@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sglat.errors import UsageError
-from sglat_lab.measure import curves
+from sglat_lab.measure import rates as curves
 
 pytest.importorskip("bjontegaard")
 
