@@ -19,7 +19,7 @@ from sglat.encoder.crops import crop_picture
 from sglat.errors import UsageError
 from sglat.media.reader import VideoReader
 from sglat.networks.embedded_analysis import EmbeddedAnalysis
-from sglat.networks.embedded_detector import overlap_of
+from sglat.networks.embedded_nets import overlap_of
 from sglat.networks.face_points import FIRST_IRIS_POINT, LEFT_EYE, RIGHT_EYE
 from sglat.networks.faces import PARSING_CLASSES, FaceBox, FaceLandmarks
 from sglat.networks.pixels import from_pixels
