@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sglat.bitstream.reader import open_reader
+from sglat.bitstream.records import FRAME_HELD
+from sglat.bitstream.writer import open_writer
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import DecodeConfig, Decoder
 from sglat.decoder.output import OutputConfig, OutputResult, write_decoded
@@ -211,3 +216,54 @@ def test_a_gif_shows_what_the_video_shows(tmp_path: Path, bundle: Bundle) -> Non
             shown.append(frames[-1].picture.astype(int))
             assert frames[-1].pts * reader.time_base == Fraction(3, 25)
     assert np.abs(shown[0] - shown[1]).mean() < GIF_LEVELS
+
+
+def lost(path: Path, *spans: range) -> Path:
+    """Mark frames of a file as held."""
+    flags = np.zeros(25, np.uint8)
+    for span in spans:
+        flags[list(span)] = FRAME_HELD
+    with open_reader(path) as reader:
+        starts = np.cumsum([0, *(len(group.motion.values) for group in reader.groups())])
+    target = path.with_name(f"lost_{path.name}")
+    with open_reader(path) as reader, open_writer(target, reader.header) as writer:
+        assert reader.identity is not None
+        writer.put_identity(reader.identity)
+        if reader.audio_format is not None:
+            writer.put_audio_format(reader.audio_format)
+        for group, start in zip(reader.groups(), starts, strict=False):
+            writer.put_audio(group.packets)
+            mine = flags[start : start + len(group.motion.values)]
+            writer.put_motion(replace(group.motion, flags=mine), group.placement)
+        writer.put_audio(list(reader.trailing_packets))
+    return target
+
+
+def test_lost_frames_are_left_out_and_the_sound_with_them(tmp_path: Path, bundle: Bundle) -> None:
+    path = lost(with_sound(tmp_path, bundle), range(3), range(10, 16))
+    result = decode(path, bundle, tmp_path / "out.mp4", skip_lost=True)
+    assert (result.frames, result.held_frames) == (16, 9)
+    with VideoReader(tmp_path / "out.mp4") as reader:
+        times = [frame.pts * reader.time_base for frame in reader]
+    assert times == [Fraction(i, 25) for i in range(16)]
+    with AudioReader(tmp_path / "out.mp4") as sound, AudioReader(tmp_path / "in.mp4") as whole:
+        assert sound.format is not None
+        kept, stored = list(sound), [packet.data for packet in whole]
+        seconds = float(sum(p.duration for p in kept) * sound.format.time_base)
+    assert seconds == pytest.approx(16 / 25, abs=0.03)
+    steps = {b.pts - a.pts for a, b in pairwise(kept)}
+    assert len(steps) == 1  # no gap between packets
+    assert {packet.data for packet in kept} <= set(stored)
+
+
+def test_frames_of_nothing_but_lost_ones_are_refused(tmp_path: Path, bundle: Bundle) -> None:
+    path = lost(with_sound(tmp_path, bundle), range(25))
+    with pytest.raises(UsageError, match="empty-range"):
+        decode(path, bundle, tmp_path / "out.mp4", skip_lost=True)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_nothing_is_left_out_of_another_video(tmp_path: Path, bundle: Bundle) -> None:
+    path = with_sound(tmp_path, bundle)
+    with pytest.raises(UsageError, match="skip-lost"):
+        decode(path, bundle, tmp_path / "o.mp4", skip_lost=True, onto=tmp_path / "in.mp4")

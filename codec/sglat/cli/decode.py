@@ -91,6 +91,10 @@ def decode_command(
     audio: Annotated[
         Path | None, typer.Option(help="File whose sound is taken instead of the stored one.")
     ] = None,
+    skip_lost: Annotated[
+        bool,
+        typer.Option("--skip-lost", help="Leave out frames without the face, and their sound."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
@@ -138,6 +142,7 @@ def decode_command(
         quality=quality,
         has_sound=not no_audio,
         audio=audio,
+        skip_lost=skip_lost,
         inputs=tuple(path for path in (source, identity_file, given) if path is not None),
         force=force,
         threads=threads,
@@ -159,7 +164,9 @@ def decode_command(
     for note in notes + result.notes:
         say(note)
     if result.held_frames:
-        say(f"{result.held_frames} of {result.frames} frames had no face and are held")
+        what = "left out" if skip_lost else "held"
+        total = result.frames + (result.held_frames if skip_lost else 0)
+        say(f"{result.held_frames} of {total} frames do not show the face: {what}")
     if as_json:
         print(json.dumps(describe(result, target)))
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import floor
 from pathlib import Path
@@ -54,6 +54,8 @@ class OutputConfig:
     has_sound: bool = True
     audio: Path | None = None
     """A file whose sound takes the place of the stored one; its time is the `.sglat` file's."""
+    skip_lost: bool = False
+    """Leave out held frames and their sound; not with `onto`."""
     inputs: tuple[Path, ...] = ()
     """More files that are read, so that none of them is replaced."""
     force: bool = False
@@ -103,9 +105,13 @@ def write_decoded(
     )
     try:
         first = next(frames, None)
+        lead = _Lead(ticks=first.pts if first is not None else 0)
+        while first is not None and config.skip_lost and first.is_held:
+            lead, first = replace(lead, frames=lead.frames + 1), next(frames, None)
         if first is None:
-            raise UsageError("empty-range", "there are no frames in this range")
-        written = _write(decoder, config, first, frames, progress)
+            what = "frames with the face" if config.skip_lost else "frames"
+            raise UsageError("empty-range", f"there are no {what} in this range")
+        written = _write(decoder, config, lead, first, frames, progress)
     finally:
         frames.close()  # type: ignore[attr-defined]
         if isinstance(backdrop, VideoBackdrop):
@@ -126,8 +132,10 @@ def check_output(config: OutputConfig) -> None:
 
     Raises:
         MediaError: no such encoder, or not for this container.
-        UsageError: the output exists or is an input.
+        UsageError: the output exists or is an input; frames left out of another video.
     """
+    if config.skip_lost and config.onto is not None:
+        raise UsageError("bad-options", "--onto keeps every frame; --skip-lost contradicts it")
     if config.form != "raw":
         refuse_existing(
             config.path, force=config.force, is_folder=config.form == "png",
@@ -150,27 +158,33 @@ def _choose_backdrop(decoder: Decoder, config: OutputConfig) -> Backdrop | None:
 def _write(
     decoder: Decoder,
     config: OutputConfig,
+    lead: _Lead,
     first: DecodedFrame,
     rest: Iterable[DecodedFrame],
     progress: Progress | None,
 ) -> tuple[int, int, list[str]]:
-    count = held = 0
+    count, held = 0, lead.frames
     with (
-        closing(_Sound(decoder, config, first)) as sound,
+        closing(_Sound(decoder, config, lead.ticks)) as sound,
         _open_writer(decoder, config, first, sound) as writer,
     ):
-        origin = sound.origin_ticks
+        origin, gaps = sound.origin_ticks, sound.gaps
+        gaps.leave_out(lead.ticks - origin, first.pts - lead.ticks)
         frame: DecodedFrame | None = first
         iterator = iter(rest)
         while frame is not None:
             following = next(iterator, None)
             ticks = decoder.header.frame_ticks or 0
             duration = following.pts - frame.pts if following is not None else ticks
-            if isinstance(writer, VideoWriter):
-                writer.add_audio(sound.take())
-            writer.write(frame.picture, frame.pts - origin, duration=duration)
-            count += 1
             held += frame.is_held
+            if config.skip_lost and frame.is_held:
+                gaps.leave_out(frame.pts - origin, duration)
+                frame = following
+                continue
+            if isinstance(writer, VideoWriter):
+                writer.add_audio(sound.take(frame.pts - origin))
+            writer.write(frame.picture, frame.pts - origin - gaps.ticks, duration=duration)
+            count += 1
             if progress is not None:
                 progress(count, decoder.header.frame_count)
             frame = following
@@ -208,6 +222,15 @@ def _open_writer(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Lead:
+    """Frames left out at the start."""
+
+    ticks: int
+    """Time of the first frame, left out or not."""
+    frames: int = 0
+
+
 class _Sound:
     """The sound of the output, moved along with the pictures.
 
@@ -217,10 +240,10 @@ class _Sound:
     Args:
         decoder: reads the stored packets.
         config: which sound is wanted.
-        first: first frame of the output.
+        first: time of the first frame, left out or not, in ticks of the file.
     """
 
-    def __init__(self, decoder: Decoder, config: OutputConfig, first: DecodedFrame) -> None:
+    def __init__(self, decoder: Decoder, config: OutputConfig, first: int) -> None:
         self._decoder = decoder
         self._file = open_sound(config.audio) if config.audio is not None else None
         self._is_cut = decoder.config.start_seconds > 0
@@ -232,6 +255,8 @@ class _Sound:
         elif config.has_sound and config.form == "video":
             self.format = decoder.reader.audio_format
         self._early = decoder.take_audio()
+        self._is_thinned = config.skip_lost
+        self.gaps = _Gaps(decoder.header.time_base)
         self.origin_ticks = self._find_origin(first)
         self._shift = self.origin_ticks * decoder.header.time_base
 
@@ -239,26 +264,41 @@ class _Sound:
         """Return format and first packets for opening a writer."""
         if self.format is None:
             return None
-        return self.format, self.take() if self._file is None else self._moved(self._file)
+        if self._file is not None:
+            return self.format, self.gaps.thin(self._moved(self._file), self.format.time_base)
+        if not self._is_thinned:
+            return self.format, self.take()
+        first, self._early = self._early[:1], self._early[1:]  # the muxer needs one to open
+        return self.format, list(self._moved(first))
 
-    def take(self) -> list[AudioPacket]:
-        """Return the packets that have become known, in the time of the output."""
-        packets = self._early + self._decoder.take_audio()
-        self._early = []
-        return [] if self.format is None or self._file is not None else list(self._moved(packets))
+    def take(self, until_ticks: int | None = None) -> list[AudioPacket]:
+        """Return the packets that have become known, in the time of the output.
+
+        Where frames are left out, only those that end before a frame: later ones may be left out.
+        """
+        self._early += self._decoder.take_audio()
+        if self.format is None or self._file is not None:
+            self._early = []
+            return []
+        base, count = self.format.time_base, len(self._early)
+        if self._is_thinned and until_ticks is not None:
+            limit = (until_ticks + self.origin_ticks) * self._decoder.header.time_base
+            count = sum((p.pts + p.duration) * base <= limit for p in self._early)
+        ready, self._early = self._early[:count], self._early[count:]
+        return list(self.gaps.thin(self._moved(ready), base))
 
     def close(self) -> None:
         """Release the file that gives the sound."""
         if self._file is not None:
             self._file.close()
 
-    def _find_origin(self, first: DecodedFrame) -> int:
+    def _find_origin(self, first: int) -> int:
         """Return time 0 of the output in ticks of the file."""
         if self._is_cut or self.format is None or self._file is not None or not self._early:
-            return first.pts if self._is_cut else max(0, first.pts)
+            return first if self._is_cut else max(0, first)
         base = self._decoder.header.time_base
         sound = self._early[0].pts * self.format.time_base
-        return max(0, min(first.pts, floor(sound / base)))
+        return max(0, min(first, floor(sound / base)))
 
     def _moved(self, packets: Iterable[AudioPacket]) -> Iterator[AudioPacket]:
         assert self.format is not None
@@ -276,3 +316,44 @@ class _Sound:
                 duration=packet.duration,
                 is_key_frame=packet.is_key_frame,
             )
+
+
+class _Gaps:
+    """Time left out of the output; the sound loses whole packets and stays within one of them.
+
+    Args:
+        time_base: of the frames.
+    """
+
+    def __init__(self, time_base: Fraction) -> None:
+        self.ticks = 0
+        """Length of all gaps so far, in units of the time base."""
+        self._time_base = time_base
+        self._last = (Fraction(0), Fraction(0))
+        self._before = Fraction(0)  # length of all gaps before the last
+        self._dropped = Fraction(0)
+
+    def leave_out(self, start_ticks: int, duration: int) -> None:
+        """Leave out a frame, given in order."""
+        start = start_ticks * self._time_base
+        end = start + duration * self._time_base
+        self.ticks += duration
+        if start == self._last[1]:
+            self._last = (self._last[0], end)
+        else:
+            self._before += self._last[1] - self._last[0]
+            self._last = (start, end)
+
+    def thin(self, packets: Iterable[AudioPacket], base: Fraction) -> Iterator[AudioPacket]:
+        """Leave packets out as soon as more time is left out before their end than sound."""
+        for packet in packets:
+            start, end = self._last
+            passed = min(
+                max((packet.pts + packet.duration) * base - start, Fraction(0)), end - start
+            )
+            excess = self._before + passed - self._dropped
+            if excess > packet.duration * base / 2:
+                self._dropped += packet.duration * base or excess
+                continue
+            ticks = round(self._dropped / base)
+            yield replace(packet, pts=packet.pts - ticks, dts=packet.dts - ticks)
