@@ -26,11 +26,24 @@ def encode_command(
     source: Annotated[
         Path, typer.Argument(help="A video with one person's face; - reads standard input.")
     ],
-    target: Annotated[Path, typer.Argument(help="The .sglat file to write.")],
+    target: Annotated[
+        Path | None,
+        typer.Argument(help="The .sglat file to write; with --list-faces the contact sheet."),
+    ] = None,
     bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "mini",
     face: Annotated[
-        int, typer.Option(min=1, help="Which face to follow: 1 is the largest, 2 the next.")
+        int,
+        typer.Option(min=1, help="Which face to follow: 1 is the largest over the clip."),
     ] = 1,
+    like: Annotated[
+        Path | None, typer.Option(help="Picture of the person to follow, instead of --face.")
+    ] = None,
+    list_faces: Annotated[
+        bool,
+        typer.Option(
+            "--list-faces", help="Only show who is there: a table and a numbered contact sheet."
+        ),
+    ] = False,
     quality: Annotated[
         int | None,
         typer.Option(
@@ -105,11 +118,21 @@ def encode_command(
     from sglat.encoder.workfile import default_workfile
     from sglat.media.reader import VideoReader
 
+    if list_faces:
+        sheet = sheet_path(source, target)
+        refuse_existing(sheet, force=force, inputs=(source,))
+        print_faces(source, sheet, bundle, parse_time(start) or 0.0, parse_time(end), as_json)
+        return
+    if target is None:
+        raise typer.BadParameter("expected the .sglat file to write")
+    if like is not None and face != 1:
+        raise UsageError("bad-options", "--face and --like contradict each other")
     check_output(source, target, force=force)
     work = workfile or default_workfile(target)
     config = EncodeConfig(
         bundle=bundle,
         face=face,
+        like=like,
         quality=quality,
         motion_bits=motion_bits,
         identity_bytes=identity_bytes,
@@ -159,6 +182,37 @@ def encode_command(
         f"motion {record['kbit_per_second_motion']} kbit/s, "
         f"{record['seconds_per_frame']} s a frame"
     )
+
+
+def sheet_path(source: Path, target: Path | None) -> Path:
+    """Return where the contact sheet goes: a picture's name, or one made from the other names."""
+    from sglat.encoder.face_sheet import SHEET_SUFFIXES
+
+    if target is not None and target.suffix.lower() in SHEET_SUFFIXES:
+        return target
+    stem = source.stem if target is None else target.stem
+    return (Path() if target is None else target.parent) / f"{stem}-faces.png"
+
+
+def print_faces(
+    source: Path, sheet: Path, bundle: str, start: float, end: float | None, as_json: bool
+) -> None:
+    """Print a table of the people in a video, and write the contact sheet."""
+    from sglat.encoder.encode import EncodeConfig, list_faces
+
+    config = EncodeConfig(bundle=bundle, start_seconds=start, end_seconds=end)
+    with video_source(source, beside=sheet) as video:
+        people = list_faces(video, sheet, config)
+    if as_json:
+        print(json.dumps({"faces": people.table(), "sheet": str(sheet)}))
+        return
+    print("face      from        to  side  share")
+    for row in people.table():
+        print(
+            f"{row['face']:4d}  {row['from_seconds']:6.2f} s  {row['to_seconds']:6.2f} s  "
+            f"{row['side_pixels']:4d}  {row['share']:5.0%}"
+        )
+    say(f"{sheet}: {len(people.faces)} faces; choose with --face N or --like PICTURE")
 
 
 def check_output(source: Path, target: Path, *, force: bool) -> None:

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat.decoder.placement import SIZE
-from sglat.encoder.crops import crop_picture
+from sglat.encoder.crops import crop_picture, landmark_placement
 from sglat.encoder.registration import RegistrationConfig, register_video, scaled
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.track import CHUNK, Track
 from sglat.encoder.workfile import Store
 from sglat.media.reader import Clip, VideoReader
-from sglat.networks.face_points import LEFT_EYE, MOUTH_CORNERS, NOSE_FOOT, RIGHT_EYE
 from sglat.networks.pixels import from_pixels
 
 Float64 = NDArray[np.float64]
@@ -142,50 +141,6 @@ def align(
     )
 
 
-def landmark_placement(
-    points: NDArray[np.float32], *, blink: NDArray[np.bool_], steady_mouth: bool = True
-) -> Float64:
-    """Return FFHQ framing by landmarks, with eye centres that ignore blinks.
-
-    FFHQ's eye centre is the mean of six points, two of which move with the lid. Here it is the
-    middle of the eye corners plus the person's median offset over the frames with open eyes. The
-    mouth is likewise placed relative to the foot of the nose: with FFHQ's rule the crop would zoom
-    whenever a smile lifts the corners of the mouth.
-
-    Args:
-        points: `[T, 478, 2]` pixels.
-        blink: `[T]` frames left out of the median offsets.
-        steady_mouth: False takes the corners of the mouth as they are.
-
-    Returns:
-        Placement `[T, 4]`.
-    """
-    points64 = points.astype(np.float64)
-    left = _open_eye_centre(points64[:, LEFT_EYE], blink)  # lies right in the picture
-    right = _open_eye_centre(points64[:, RIGHT_EYE], blink)
-    middle = (left + right) / 2
-    down = points64[:, MOUTH_CORNERS].mean(axis=1) - middle
-    if steady_mouth:
-        down = _usual(down, points64[:, NOSE_FOOT].mean(axis=1) - middle, blink)
-    return ffhq_placement(middle, left - right, down)
-
-
-def ffhq_placement(middle: Float64, across: Float64, down: Float64) -> Float64:
-    """Return where the FFHQ crops of faces lie, `[T, 4]`; the roll is continuous over time.
-
-    Args:
-        middle: of the two eye centres, `[T, 2]` pixels.
-        across: from the eye on the picture's left to the one on its right, `[T, 2]`.
-        down: from the middle of the eyes to that of the mouth corners, `[T, 2]`.
-
-    Source: ffhq-dataset, download_ffhq.py, recreate_aligned_images.
-    """
-    x_axis = across + np.stack([down[:, 1], -down[:, 0]], axis=1)  # the mouth steadies the roll
-    length = np.maximum(2.0 * _length(across), 1.8 * _length(down))
-    roll = np.rad2deg(np.unwrap(np.arctan2(x_axis[:, 1], x_axis[:, 0])))
-    return np.column_stack([middle + 0.1 * down, 2.0 * length, roll])
-
-
 def join(
     framed: Float64,
     registered: Float64,
@@ -251,35 +206,6 @@ def _cut(
     if rows:
         store.append({"crops": np.stack(rows)})
     store.finish()
-
-
-def _open_eye_centre(eye: Float64, blink: NDArray[np.bool_]) -> Float64:
-    """Return eye centres `[T, 2]` from six points `[T, 6, 2]` in the order of `LEFT_EYE`."""
-    corners = (eye[:, 0] + eye[:, 3]) / 2
-    centre: Float64 = corners + _usual(eye.mean(axis=1) - corners, eye[:, 3] - eye[:, 0], blink)
-    return centre
-
-
-def _usual(vectors: Float64, along: Float64, ignored: NDArray[np.bool_]) -> Float64:
-    """Return the median of vectors `[T, 2]` in the frames of others, turned and scaled with them.
-
-    Args:
-        vectors: `[T, 2]`.
-        along: `[T, 2]`, the x axis of each frame of reference.
-        ignored: `[T]` frames left out of the median.
-    """
-    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
-    scale = np.square(along).sum(axis=1)
-    coordinates = np.column_stack(
-        [(vectors * along).sum(axis=1) / scale, (vectors * across).sum(axis=1) / scale]
-    )
-    usual = np.median(coordinates if ignored.all() else coordinates[~ignored], axis=0)
-    return np.asarray(usual[0] * along + usual[1] * across)
-
-
-def _length(vectors: Float64) -> Float64:
-    lengths: Float64 = np.hypot(vectors[:, 0], vectors[:, 1])
-    return lengths
 
 
 def _smooth(values: Float64, sigma: float) -> Float64:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import InitVar, asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -13,8 +14,10 @@ from sglat.bundles.bundle import load_bundle
 from sglat.encoder.align import AlignConfig, Alignment
 from sglat.encoder.choose_frames import ChooseConfig, SelectConfig, similarity_plot
 from sglat.encoder.crops import find_plate
+from sglat.encoder.face_sheet import face_like, write_face_sheet
 from sglat.encoder.invert import InvertConfig, RefineConfig
 from sglat.encoder.paper_solver import PaperConfig
+from sglat.encoder.people import People, PeopleConfig
 from sglat.encoder.person import PersonConfig, TunedPerson
 from sglat.encoder.quantize import QuantizeConfig
 from sglat.encoder.selfcheck import SelfCheck, check_file
@@ -41,7 +44,9 @@ class EncodeConfig:
     bundle: str = "mini"
     """Name or folder of the weights."""
     face: int = 1
-    """1 is the largest face."""
+    """1 is the largest face over the clip."""
+    like: Path | None = None
+    """A picture of the person to follow, in place of a number."""
     quality: int | None = None
     """0 to 100: quantizer of the motion. None: 62, or less where that takes more than 47 bits a
     frame."""
@@ -214,6 +219,21 @@ def begin(
     return Runner(bundle, WorkFile(work, source=clip_key(clip_of(source, config))), progress)
 
 
+def list_faces(source: Path, sheet: Path, config: EncodeConfig) -> People:
+    """Find everybody in a video and write a numbered contact sheet.
+
+    Raises:
+        FaceError: nobody. MediaError: unreadable input.
+    """
+    with TemporaryDirectory(prefix="sglat-faces-") as folder:
+        run, clip = begin(source, Path(folder) / "work", config), clip_of(source, config)
+        people = run(PeopleConfig(resolution=run.bundle.resolution), run.video(clip)).value
+    if not people.faces:
+        raise FaceError("no-face", f"expected a face, found none in {source}")
+    write_face_sheet(clip, people, sheet)
+    return people
+
+
 def clip_of(source: Path, config: EncodeConfig) -> Clip:
     """Return the range of a video that is encoded."""
     end = config.end_seconds
@@ -237,7 +257,11 @@ def analyse(run: Runner, source: Path | Clip, config: EncodeConfig) -> Analysis:
         FaceError: no face. MediaError: unreadable input.
     """
     video = run.video(source)
-    tracked = run(TrackConfig(face=config.face), video)
+    people = run(PeopleConfig(resolution=run.bundle.resolution), video)
+    number = (
+        config.face if config.like is None else face_like(run.bundle, people.value, config.like)
+    )
+    tracked = run(TrackConfig(face=number), video, people)
     aligned = run(AlignConfig(resolution=run.bundle.resolution), video, tracked)
     inverted = run(InvertConfig(), tracked, aligned)
     selected = run(SelectConfig(), tracked, inverted)

@@ -10,6 +10,7 @@ import numpy as np
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.paint import FaceTrack
 from sglat.encoder.align import AlignConfig
+from sglat.encoder.people import PeopleConfig
 from sglat.encoder.stages import Progress, Runner
 from sglat.encoder.track import TrackConfig
 from sglat.encoder.workfile import WorkFile
@@ -31,7 +32,8 @@ def place_face(path: Path, bundle: Bundle, *, progress: Progress | None = None) 
     with TemporaryDirectory(prefix="sglat-track-") as folder:
         run = Runner(bundle, WorkFile(Path(folder) / "work", source=""), progress)
         video = run.video(path)
-        tracked = run(TrackConfig(), video)
+        people = run(PeopleConfig(resolution=bundle.resolution), video)
+        tracked = run(TrackConfig(), video, people)
         placement = run(AlignConfig(resolution=bundle.resolution), video, tracked).value.placement
     track = tracked.value
     return FaceTrack(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -11,34 +11,31 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sglat.encoder.follow import FollowConfig, Follower
+from sglat.encoder.people import Guide, People, thumbnail
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.workfile import Store
 from sglat.errors import FaceError
 from sglat.media.reader import Clip, VideoInfo, VideoReader
 from sglat.networks.face_points import BLINK_SHAPES, NUM_BLENDSHAPES, NUM_POINTS
-from sglat.networks.faces import FaceAnalysis, FaceBox, FaceLandmarks
+from sglat.networks.faces import FaceAnalysis, FaceLandmarks
 
 Progress = Callable[[int, int], None]
 """Called with frames done and frames in all by the container; 0 where it does not tell."""
 
 CHUNK: Final = 64  # frames a part of the work file
-THUMBNAIL: Final = 24  # pixels a side; small enough that motion inside a shot does not look cut
+MOST_NAMED: Final = 8  # stretches of another person that are named
+WHOLE: Final = 0.98  # share of landmarks within the frame from which a face is all there
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackConfig(Stage["Track"]):
-    """How the face is chosen and followed."""
+class TrackConfig(FollowConfig, Stage["Track"]):
+    """How the face is chosen and followed, and what counts as a blink."""
 
     name = "track"
+    version = 2
     networks = ("faces",)
 
-    face: int = 1
-    """1 is the largest face of the first frame with a face, 2 the next, and so on."""
-    min_score: float = 0.5
-    """Landmarks scored below have lost the face."""
-    cut_levels: float = 28.0
-    """Mean absolute difference between thumbnails of neighbouring frames, grey levels, above which
-    the video cuts. Camera and head motion stay below 12 on ordinary clips."""
     blink_openness: float = 0.2
     """Eye aspect ratio below which an eye is closed (Soukupova and Cech 2016)."""
     blink_share: float = 0.6
@@ -49,9 +46,10 @@ class TrackConfig(Stage["Track"]):
     blink_margin: int = 3
     """Frames on either side of a blink that count as part of it."""
 
-    def run(self, task: Task, path: Path) -> Track:
+    def run(self, task: Task, path: Path | Clip, people: People) -> Track:
         """See `track`."""
-        return track(path, task.bundle.faces, task.open(), self, progress=task.tell)
+        faces, store = task.bundle.faces, task.open()
+        return track(path, faces, store, self, people=people, progress=task.tell)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +74,20 @@ class Track:
     score: NDArray[np.float32]
     """`[T]`, 0 where held."""
     held: NDArray[np.bool_]
-    """`[T]`: no face was found; values repeat the nearest earlier frame with one, or the first."""
+    """`[T]`: the face was not found; values repeat the nearest earlier frame with it, or the
+    first."""
+    other: NDArray[np.bool_]
+    """`[T]`: held, and another person is there."""
+    inside: NDArray[np.float32]
+    """`[T]` share of the landmarks within the frame, 1 where no face was found."""
     cut: NDArray[np.bool_]
     """`[T]`: the video cuts before this frame."""
     blink: NDArray[np.bool_]
     """`[T]`: an eye is closed or about to be."""
     most_faces: int
-    """Largest number of faces in one frame."""
+    """Number of people, or else the largest number of faces in one frame."""
+    face: int = 1
+    """Number of the face followed."""
     damaged_packets: int = 0
 
     def __len__(self) -> int:
@@ -98,6 +103,16 @@ class Track:
         return shown
 
     @property
+    def leaving(self) -> NDArray[np.bool_]:
+        """`[T]` frames that show the face in part."""
+        return self.inside < WHOLE
+
+    def _clock(self, frame: int) -> str:
+        """Return the time of a frame as m:ss."""
+        seconds = int((self.pts[frame] - self.pts[0]) * self.time_base)
+        return f"{seconds // 60}:{seconds % 60:02d}"
+
+    @property
     def breaks(self) -> NDArray[np.bool_]:
         """`[T]` frames before which nothing continues: cuts, and both ends of held frames."""
         breaks = self.cut.copy()
@@ -108,9 +123,23 @@ class Track:
         """Return messages for the user, one line each."""
         lines = []
         if self.most_faces > 1:
-            lines.append(f"{self.most_faces} faces seen; following one (choose with --face N)")
-        if self.held.any():
-            lines.append(f"no face in {int(self.held.sum())} of {len(self)} frames: held")
+            lines.append(
+                f"{self.most_faces} faces seen; following face {self.face} by size "
+                "(--list-faces shows them, --face N or --like PICTURE chooses)"
+            )
+        for first, last in _runs(self.other)[:MOST_NAMED]:
+            start, end = (self._clock(i) for i in (first, last))
+            lines.append(
+                f"another person from {start} (frame {first}) to {end}: "
+                f"only face {self.face} is stored"
+            )
+        without = self.held & ~self.other
+        if without.any():
+            lines.append(f"no face in {int(without.sum())} of {len(self)} frames: held")
+        if self.leaving.any():
+            lost = int((self.leaving & self.held).sum())
+            what = f", {lost} of them held" if lost else ""
+            lines.append(f"face leaves the frame in {int(self.leaving.sum())} frames{what}")
         if self.cut.any():
             at = ", ".join(str(i) for i in np.flatnonzero(self.cut)[:8])
             lines.append(f"{int(self.cut.sum())} cuts, at frames {at}")
@@ -119,59 +148,10 @@ class Track:
         return lines
 
 
-@dataclass
-class _Follower:
-    """State of the tracker, rebuilt by `_restore` when it resumes."""
-
-    faces: FaceAnalysis
-    config: TrackConfig
-    last: FaceLandmarks | None = None
-    thumbnail: NDArray[np.float32] | None = None
-    is_lost: bool = True
-    most_faces: int = 0
-
-    def step(self, picture: NDArray[np.uint8]) -> tuple[FaceLandmarks | None, bool]:
-        """Return the landmarks in this frame, or None, and whether the video cut before it."""
-        thumbnail = _thumbnail(picture)
-        is_cut = (
-            self.thumbnail is not None
-            and float(np.abs(thumbnail - self.thumbnail).mean()) > self.config.cut_levels
-        )
-        self.thumbnail = thumbnail
-        found = None
-        if self.last is not None and not self.is_lost and not is_cut:
-            found = self._continue(picture)
-        if found is None:
-            found = self._search(picture, is_cut=is_cut)
-        self.is_lost = found is None
-        self.last = found or self.last
-        return found, is_cut
-
-    def _continue(self, picture: NDArray[np.uint8]) -> FaceLandmarks | None:
-        assert self.last is not None
-        box = box_of_points(self.last.points, self.last.score)
-        found = self.faces.landmarks(picture, box, previous=self.last)
-        return found if found.score >= self.config.min_score else None
-
-    def _search(self, picture: NDArray[np.uint8], *, is_cut: bool) -> FaceLandmarks | None:
-        boxes = self.faces.detect(picture)
-        self.most_faces = max(self.most_faces, len(boxes))
-        if not boxes:
-            return None
-        if self.last is None and not 1 <= self.config.face <= len(boxes):
-            raise FaceError(
-                "no-such-face", f"face {self.config.face} was asked for, {len(boxes)} found"
-            )
-        if self.last is None or is_cut:
-            order = [boxes[min(self.config.face, len(boxes)) - 1], *boxes]
-        else:
-            centre = self.last.points.mean(axis=0)
-            order = sorted(boxes, key=lambda box: _distance(box, centre))
-        for box in order:
-            found = self.faces.landmarks(picture, box)
-            if found.score >= self.config.min_score:
-                return found
-        return None
+def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return first and last frame of each run of set flags."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    return [(int(first), int(stop) - 1) for first, stop in edges.reshape(-1, 2)]
 
 
 def track(
@@ -180,6 +160,7 @@ def track(
     store: Store,
     config: TrackConfig | None = None,
     *,
+    people: People | None = None,
     progress: Progress | None = None,
 ) -> Track:
     """Follow one face through a video.
@@ -192,29 +173,31 @@ def track(
         faces: detector and landmarker.
         store: where records are kept.
         config: how the face is chosen.
+        people: everybody in the video; None chooses in the first frame with a face.
         progress: called after each frame.
 
     Raises:
-        FaceError: there is no face in the whole video.
+        FaceError: there is no face in the whole video, or none of this number.
         MediaError: the video cannot be read.
     """
     config = config or TrackConfig()
+    guide = None
+    if people is not None and people.faces:
+        if not 1 <= config.face <= len(people.faces):
+            raise FaceError(
+                "no-such-face",
+                f"face {config.face} was asked for, {len(people.faces)} found; see --list-faces",
+            )
+        guide = Guide(people, config.face) if len(people.faces) > 1 else None
     if not store.is_done:
-        _follow(path, faces, store, config, progress)
-    return _assemble(store, config)
+        _follow(path, Follower(faces, config, guide=guide), store, progress)
+    found = _assemble(store, config)
+    return found if guide is None else replace(found, most_faces=len(people.faces))
 
 
 def expected_frames(info: VideoInfo) -> int:
     """Return how many frames a container promises, by count or else by duration; 0 if neither."""
     return info.frame_count or round(info.duration_seconds * info.frame_rate)
-
-
-def box_of_points(points: NDArray[np.float32], score: float) -> FaceBox:
-    """Return the bounding box of landmarks `[N, 2]`."""
-    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
-    return FaceBox(
-        left=float(left), top=float(top), right=float(right), bottom=float(bottom), score=score
-    )
 
 
 def find_blinks(
@@ -240,14 +223,7 @@ def find_blinks(
     return np.convolve(closed, np.ones(width), mode="same")[: len(closed)] > 0
 
 
-def _follow(
-    path: Path | Clip,
-    faces: FaceAnalysis,
-    store: Store,
-    config: TrackConfig,
-    progress: Progress | None,
-) -> None:
-    follower = _Follower(faces, config)
+def _follow(path: Path | Clip, follower: Follower, store: Store, progress: Progress | None) -> None:
     done = store.rows
     rows: list[dict[str, Any]] = []
     if done:
@@ -257,10 +233,13 @@ def _follow(
         for frame in reader:
             if frame.index < done:
                 if frame.index == done - 1:
-                    follower.thumbnail = _thumbnail(frame.picture)
+                    follower.thumbnail = thumbnail(frame.picture)
                 continue
-            found, is_cut = follower.step(frame.picture)
-            rows.append(_record(frame.pts, found, follower, is_cut))
+            found, is_cut = follower.step(frame.index, frame.picture)
+            row = _record(frame.pts, found, follower, is_cut)
+            is_other = found is None and follower.guide is not None
+            row["other"] = np.bool_(is_other and follower.guide.is_other(frame.index))
+            rows.append(row)
             if len(rows) == CHUNK:
                 store.append(_stack(rows))
                 rows = []
@@ -284,7 +263,7 @@ def _follow(
 
 
 def _record(
-    pts: int, found: FaceLandmarks | None, follower: _Follower, is_cut: bool
+    pts: int, found: FaceLandmarks | None, follower: Follower, is_cut: bool
 ) -> dict[str, Any]:
     shown = found or follower.last
     return {
@@ -299,6 +278,7 @@ def _record(
         else shown.blendshapes,
         "score": np.float32(0.0 if found is None else max(found.score, 1e-6)),
         "cut": np.bool_(is_cut),
+        "inside": np.float32(follower.inside),
         "most_faces": np.int32(follower.most_faces),
     }
 
@@ -307,7 +287,7 @@ def _stack(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _restore(follower: _Follower, store: Store) -> None:
+def _restore(follower: Follower, store: Store) -> None:
     last = store.rows - 1
     follower.most_faces = int(store.read("most_faces", last)[0])
     score = store.read("score")
@@ -329,10 +309,8 @@ def _restore(follower: _Follower, store: Store) -> None:
 
 def _assemble(store: Store, config: TrackConfig) -> Track:
     facts = store.result()[1]
-    records = {
-        name: store.read(name)
-        for name in ("pts", "points", "pose", "openness", "blendshapes", "score", "cut")
-    }
+    names = ("pts", "points", "pose", "openness", "blendshapes", "score", "cut", "other", "inside")
+    records = {name: store.read(name) for name in names}
     held = records["score"] == 0
     first = int(np.flatnonzero(~held)[0])
     for name in ("points", "pose", "openness", "blendshapes"):
@@ -345,21 +323,7 @@ def _assemble(store: Store, config: TrackConfig) -> Track:
         held=held,
         blink=find_blinks(records["openness"], records["blendshapes"], held, config),
         most_faces=int(store.read("most_faces", len(held) - 1)[0]),
+        face=config.face,
         damaged_packets=facts["damaged_packets"],
         **records,
     )
-
-
-def _thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return a coarse grey picture `[24, 24]` by averaging a sparse grid of pixels."""
-    height, width = picture.shape[:2]
-    rows = np.linspace(0, height - 1, THUMBNAIL * 4).astype(int)
-    columns = np.linspace(0, width - 1, THUMBNAIL * 4).astype(int)
-    sparse = picture[rows][:, columns].astype(np.float32).mean(axis=2)
-    blocks: NDArray[np.float32] = sparse.reshape(THUMBNAIL, 4, THUMBNAIL, 4).mean(axis=(1, 3))
-    return blocks
-
-
-def _distance(box: FaceBox, centre: NDArray[np.float32]) -> float:
-    middle = np.array([box.left + box.right, box.top + box.bottom]) / 2
-    return float(np.hypot(*(middle - centre)))

@@ -1,0 +1,178 @@
+"""Who is in a video: people told apart, ranked over the clip, named when they are not stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sglat.encoder.encode import EncodeConfig, list_faces
+from sglat.encoder.people import People, PeopleConfig, find_people
+from sglat.encoder.track import Track, TrackConfig, track
+from sglat.encoder.workfile import WorkFile
+from sglat.errors import FaceError
+from sglat.networks.faces import FaceLandmarks
+from tests.support.faces import DrawnFaces, draw_face, face_points
+from tests.support.video import write_video
+
+WALL = np.full((96, 160, 3), 60, np.uint8)
+RED, BLUE = (160, 40, 40), (40, 60, 160)
+CONFIG = PeopleConfig(resolution=32)
+Faces = list[tuple[float, float, float, tuple[int, int, int]]]
+"""Centre x and y, size, and the colour of the mouth, by which people differ."""
+
+
+class ByMouth(DrawnFaces):
+    """Tells drawn people apart by the colour of their mouths."""
+
+    def embed(self, crops: Tensor) -> Tensor:
+        warm = (crops[:, 0] - crops[:, 2])[:, 18:28, 10:22].mean((1, 2))
+        angle = torch.where(warm > 0.3, 0.0, torch.pi / 2)
+        return F.normalize(torch.stack([angle.cos(), angle.sin()], 1), dim=1)
+
+
+class PastTheBorder(ByMouth):
+    """Places the hidden part of a face beyond the right border, by its height."""
+
+    def landmarks(  # type: ignore[no-untyped-def]
+        self, picture, box, *, previous=None
+    ) -> FaceLandmarks:
+        found = super().landmarks(picture, box, previous=previous)
+        near = self._near(picture, box)
+        if near is None:
+            return found
+        size = (near.bottom - near.top) / 0.96
+        x, y = near.left + 0.36 * size, (near.top + near.bottom) / 2
+        return replace(found, points=face_points(x, y, size))
+
+
+def clip(path: Path, frames: list[Faces], wall: np.ndarray = WALL) -> Path:
+    pictures = []
+    for faces in frames:
+        picture = wall
+        for x, y, size, colour in faces:
+            picture = draw_face(picture, x, y, size)
+            rows, columns = np.mgrid[0 : wall.shape[0], 0 : wall.shape[1]]
+            u, v = (columns + 0.5 - x) / size, (rows + 0.5 - y) / size
+            picture[(u / 0.15) ** 2 + ((v - 0.22) / 0.12) ** 2 < 1] = colour
+        pictures.append(picture)
+    return write_video(path, pictures, codec="ffv1", pixel_format="bgra")
+
+
+def found(tmp_path: Path, path: Path) -> People:
+    store = WorkFile(tmp_path / "people", source="a").open("people", "a")
+    return find_people(path, ByMouth(), store, CONFIG, torch.device("cpu"))
+
+
+def followed(tmp_path: Path, path: Path, people: People, **config: int) -> Track:
+    store = WorkFile(tmp_path / "track", source="a").open("track", str(config))
+    return track(path, ByMouth(), store, TrackConfig(**config), people=people)
+
+
+def test_the_largest_over_the_clip_is_the_first_face(tmp_path: Path) -> None:
+    back: Faces = [(35, 40, 34, RED)]
+    path = clip(tmp_path / "a.mkv", [back] * 9 + [[*back, (110, 48, 80, BLUE)]] * 16)
+    people = found(tmp_path, path)
+    assert [round(face.side) > 45 for face in people.faces] == [True, False]
+    result = followed(tmp_path, path, people)
+    assert result.held.tolist() == [True] * 9 + [False] * 16
+    assert result.points[20, :, 0].mean() == pytest.approx(110, abs=4)
+    assert any("2 faces seen" in line for line in result.messages())
+
+
+def test_the_smaller_face_may_be_chosen(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mkv", [[(35, 40, 34, RED), (110, 48, 80, BLUE)]] * 12)
+    result = followed(tmp_path, path, found(tmp_path, path), face=2)
+    assert result.points[8, :, 0].mean() == pytest.approx(35, abs=3)
+    assert not result.held.any()
+
+
+def test_another_person_after_a_cut_before_the_same_wall_is_held_and_named(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mkv", [[(60, 48, 72, RED)]] * 11 + [[(78, 50, 76, BLUE)]] * 12)
+    people = found(tmp_path, path)
+    result = followed(tmp_path, path, people)
+    assert len(people.faces) == 2
+    assert np.flatnonzero(result.cut).tolist() == [11]
+    assert result.held.tolist() == result.other.tolist() == [False] * 11 + [True] * 12
+    assert any("another person from 0:00 (frame 11)" in line for line in result.messages())
+
+
+def test_the_one_after_the_cut_may_be_chosen(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mkv", [[(60, 48, 72, RED)]] * 11 + [[(78, 50, 76, BLUE)]] * 12)
+    result = followed(tmp_path, path, found(tmp_path, path), face=2)
+    assert result.held.tolist() == [True] * 11 + [False] * 12
+
+
+def test_who_comes_back_after_another_is_followed_again(tmp_path: Path) -> None:
+    mine, other = [[(60, 48, 72, RED)]], [[(78, 50, 76, BLUE)]]
+    path = clip(tmp_path / "a.mkv", mine * 8 + other * 7 + mine * 8)
+    people = found(tmp_path, path)
+    result = followed(tmp_path, path, people)
+    assert len(people.faces) == 2
+    assert result.held.tolist() == [False] * 8 + [True] * 7 + [False] * 8
+
+
+def test_one_person_is_one_person(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mkv", [[(60 + i, 48, 72, RED)] for i in range(20)])
+    assert len(found(tmp_path, path).faces) == 1
+
+
+def test_a_jump_of_the_same_person_is_a_cut(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mkv", [[(45, 48, 50, RED)]] * 8 + [[(95, 48, 80, RED)]] * 8)
+    people = found(tmp_path, path)
+    result = followed(tmp_path, path, people)
+    assert len(people.faces) == 1
+    assert np.flatnonzero(result.cut).tolist() == [8]
+    assert not result.held.any()
+
+
+def test_a_face_that_leaves_the_frame_is_held_and_said(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mkv", [[(100 + 6 * i, 48, 70, RED)] for i in range(12)])
+    store = WorkFile(tmp_path / "track", source="a").open("track", "a")
+    result = track(path, PastTheBorder(), store)
+    assert result.leaving.tolist() == [False] * 6 + [True] * 6
+    assert result.held.tolist() == [False] * 9 + [True] * 3
+    assert any("face leaves the frame in" in line for line in result.messages())
+
+
+def test_an_interrupted_search_finds_the_same_people(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mkv", [[(60, 48, 72, RED)]] * 8 + [[(78, 50, 76, BLUE)]] * 8)
+    first, again = found(tmp_path, path), found(tmp_path, path)
+    assert [f.frames.tolist() for f in first.faces] == [f.frames.tolist() for f in again.faces]
+
+
+def test_a_number_too_high_is_refused(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mkv", [[(60, 48, 72, RED)]] * 4)
+    with pytest.raises(FaceError, match="face 3 was asked for, 1 found"):
+        followed(tmp_path, path, found(tmp_path, path), face=3)
+
+
+def test_a_person_is_found_by_likeness(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mkv", [[(35, 40, 34, RED), (110, 48, 80, BLUE)]] * 8)
+    people = found(tmp_path, path)
+    assert people.like(np.array([1.0, 0.0], np.float32), 0.45) == 2
+    with pytest.raises(FaceError, match="nobody in the video"):
+        people.like(np.array([-0.8, -0.6], np.float32), 0.45)
+
+
+def test_the_contact_sheet_has_a_row_for_each_face(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sglat.encoder import encode as encode_module
+    from tests.bundles.tiny import make_tiny_bundle
+
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+    bundle.__dict__["faces"] = ByMouth()
+    monkeypatch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
+    path = clip(tmp_path / "a.mkv", [[(35, 40, 34, RED), (110, 48, 80, BLUE)]] * 8)
+    people = list_faces(path, tmp_path / "faces.png", replace(EncodeConfig(), bundle="tiny"))
+    sheet = cv2.imread(str(tmp_path / "faces.png"))
+    assert sheet.shape == (320, 480, 3)
+    assert [row["face"] for row in people.table()] == [1, 2]
+    assert people.table()[1]["share"] == 1.0
