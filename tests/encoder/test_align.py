@@ -14,8 +14,8 @@ from sglat.decoder.placement import (
     placement_from_matrix,
     transform_points,
 )
-from sglat.encoder.align import AlignConfig, Alignment, align, join, landmark_placement
-from sglat.encoder.crops import crop_picture, rigid_face_mask
+from sglat.encoder.align import AlignConfig, Alignment, align, join
+from sglat.encoder.crops import crop_picture, landmark_placement, rigid_face_mask
 from sglat.encoder.registration import FlowConfig, KeyFrame, warp
 from sglat.encoder.track import CHUNK, Track, track
 from sglat.encoder.workfile import WorkFile

@@ -264,7 +264,8 @@ def estimate(bundle: Bundle) -> list[Tensor]:
         openness=np.full((count, 2), 0.3, np.float32),
         blendshapes=random.uniform(size=(count, 52)).astype(np.float32),
         score=np.ones(count, np.float32), held=np.zeros(count, bool), cut=np.zeros(count, bool),
-        blink=np.zeros(count, bool), most_faces=1,
+        blink=np.zeros(count, bool), most_faces=1, other=np.zeros(count, bool),
+        inside=np.ones(count, np.float32),
     )  # fmt: skip
     inversion: Any = None  # not asked for by a bundle with an estimator
     numbers = start_motion(bundle, track, some_points(count).numpy(), inversion, 0)

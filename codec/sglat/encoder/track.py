@@ -192,7 +192,9 @@ def track(
     if not store.is_done:
         _follow(path, Follower(faces, config, guide=guide), store, progress)
     found = _assemble(store, config)
-    return found if guide is None else replace(found, most_faces=len(people.faces))
+    if guide is None or people is None:
+        return found
+    return replace(found, most_faces=len(people.faces))
 
 
 def expected_frames(info: VideoInfo) -> int:
@@ -237,8 +239,9 @@ def _follow(path: Path | Clip, follower: Follower, store: Store, progress: Progr
                 continue
             found, is_cut = follower.step(frame.index, frame.picture)
             row = _record(frame.pts, found, follower, is_cut)
-            is_other = found is None and follower.guide is not None
-            row["other"] = np.bool_(is_other and follower.guide.is_other(frame.index))
+            guide = follower.guide
+            is_other = found is None and guide is not None and guide.is_other(frame.index)
+            row["other"] = np.bool_(is_other)
             rows.append(row)
             if len(rows) == CHUNK:
                 store.append(_stack(rows))
