@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sglat.encoder.crops import landmark_placement
-from sglat.encoder.crops import crop_picture
+from sglat.encoder.crops import crop_picture, landmark_placement
 from sglat.errors import UsageError
 from sglat.media.reader import VideoReader
 from sglat.networks.embedded_analysis import EmbeddedAnalysis
