@@ -16,6 +16,7 @@ from sglat.encoder.invert import Inversion, Selection
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.start_motion import StartMotion, comparable
 from sglat.encoder.track import Track
+from sglat.encoder.visible import Visible
 from sglat.networks.face_points import feature_weights
 
 
@@ -33,21 +34,30 @@ class SelectConfig(Stage[Selection]):
     calm_weight: float = 0.1
     """Penalty of an unusual expression, per unit of distance from the median of blendshapes."""
 
-    def run(self, task: Task, track: Track, inversion: Inversion) -> Selection:
+    def run(self, task: Task, track: Track, visible: Visible, inversion: Inversion) -> Selection:
         """See `select`."""
-        return select(track, inversion, self)
+        return select(track, inversion, self, is_partial=visible.is_partial)
 
 
-def select(track: Track, inversion: Inversion, config: SelectConfig) -> Selection:
+def select(
+    track: Track,
+    inversion: Inversion,
+    config: SelectConfig,
+    *,
+    is_partial: NDArray[np.bool_] | None = None,
+) -> Selection:
     """Choose the ID frame.
 
     The paper ranks by identity similarity alone. Here a calm face is preferred among similar ones,
-    since all motion is coded relative to this frame.
+    since all motion is coded relative to this frame. Frames that show the face in part (`[T]`) are
+    taken only where there are no others.
     """
     frames = inversion.frames
     open_eyes = ~(track.blink | track.held)[frames]
     if not open_eyes.any():
         open_eyes = ~track.held[frames]
+    if is_partial is not None and (whole := open_eyes & ~is_partial[frames]).any():
+        open_eyes = whole
     pose = np.abs(track.pose[frames, :2]).max(1)
     limit = config.frontal_degrees
     while not (usable := open_eyes & (pose <= limit)).any():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream.records import Picture
-from sglat.decoder.placement import SIZE, crop_to_frame
+from sglat.decoder.placement import SIZE, crop_to_frame, transform_points
 from sglat.errors import MediaError
 from sglat.media.reader import Clip, VideoReader
 from sglat.networks.face_points import (
@@ -107,6 +107,18 @@ def ffhq_placement(middle: Float64, across: Float64, down: Float64) -> Float64:
     length = np.maximum(2.0 * _length(across), 1.8 * _length(down))
     roll = np.rad2deg(np.unwrap(np.arctan2(x_axis[:, 1], x_axis[:, 0])))
     return np.column_stack([middle + 0.1 * down, 2.0 * length, roll])
+
+
+def inside_mask(
+    placement: NDArray[np.floating], size: tuple[int, int], side: int
+) -> NDArray[np.bool_]:
+    """Return which pixels of a crop lie within a frame of a size (width, height),
+    `[side, side]`."""
+    axis = (np.arange(side) + 0.5) / side
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    points = transform_points(crop_to_frame(np.asarray(placement, np.float64)), grid)
+    inside = ((points >= 0) & (points <= np.array(size))).all(axis=1)
+    return np.asarray(inside.reshape(side, side))
 
 
 def rigid_face_mask(points: NDArray[np.floating], side: int) -> NDArray[np.bool_]:

@@ -26,6 +26,7 @@ from sglat.encoder.stages import Made, Progress, Runner
 from sglat.encoder.start_motion import StartConfig
 from sglat.encoder.track import Track, TrackConfig
 from sglat.encoder.tune import TuneConfig
+from sglat.encoder.visible import Visible, VisibleConfig
 from sglat.encoder.weight_deltas import DeltaConfig, ranks_within
 from sglat.encoder.workfile import WorkFile, default_workfile, remove_work
 from sglat.encoder.write import Contents, write_file
@@ -153,6 +154,7 @@ class Analysis:
 
     tracked: Made[Track]
     aligned: Made[Alignment]
+    visible: Made[Visible]
     chosen: Made[list[int]]
     """Tuning frames, the ID frame first."""
     person: Made[TunedPerson]
@@ -263,20 +265,21 @@ def analyse(run: Runner, source: Path | Clip, config: EncodeConfig) -> Analysis:
     )
     tracked = run(TrackConfig(face=number), video, people)
     aligned = run(AlignConfig(resolution=run.bundle.resolution), video, tracked)
+    visible = run(VisibleConfig(), tracked, aligned)
     inverted = run(InvertConfig(), tracked, aligned)
-    selected = run(SelectConfig(), tracked, inverted)
+    selected = run(SelectConfig(), tracked, visible, inverted)
     if config.similarity_plot is not None:
         plot = similarity_plot(tracked.value, inverted.value, selected.value)
         config.similarity_plot.write_text(plot)
     start = run(StartConfig(), tracked, aligned, inverted, selected)
-    ws = run(_refine_config(config), aligned, inverted, selected)
+    ws = run(_refine_config(config), aligned, visible, inverted, selected)
     chosen = run(_choose_config(config), tracked, aligned, start, selected)
-    tuned = run(_tune_config(config), aligned, start, ws, chosen)
+    tuned = run(_tune_config(config), aligned, visible, start, ws, chosen)
     person = run(PersonConfig(identity_bytes=config.identity_bytes), tuned, chosen)
     problem = ProblemConfig(target=config.target)
     return Analysis(
-        tracked=tracked, aligned=aligned, chosen=chosen, person=person,
-        problem=run(problem, tracked, aligned, start, chosen, tuned, person),
+        tracked=tracked, aligned=aligned, visible=visible, chosen=chosen, person=person,
+        problem=run(problem, tracked, aligned, visible, start, chosen, tuned, person),
     )  # fmt: skip
 
 
@@ -308,7 +311,10 @@ def _encode(run: Runner, source: Clip, target: Path, config: EncodeConfig) -> En
         path=target, frames=len(tracked), seconds=seconds + float(1 / tracked.frame_rate),
         bytes_by_stream=written.bytes_by_stream, stage_seconds=run.seconds,
         id_frame=found.chosen.value[0],
-        messages=written.notes + tracked.messages() + (check.warnings if check else []),
+        messages=[
+            *written.notes, *tracked.messages(), *found.visible.value.messages(),
+            *(check.warnings if check else []),
+        ],
         check=check, settings=settings,
     )  # fmt: skip
 

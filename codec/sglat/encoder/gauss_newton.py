@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import jacfwd
 
-from sglat.encoder.losses import Residual
+from sglat.encoder.losses import Residual, shown_through
 
 Render = Callable[[Tensor], Tensor]
 """Motion values `[N, 34]` to pictures `[N, 3, H, W]`."""
@@ -105,6 +105,18 @@ def take_jacobians(
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Goal:
+    """What the frames of a window are compared with."""
+
+    targets: Tensor
+    """`[n, 3, H, W]`."""
+    masks: Tensor | None
+    """`[n, 1, H, W]`."""
+    wanted: Tensor
+    """Residuals of the targets, `[n, R]`."""
+
+
 @dataclass(kw_only=True)
 class _Window:
     """State of the frames that are solved together."""
@@ -175,7 +187,12 @@ class FastSolver:
 
     @torch.no_grad()
     def solve(
-        self, targets: Callable[[int, int], Tensor], start: Tensor, *, first: int = 0
+        self,
+        targets: Callable[[int, int], Tensor],
+        start: Tensor,
+        *,
+        first: int = 0,
+        masks: Callable[[int, int], Tensor | None] = lambda first, last: None,
     ) -> Iterator[Tensor]:
         """Yield solved motion window by window.
 
@@ -183,35 +200,42 @@ class FastSolver:
             targets: gives pictures `[n, 3, H, W]` of frames first to last (exclusive).
             start: start values of all frames, `[T, 34]`.
             first: frame to begin with, a multiple of the window.
+            masks: gives masks `[n, 1, H, W]`, 0 where nothing is compared, or None.
 
         Yields:
             `[n, 34]` for consecutive frames.
         """
         for at in range(first, len(start), self.config.window):
             last = min(at + self.config.window, len(start))
-            yield self._solve_window(targets(at, last), start[at:last])
+            yield self._solve_window(targets(at, last), start[at:last], masks(at, last))
 
-    def _residuals(self, motion: Tensor, wanted: Tensor) -> Tensor:
+    def _residuals(self, motion: Tensor, goal: _Goal) -> Tensor:
         """Return the residual of rendered motion `[n, 34]` minus that of the targets `[n, R]`."""
         self.passes += len(motion)
-        parts = [self.residual(self.render(part)) for part in motion.split(self.config.batch)]
-        return torch.cat(parts) - wanted
+        parts = []
+        for rows in torch.arange(len(motion)).split(self.config.batch):
+            shown = self.render(motion[rows])
+            if goal.masks is not None:
+                shown = shown_through(shown, goal.targets[rows], goal.masks[rows])
+            parts.append(self.residual(shown))
+        return torch.cat(parts) - goal.wanted
 
     def _loss(self, residuals: Tensor, motion: Tensor, start: Tensor) -> Tensor:
         """Return the loss of each frame `[n]`, prior included."""
         return residuals.square().sum(1) + self.prior * (motion - start).square().sum(1)
 
-    def _solve_window(self, targets: Tensor, start: Tensor) -> Tensor:
+    def _solve_window(self, targets: Tensor, start: Tensor, masks: Tensor | None) -> Tensor:
         config = self.config
         wanted = torch.cat([self.residual(t) for t in targets.split(config.batch)])
+        goal = _Goal(targets=targets, masks=masks, wanted=wanted)
         state = _Window(
             motion=start.clone(),
             start=start,
-            residuals=self._residuals(start, wanted),
+            residuals=self._residuals(start, goal),
             damping=start.new_full((len(start),), config.damping),
             jacobian=_Corrected(self.jacobians, start, self.units),
         )
-        self._iterate(state, wanted, config.iterations)
+        self._iterate(state, goal, config.iterations)
         if config.fresh:
             count = max(1, round(config.fresh * len(start) / config.window))
             typical = _medoids(state.motion * self.units, count)
@@ -219,15 +243,15 @@ class FastSolver:
             self.passes += len(typical) * (1 + near.motion.shape[1])
             state.jacobian = _Corrected(near, state.motion, self.units)
             state.damping = start.new_full((len(start),), config.damping)
-            self._iterate(state, wanted, config.fresh_iterations)
+            self._iterate(state, goal, config.fresh_iterations)
         return state.motion
 
-    def _iterate(self, state: _Window, wanted: Tensor, iterations: int) -> None:
+    def _iterate(self, state: _Window, goal: _Goal, iterations: int) -> None:
         """Take damped steps; a frame keeps a step that lowers its loss."""
         for _ in range(iterations):
             step = self._step(state)
             motion = state.motion + step
-            residuals = self._residuals(motion, wanted)
+            residuals = self._residuals(motion, goal)
             if self.config.is_corrected:
                 state.jacobian.correct(step, residuals - state.residuals)
             loss = self._loss(residuals, motion, state.start)

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.align import Alignment, Crops
+from sglat.encoder.losses import shown_through
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.track import Track
+from sglat.encoder.visible import Visible
 from sglat.encoder.weight_deltas import warm_up_and_fall
 from sglat.encoder.workfile import Store
 from sglat.networks.devices import fast_type
@@ -126,14 +128,21 @@ class RefineConfig(Stage[Tensor]):
     weight_perceptual: float = 2.0
 
     def run(
-        self, task: Task, aligned: Alignment, inversion: Inversion, selection: Selection
+        self,
+        task: Task,
+        aligned: Alignment,
+        visible: Visible,
+        inversion: Inversion,
+        selection: Selection,
     ) -> Tensor:
         """Return the latent `[L, D]` of the ID frame, optimised, on the CPU."""
         store, bundle = task.open(), task.bundle
         if not store.is_done:
             picture = aligned.crops.tensor([selection.frame]).to(bundle.device)
             start = torch.from_numpy(inversion.ws[[selection.row]]).to(bundle.device)
-            found = refine_latents(bundle, picture, start, self, progress=task.tell)
+            masks = visible.masks([selection.frame], bundle.resolution)
+            masks = None if masks is None else masks.to(bundle.device)
+            found = refine_latents(bundle, picture, start, self, masks=masks, progress=task.tell)
             store.finish({"ws": found.cpu().numpy()})
         arrays, _ = store.result()
         return torch.from_numpy(arrays["ws"][0])
@@ -145,6 +154,7 @@ def refine_latents(
     ws: Tensor,
     config: RefineConfig,
     *,
+    masks: Tensor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Return W+ latents `[N, L, D]` whose renderings are closer to the pictures.
@@ -159,6 +169,7 @@ def refine_latents(
         pictures: aligned crops in [-1, 1], `[N, 3, H, W]`, on the bundle's device.
         ws: where to start, `[N, L, D]`.
         config: steps and weights; without steps the start is returned.
+        masks: `[N, 1, H, W]`, 0 where nothing is compared; None compares all.
         progress: called with (step, steps).
     """
     generator = bundle.generator
@@ -172,6 +183,8 @@ def refine_latents(
         factor = warm_up_and_fall(step, config.steps, config.warm_up)
         optimizer.param_groups[0]["lr"] = config.rate * factor
         shown = generator(latents, dtype=fast_type(latents.device)).float()
+        if masks is not None:
+            shown = shown_through(shown, pictures, masks)
         loss = config.weight_l2 * (shown - pictures).square().mean((1, 2, 3))
         if perceptual is not None:
             distance = perceptual.distance(perceptual.features(shown), wanted)

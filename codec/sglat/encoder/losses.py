@@ -78,6 +78,7 @@ class TargetLoss:
         perceptual: PerceptualDistance | None,
         embed: Callable[[Tensor], Tensor] | None,
         config: LossConfig,
+        masks: Tensor | None = None,
     ) -> None:
         """Remember the targets.
 
@@ -87,8 +88,10 @@ class TargetLoss:
             perceptual: leave out the term if None.
             embed: pictures to unit identity vectors; leave out the term if None.
             config: weights of the terms.
+            masks: `[K, 1, H, W]`, 0 where nothing is compared; None compares all.
         """
         self.config = config
+        self.masks = masks
         self.weights = weights
         self.perceptual = perceptual if config.weight_perceptual else None
         self.embed = embed if config.weight_identity else None
@@ -100,6 +103,8 @@ class TargetLoss:
         """Return one loss per picture, `[N]`; `index` gives the rows of the targets."""
         config = self.config
         weights = self.weights[index]
+        if self.masks is not None:
+            pictures = shown_through(pictures, targets, self.masks[index])
         difference = pictures - targets
         total = config.weight_l2 * (difference.square() * weights).mean((1, 2, 3))
         if config.weight_l1:
@@ -119,7 +124,13 @@ class TargetLoss:
         return total
 
 
-def picture_loss(targets: Tensor, points: Tensor, bundle: Bundle, config: LossConfig) -> TargetLoss:
+def picture_loss(
+    targets: Tensor,
+    points: Tensor,
+    bundle: Bundle,
+    config: LossConfig,
+    masks: Tensor | None = None,
+) -> TargetLoss:
     """Return the loss against targets by a bundle's networks, with extra weight at eyes and mouth.
 
     Args:
@@ -127,10 +138,19 @@ def picture_loss(targets: Tensor, points: Tensor, bundle: Bundle, config: LossCo
         points: their landmarks in crop units, `[K, 478, 2]`.
         bundle: perceptual and identity network.
         config: weights of the terms.
+        masks: `[K, 1, H, W]`, 0 where nothing is compared; None compares all.
     """
     weights = feature_weights(points, targets.shape[-1], config.feature_weight)
     embed = bundle.faces.embed_for_loss
-    return TargetLoss(targets, weights, bundle.perceptual, embed, config)
+    return TargetLoss(targets, weights, bundle.perceptual, embed, config, masks)
+
+
+def shown_through(pictures: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
+    """Return pictures `[N, 3, H, W]` with the targets where masks `[N, 1, H, W]` are 0.
+
+    Every loss then counts nothing there, whatever its networks read around a pixel.
+    """
+    return targets + masks * (pictures - targets)
 
 
 def _pooled(x: Tensor, scale: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS
+from sglat.encoder.losses import shown_through
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.solve_motion import Linearisation, MotionProblem, solve_windows
 from sglat.encoder.stages import Stage, Task
@@ -86,13 +87,19 @@ class PaperSolver:
         ]
 
     def solve(
-        self, targets: Callable[[int, int], Tensor], start: Tensor, *, first: int = 0
+        self,
+        targets: Callable[[int, int], Tensor],
+        start: Tensor,
+        *,
+        first: int = 0,
+        masks: Callable[[int, int], Tensor | None] = lambda first, last: None,
     ) -> Iterator[Tensor]:
         """Yield solved motion window by window; arguments as for the fast solver."""
         rates = self.rates(start[:1])
         for at in range(first, len(start), self.config.window):
             last = min(at + self.config.window, len(start))
-            yield self._solve_window(targets(at, last), start[at:last], at, rates)
+            loss = _GroupLoss(self, targets(at, last), at, masks(at, last))
+            yield self._solve_window(loss, start[at:last], rates)
 
     @torch.no_grad()
     def rates(self, start: Tensor) -> Tensor:
@@ -112,7 +119,7 @@ class PaperSolver:
             rates[group] = sensitivity_rates(torch.stack(found))
         return rates * self.config.rate_unit
 
-    def _solve_window(self, targets: Tensor, start: Tensor, first: int, rates: Tensor) -> Tensor:
+    def _solve_window(self, loss: _GroupLoss, start: Tensor, rates: Tensor) -> Tensor:
         config = self.config
         neutral = self.person.person.neutral[2:]
         # one parameter a control, so that each has its own rate
@@ -122,7 +129,6 @@ class PaperSolver:
             betas=(0.9, 0.999), eps=1e-8, amsgrad=True, weight_decay=0.0,
         )  # fmt: skip
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, config.decay_every, config.decay)
-        loss = _GroupLoss(self, targets, first)
         for _ in range(config.epochs):
             optimizer.zero_grad(set_to_none=True)
             controls = start[:, 2:] + torch.cat(offsets, 1)
@@ -143,7 +149,10 @@ class PaperSolver:
 class _GroupLoss:
     """The terms of section 12 for one window of consecutive frames."""
 
-    def __init__(self, solver: PaperSolver, targets: Tensor, first: int) -> None:
+    def __init__(
+        self, solver: PaperSolver, targets: Tensor, first: int, masks: Tensor | None = None
+    ) -> None:
+        self.masks = masks
         self.solver, self.config, self.targets = solver, solver.config, targets
         points = solver.points[first : first + len(targets)].to(targets.device)
         self.mask = (feature_weights(points, targets.shape[-1], 1.0) - 1).clamp(0, 1)
@@ -153,6 +162,8 @@ class _GroupLoss:
 
     def __call__(self, pictures: Tensor, group: int) -> Tensor:
         config, perceptual = self.config, self.solver.bundle.perceptual
+        if self.masks is not None:
+            pictures = shown_through(pictures, self.targets, self.masks)
         difference = pictures - self.targets
         total = config.weight_l2 * difference.square().mean()
         is_gaze = group == len(_LOSS_GROUPS) - 1

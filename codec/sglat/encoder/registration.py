@@ -23,7 +23,7 @@ from sglat.decoder.placement import (
     placement_from_matrix,
     transform_points,
 )
-from sglat.encoder.crops import crop_picture, rigid_face_mask
+from sglat.encoder.crops import crop_picture, inside_mask, rigid_face_mask
 from sglat.encoder.track import CHUNK, Track
 from sglat.encoder.workfile import Store
 from sglat.media.reader import Clip, VideoReader
@@ -205,7 +205,11 @@ class _Registration:
     def _mask(self, index: int) -> NDArray[np.bool_]:
         inverse = frame_to_crop(self.framed[index])
         points = transform_points(inverse, self.track.points[index].astype(np.float64))
-        return rigid_face_mask(points, self.config.side)
+        mask = rigid_face_mask(points, self.config.side)
+        if self.track.leaving[index]:  # beyond the frame the crop is mirrored
+            size = (self.track.width, self.track.height)
+            mask &= inside_mask(self.framed[index], size, self.config.side)
+        return mask
 
     def _crop(self, index: int, picture: NDArray[np.uint8]) -> Float32:
         return crop_picture(picture, self.framed[index], self.config.side).astype(np.float32)

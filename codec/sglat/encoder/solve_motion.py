@@ -28,6 +28,7 @@ from sglat.encoder.stages import Made, Runner, Stage, Task
 from sglat.encoder.start_motion import StartMotion, corrected_motion
 from sglat.encoder.track import Track
 from sglat.encoder.tune import TuneResult
+from sglat.encoder.visible import Visible
 from sglat.networks.face_points import feature_weights
 
 Targets = Callable[[NDArray[np.int64]], Tensor]
@@ -49,6 +50,8 @@ class MotionProblem:
     shown: NDArray[np.int64]
     """Which frame each frame repeats, `[T]`: itself, or where held an earlier one."""
     targets: Targets
+    masks: Callable[[NDArray[np.int64]], Tensor | None] = lambda rows: None
+    """Numbers of frames to masks `[n, 1, H, W]`, 0 where nothing is compared, or None."""
 
     @property
     def solved(self) -> NDArray[np.int64]:
@@ -79,6 +82,7 @@ class ProblemConfig(Stage[MotionProblem]):
         task: Task,
         track: Track,
         aligned: Alignment,
+        visible: Visible,
         start: StartMotion,
         chosen: list[int],
         tuned: TuneResult,
@@ -89,6 +93,10 @@ class ProblemConfig(Stage[MotionProblem]):
 
         def camera(rows: NDArray[np.int64]) -> Tensor:
             return aligned.crops.tensor(rows).to(bundle.device)
+
+        def masks(rows: NDArray[np.int64]) -> Tensor | None:
+            found = visible.masks(rows, bundle.resolution)
+            return None if found is None else found.to(bundle.device)
 
         @torch.no_grad()
         def inverted(rows: NDArray[np.int64]) -> Tensor:
@@ -104,6 +112,7 @@ class ProblemConfig(Stage[MotionProblem]):
             breaks=track.breaks,
             shown=track.shown,
             targets=camera if self.target == "frame" else inverted,
+            masks=masks,
         )
 
 
@@ -300,7 +309,12 @@ class Solver(Protocol):
     """Solves motion window by window."""
 
     def solve(
-        self, targets: Callable[[int, int], Tensor], start: Tensor, *, first: int = 0
+        self,
+        targets: Callable[[int, int], Tensor],
+        start: Tensor,
+        *,
+        first: int = 0,
+        masks: Callable[[int, int], Tensor | None] = ...,
     ) -> Iterator[Tensor]:
         """Yield motion `[n, 34]` of consecutive windows, beginning with frame `first`."""
 
@@ -324,7 +338,10 @@ def solve_windows(solver: Solver, problem: MotionProblem, start: Tensor, task: T
     def targets(first: int, last: int) -> Tensor:
         return problem.targets(rows[first:last])
 
-    for motion in solver.solve(targets, start[rows], first=store.rows):
+    def masks(first: int, last: int) -> Tensor | None:
+        return problem.masks(rows[first:last])
+
+    for motion in solver.solve(targets, start[rows], first=store.rows, masks=masks):
         store.append({"motion": motion.cpu().numpy()})
         task.tell(store.rows, len(rows))
     if not store.is_done:

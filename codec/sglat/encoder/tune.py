@@ -24,6 +24,7 @@ from sglat.encoder.align import Alignment
 from sglat.encoder.losses import LossConfig, picture_loss
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.start_motion import StartMotion
+from sglat.encoder.visible import Visible
 from sglat.encoder.weight_deltas import (
     DeltaConfig,
     FactorAdam,
@@ -77,13 +78,20 @@ class TuneConfig(Stage["TuneResult"]):
     seed: int = 0
 
     def run(
-        self, task: Task, aligned: Alignment, start: StartMotion, ws: Tensor, chosen: list[int]
+        self,
+        task: Task,
+        aligned: Alignment,
+        visible: Visible,
+        start: StartMotion,
+        ws: Tensor,
+        chosen: list[int],
     ) -> TuneResult:
         """Tune a person on some frames, continuing from the last checkpoint.
 
         Args:
             task: synthesizer, networks and store.
             aligned: crops.
+            visible: what of them is compared.
             start: landmarks and initial motion.
             ws: refined latent of the ID frame, `[L, D]`.
             chosen: tuning frames; the first is the ID frame.
@@ -92,12 +100,14 @@ class TuneConfig(Stage["TuneResult"]):
         targets = aligned.crops.tensor(chosen)
         targets = targets.to(bundle.device, memory_format=torch.channels_last)
         points = torch.from_numpy(start.points[chosen]).to(bundle.device)
+        masks = visible.masks(chosen, bundle.resolution)
+        masks = None if masks is None else masks.to(bundle.device)
         tuner = Tuner(
             task.synthesizer,
             Person(ws=ws, neutral=start.motion[chosen[0]]),
             targets,
             start.motion[chosen],
-            picture_loss(targets, points, bundle, self.loss),
+            picture_loss(targets, points, bundle, self.loss, masks),
             self,
             budget_bits=8 * delta_budget(self.identity_bytes),
         )
