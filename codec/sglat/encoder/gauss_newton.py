@@ -213,7 +213,8 @@ class FastSolver:
         """Return the residual of rendered motion `[n, 34]` minus that of the targets `[n, R]`."""
         self.passes += len(motion)
         parts = []
-        for rows in torch.arange(len(motion)).split(self.config.batch):
+        for at in range(0, len(motion), self.config.batch):
+            rows = slice(at, at + self.config.batch)
             shown = self.render(motion[rows])
             if goal.masks is not None:
                 shown = shown_through(shown, goal.targets[rows], goal.masks[rows])
