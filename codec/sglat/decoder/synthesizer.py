@@ -160,11 +160,22 @@ class Synthesizer:
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """Return pictures `[N, 3, H, W]` of StyleSpace vectors; options as `render`."""
-        if not weights:
-            return self.generator.synthesize(styles, dtype=dtype)
-        named = {f"generator.{name}": value for name, value in weights.items()}
-        pictures: Tensor = functional_call(_Synthesis(self.generator), named, (styles, dtype))
-        return pictures
+        return synthesize(self.generator, styles, weights=weights, dtype=dtype)
+
+
+def synthesize(
+    generator: Generator,
+    styles: list[Tensor],
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Return pictures `[N, 3, H, W]` of StyleSpace vectors; options as `Synthesizer.render`."""
+    if not weights:
+        return generator.synthesize(styles, dtype=dtype)
+    named = {f"generator.{name}": value for name, value in weights.items()}
+    pictures: Tensor = functional_call(_Synthesis(generator), named, (styles, dtype))
+    return pictures
 
 
 class _Synthesis(nn.Module):

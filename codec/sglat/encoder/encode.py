@@ -16,6 +16,7 @@ from sglat.encoder.choose_frames import ChooseConfig, SelectConfig, similarity_p
 from sglat.encoder.crops import find_plate
 from sglat.encoder.face_sheet import face_like, write_face_sheet
 from sglat.encoder.invert import InvertConfig, RefineConfig
+from sglat.encoder.motion_bank import MotionBankConfig
 from sglat.encoder.paper_solver import PaperConfig
 from sglat.encoder.people import People, PeopleConfig
 from sglat.encoder.person import PersonConfig, TunedPerson
@@ -67,6 +68,9 @@ class EncodeConfig:
     """None: the default of tuning."""
     tune_frames: int | None = None
     """Tuning frames; None: the default of their choice."""
+    motion_bank: MotionBankConfig = MotionBankConfig()  # noqa: RUF009
+    """Regularisation of tuning by motions that the clip lacks, where the bundle has a motion bank;
+    off by default."""
     plate: bool = False
     """Store a still background for full frames."""
     seed: int = 0
@@ -337,6 +341,7 @@ def _tune_config(config: EncodeConfig) -> TuneConfig:
         seed=config.seed,
         identity_bytes=config.identity_bytes,
         deltas=DeltaConfig(ranks=ranks_within(config.identity_bytes)),
+        motion_bank=config.motion_bank,
     )
     steps = 0 if config.tuning == "none" else config.tune_steps
     return tune if steps is None else replace(tune, steps=steps)

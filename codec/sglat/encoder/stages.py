@@ -64,6 +64,10 @@ class Stage(Generic[T]):
     """Roles of the networks taken from the task (see `network_id`); inputs have theirs in their
     keys."""
 
+    def roles(self) -> tuple[str, ...]:
+        """Return the roles of the networks taken with these settings."""
+        return self.networks
+
     def run(self, *args: Any, **kwargs: Any) -> T:
         """Return the result; called with a `Task` and the values of the inputs."""
         raise NotImplementedError
@@ -121,7 +125,7 @@ class Runner:
 
 def stage_key(stage: Stage[Any], bundle: Bundle, inputs: tuple[Made[Any], ...]) -> str:
     """Return the key of a stage's result."""
-    networks = {role: network_id(bundle, role) for role in stage.networks}
+    networks = {role: network_id(bundle, role) for role in stage.roles()}
     keys = [one.key for one in inputs]
     return config_hash(type(stage).__name__, stage.version, stage, networks, keys)
 

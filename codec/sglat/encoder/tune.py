@@ -22,6 +22,7 @@ from torch import Tensor
 from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.encoder.align import Alignment
 from sglat.encoder.losses import LossConfig, picture_loss
+from sglat.encoder.motion_bank import ROLE, MotionBankConfig, MotionRegularizer
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.start_motion import StartMotion
 from sglat.encoder.visible import Visible
@@ -75,7 +76,12 @@ class TuneConfig(Stage["TuneResult"]):
     loss: LossConfig = LossConfig()  # noqa: RUF009
     identity_bytes: int = 64_000
     """Most bytes of the identity in the file, latent included."""
+    motion_bank: MotionBankConfig = MotionBankConfig()  # noqa: RUF009
     seed: int = 0
+
+    def roles(self) -> tuple[str, ...]:
+        """See `Stage`; the bank is taken only where its weight is not 0."""
+        return (*self.networks, ROLE, "landmarks") if self.motion_bank.weight else self.networks
 
     def run(
         self,
@@ -110,7 +116,11 @@ class TuneConfig(Stage["TuneResult"]):
             picture_loss(targets, points, bundle, self.loss, masks),
             self,
             budget_bits=8 * delta_budget(self.identity_bytes),
-        )
+            regularizer=MotionRegularizer.of(
+                bundle, task.synthesizer, start.motion, id_frame=chosen[0], points=points[0],
+                config=self.motion_bank,
+            ),
+        )  # fmt: skip
         stored = store.result() if store.is_done else store.load_checkpoint()
         if stored is not None:
             tuner.restore(*stored)
@@ -147,6 +157,7 @@ class Tuner:
         config: TuneConfig,
         *,
         budget_bits: float,
+        regularizer: MotionRegularizer | None = None,
     ) -> None:
         """Start from the bundle's own weights.
 
@@ -158,7 +169,9 @@ class Tuner:
             loss: what is minimised.
             config: steps and rates.
             budget_bits: most bits for the weight deltas.
+            regularizer: adds the cost of motions that the clip lacks.
         """
+        self.regularizer = regularizer
         self.synthesizer, self.targets = synthesizer, targets
         self.loss, self.config, self.budget_bits = loss, config, budget_bits
         self.motion = motion.to(synthesizer.device)
@@ -217,8 +230,11 @@ class Tuner:
         pictures = self._render(self.tuned_motion[chosen], weights, dtype=self.dtype)
         values = self.loss(pictures, self.targets[chosen], chosen)
         prior = self.offsets[chosen, 2:].square().mean()
+        cost = values.mean() + config.weight_prior * prior
+        if self.regularizer is not None and weights and self.regularizer.is_due(self.done):
+            cost = cost + self.regularizer(self.done, self.ws, weights, self.dtype)
         self.optimizer.zero_grad(set_to_none=True)
-        (values.mean() + config.weight_prior * prior).backward()
+        cost.backward()
         self.optimizer.step()
         self.done += 1
         return float(values.detach().mean())

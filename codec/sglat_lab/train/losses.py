@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from sglat.bundles.controls import GROUPS
 from sglat.bundles.discover import part_masks
-from sglat.networks.embedded_nets import INPUT_SIZE
-from sglat.networks.embedded_views import CROP_SCALE
+from sglat.encoder.motion_bank import displaced_crops, sampled
 from sglat.networks.faces import FaceAnalysis
 from sglat.networks.inverter import EqualizedConv, HalvingBlock
 from sglat.networks.stylegan2 import EqualizedLinear
@@ -131,29 +130,13 @@ class PoseLoss:
         target = (target * (one != torch.tensor([[1, 0]]))).to(ws.device)
         turned = model.pose_flow.turn(ws, faces.pose_degrees, target)
         pictures = model.generator.synthesize(model.generator.styles(turned), dtype=dtype)
-        measured = self.landmarks(self._crops(pictures.float(), faces.points)).pose[:, :2]
+        crops = sampled(pictures.float(), displaced_crops(faces.points, SPREAD, self.random))
+        measured = self.landmarks(crops).pose[:, :2]
         miss = (measured - target) / measured.new_tensor(UNITS)
         with torch.no_grad():
             now = (measured - target).abs().mean(0).cpu()
             self.error = torch.where(self.error.isnan(), now, 0.95 * self.error + 0.05 * now)
         return F.smooth_l1_loss(miss, torch.zeros_like(miss), beta=0.3), pictures
-
-    def _crops(self, pictures: Tensor, points: Tensor) -> Tensor:
-        """Return randomly displaced landmark crops of faces with points `[N, 478, 2]`."""
-        low, high = points.amin(1), points.amax(1)
-        size, place, roll = (
-            torch.randn(len(points), n, generator=self.random).to(points) * s
-            for n, s in zip((1, 2, 1), SPREAD, strict=True)
-        )
-        centre = (low + high) / 2 + place
-        side = CROP_SCALE * (high - low).amax(1, keepdim=True) * (1 + size)
-        angle = torch.deg2rad(roll[:, 0])
-        rows = torch.stack([angle.cos(), angle.sin(), -angle.sin(), angle.cos()], 1).view(-1, 2, 2)
-        theta = torch.cat([rows * side[..., None], (2 * centre - 1)[..., None]], 2)
-        grid = F.affine_grid(theta, [len(points), 3, INPUT_SIZE, INPUT_SIZE], align_corners=False)
-        return F.grid_sample(
-            pictures, grid, mode="bilinear", padding_mode="border", align_corners=False
-        )
 
 
 @dataclass(kw_only=True)
