@@ -7,7 +7,8 @@ sliced Wasserstein distance (Bonneel et al. 2015, https://doi.org/10.1007/s10851
 mapped Gaussians and base codes of the inverter. `identities` writes the mean and the widest
 principal directions of inverted stills, along which random identities are drawn. `pose` turns
 stills and random identities, measures their pose with the landmark network, and scales the flow's
-conditions until the measured angle rises by one degree per requested degree.
+conditions until the measured angle rises by one degree per requested degree. `motions` writes a
+motion bank: typical motions of the training clips, relative to their reference frames.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from torch import Tensor, nn
 
 from sglat.bundles.bundle import PEOPLE_KIND, PEOPLE_ROLE, Bundle, draw_identities, load_bundle
 from sglat.bundles.manifest import write_part
+from sglat.encoder.motion_bank import ROLE
+from sglat.encoder.start_motion import comparable
 from sglat.networks.faces import FaceAnalysis, FaceBox
 from sglat.networks.pixels import to_pixels
 from sglat.networks.pose_flow import ConcatSquash, PoseFlow
 from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylespace import GeneratorConfig
+from sglat_lab.train.auto_decoder_losses import reference_rows
 from sglat_lab.train.data import FaceSampler, prepare
 from sglat_lab.train.mini_model import write_sheet
 
@@ -35,6 +39,9 @@ LAYERS = 3
 DIRECTIONS = 48
 ANGLES: Final = ((-20.0, -10.0, 0.0, 10.0, 20.0), (-12.0, -6.0, 0.0, 6.0, 12.0))  # yaw, pitch
 ROUNDS: Final = 2  # the measured angle is slightly nonlinear in the requested one
+
+MOTIONS: Final = 256  # in the bank: 17 kB
+CLUSTER_ROUNDS: Final = 12  # of k-means; the clusters hardly change afterwards
 
 
 @torch.no_grad()
@@ -270,7 +277,61 @@ def calibrate_pose(args: argparse.Namespace, bundle: Bundle, sampler: FaceSample
     )  # fmt: skip
 
 
-FITS = {"network": add_mapping, "identities": add_identities, "pose": calibrate_pose}
+@torch.no_grad()
+def clip_motions(bundle: Bundle, sampler: FaceSampler) -> Tensor:
+    """Return yaw, pitch and controls of all training frames and their mirror images, relative to
+    the reference frames of their clips, `[N, 34]`."""
+    found = []
+    estimator = bundle.module("estimator")
+    for rows, reference in zip(sampler.clips, reference_rows(sampler), strict=True):
+        both = np.append(rows, reference)
+        for is_mirrored in (False, True):
+            batch = sampler.batch(both, mirrored=torch.full((len(both),), is_mirrored))
+            controls = estimator(batch.points, batch.blendshapes, batch.pose_degrees)
+            motion = torch.cat([batch.pose_degrees, controls], 1)
+            found.append(motion[:-1] - motion[-1:])
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def typical_motions(motions: Tensor, size: int, *, seed: int = 0) -> Tensor:
+    """Return the motions `[K, 34]` of `[N, 34]` nearest to the centres of k-means, K <= size."""
+    places = comparable(motions)
+    random = torch.Generator().manual_seed(seed)
+    centres = places[torch.randperm(len(places), generator=random)[:size]]
+    for _ in range(CLUSTER_ROUNDS):
+        nearest = torch.cdist(places, centres).argmin(1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, places)
+        counts = torch.bincount(nearest, minlength=len(centres))[:, None]
+        centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
+    medoids = torch.cdist(centres, places).argmin(1).unique()
+    chosen: Tensor = motions[medoids]
+    return chosen
+
+
+def write_bank(bundle: Bundle, motions: Tensor) -> None:
+    """Write motions `[K, 34]` into the bundle's folder."""
+    part = bundle.part("generator")
+    write_part(
+        bundle.folder, name=bundle.name, role=ROLE, kind=ROLE,
+        tensors={"motions": motions.half()}, licence=part.licence, source=part.source,
+    )  # fmt: skip
+
+
+def fit_motions(bundle: Bundle, sampler: FaceSampler, *, size: int = MOTIONS) -> None:
+    """Write a motion bank in the bundle's controls into its folder."""
+    write_bank(bundle, typical_motions(clip_motions(bundle, sampler), size))
+
+
+def add_motions(args: argparse.Namespace, bundle: Bundle, sampler: FaceSampler) -> None:
+    """Fit a motion bank and write it into the bundle."""
+    fit_motions(bundle, sampler, size=args.motions)
+
+
+FITS = {
+    "network": add_mapping, "identities": add_identities, "pose": calibrate_pose,
+    "motions": add_motions,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -280,6 +341,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500, help="of the mapping network")
     parser.add_argument("--codes", type=int, default=6000, help="stills for the mapping network")
     parser.add_argument("--latents", type=int, default=4000, help="stills for the directions")
+    parser.add_argument("--motions", type=int, default=MOTIONS, help="in the bank, at most")
     parser.add_argument("--people", type=int, default=60, help="stills for the pose")
     args = parser.parse_args()
     FITS[args.fit](args, *opened(args))

@@ -74,7 +74,7 @@ def export(
     )
     for role, kind, module, config in parts:
         write_part(
-            folder, name=name, role=role, kind=kind, tensors=_half(module.state_dict()),
+            folder, name=name, role=role, kind=kind, tensors=halved(module.state_dict()),
             config=config, licence=LICENCE, source=SOURCE,
         )  # fmt: skip
     tensors, config, hints = _controls(model).to_part()
@@ -132,7 +132,8 @@ def _controls(model: MiniModel) -> Controls:
     return Controls(torch.cat(layers, 1), style_widths=model.generator.config.style_widths)
 
 
-def _half(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors by name in half precision, those of integers as they are."""
     return {
         name: value.half().contiguous() if value.is_floating_point() else value
         for name, value in state.items()

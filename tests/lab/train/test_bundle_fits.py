@@ -1,14 +1,24 @@
-"""Stretching the pose flow's degrees."""
+"""Fits to a trained bundle: degrees of the pose flow, and the motion bank."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
 
 from sglat.bundles.bundle import Bundle, draw_identities, load_bundle
+from sglat.encoder.motion_bank import ROLE
 from sglat.networks.pose_flow import PoseFlow, PoseFlowConfig
 from sglat_lab.train import bundle_fits
-from sglat_lab.train.bundle_fits import calibrate, slopes, stretch
+from sglat_lab.train.bundle_fits import (
+    calibrate,
+    slopes,
+    stretch,
+    typical_motions,
+    write_bank,
+)
+from tests.bundles.tiny import make_tiny_bundle
 
 
 def random_flow() -> PoseFlow:
@@ -74,3 +84,20 @@ def test_a_flow_that_turns_nothing_is_refused() -> None:
     stretch(bundle.pose_flow, (0.0, 0.0))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected heads that turn"):
         calibrate(bundle, ws, source)
+
+
+def test_a_bank_is_written_as_a_small_part(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+    write_bank(bundle, typical_motions(torch.randn(500, 34), 64))
+    written = load_bundle(bundle.folder)
+    written.verify()
+    assert written.part(ROLE).size_bytes < 6_000
+    kept = written.tensors(ROLE)["motions"]
+    assert kept.shape[1] == 34 and len(kept) <= 64
+
+
+def test_typical_motions_are_motions_of_the_sample() -> None:
+    motions = torch.randn(300, 34)
+    chosen = typical_motions(motions, 32)
+    rows = {tuple(row) for row in motions.tolist()}
+    assert all(tuple(row) in rows for row in chosen.tolist())
