@@ -158,9 +158,9 @@ def test_a_number_too_high_is_refused(tmp_path: Path) -> None:
 def test_a_person_is_found_by_likeness(tmp_path: Path) -> None:
     path = clip(tmp_path / "a.mkv", [[(35, 40, 34, RED), (110, 48, 80, BLUE)]] * 8)
     people = found(tmp_path, path)
-    assert people.like(np.array([1.0, 0.0], np.float32), 0.45) == 2
+    assert people.like(np.array([1.0, 0.0], np.float32), CONFIG.same) == 2
     with pytest.raises(FaceError, match="nobody in the video"):
-        people.like(np.array([-0.8, -0.6], np.float32), 0.45)
+        people.like(np.array([-0.8, -0.6], np.float32), CONFIG.same)
 
 
 def test_the_contact_sheet_has_a_row_for_each_face(
