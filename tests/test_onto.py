@@ -50,7 +50,7 @@ def choose(tmp_path: Path, bundle: Bundle, onto: Path) -> Choose:
             return found
 
         with pytest.MonkeyPatch.context() as patch, source.open("rb") as file:
-            patch.setattr("sglat.encoder.place.place_face", place)
+            patch.setattr("sglat.encoder.align.place_face", place)
             return api.choose_track(Decoder(file, bundle=bundle), source, onto, wanted)
 
     return run

@@ -190,7 +190,7 @@ def choose_track(
         return None, []
     missing: str
     try:
-        from sglat.encoder.place import place_face
+        from sglat.encoder.align import place_face
 
         found = place_face(onto, decoder.bundle, progress=progress)
     except FaceError:

@@ -11,17 +11,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sglat.bundles.bundle import Bundle
+from sglat.decoder.paint import FaceTrack
 from sglat.decoder.placement import SIZE
 from sglat.encoder.crops import crop_picture, landmark_placement
+from sglat.encoder.people import PeopleConfig
 from sglat.encoder.registration import RegistrationConfig, register_video, scaled
-from sglat.encoder.stages import Stage, Task
-from sglat.encoder.track import CHUNK, Track
-from sglat.encoder.workfile import Store
+from sglat.encoder.stages import Progress, Runner, Stage, Task
+from sglat.encoder.track import CHUNK, Track, TrackConfig
+from sglat.encoder.workfile import Store, WorkFile
 from sglat.media.reader import Clip, VideoReader
 from sglat.networks.pixels import from_pixels
 
@@ -219,3 +223,32 @@ def _smooth(values: Float64, sigma: float) -> Float64:
     padded = np.pad(values, ((radius, radius), (0, 0)), mode="reflect", reflect_type="odd")
     columns = [np.convolve(padded[:, i], kernel, mode="valid") for i in range(values.shape[1])]
     return np.stack(columns, axis=1)
+
+
+def place_face(path: Path, bundle: Bundle, *, progress: Progress | None = None) -> FaceTrack:
+    """Follow the face of a video as the encoder does, with its first two stages.
+
+    Args:
+        path: video or picture.
+        bundle: face networks.
+        progress: called with phase, units done and units in all.
+
+    Raises:
+        BundleError: no face networks.
+        FaceError: no face.
+        MediaError: unreadable input.
+    """
+    with TemporaryDirectory(prefix="sglat-track-") as folder:
+        run = Runner(bundle, WorkFile(Path(folder) / "work", source=""), progress)
+        video = run.video(path)
+        people = run(PeopleConfig(resolution=bundle.resolution), video)
+        tracked = run(TrackConfig(), video, people)
+        placement = run(AlignConfig(resolution=bundle.resolution), video, tracked).value.placement
+    track = tracked.value
+    return FaceTrack(
+        seconds=(track.pts * float(track.time_base)).astype(np.float64),
+        placement=placement,
+        is_held=track.held,
+        is_cut=track.cut,
+        size=(track.width, track.height),
+    )

@@ -1,20 +1,66 @@
-"""Conventional codecs at low-delay settings on the same aligned crops, through PyAV."""
+"""What sglat is compared with: conventional video codecs, and a library's entropy coders.
+
+Codecs run through PyAV at low-delay settings on the same aligned crops. The library `constriction`
+codes the same integers as our motion coder:
+
+    python -m sglat_lab.bench.anchors FILE.sglat... --clips CLIPS --landmarker FILE.task
+
+Source: Bamler 2022, https://arxiv.org/abs/2201.01741; https://pypi.org/project/constriction.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.errors import MediaError
+from sglat.bitstream.constants import TOTAL
+from sglat.bitstream.motion_coder import (
+    default_model,
+    fit_model,
+    frame_symbols,
+    model_bytes,
+    pack_frames,
+)
+from sglat.bitstream.rans import pack_escapes
+from sglat.bitstream.reader import open_reader
+from sglat.bitstream.writer import GROUP_FRAMES
+from sglat.errors import MediaError, MissingExtraError
+from sglat_lab.bench.motion_tracks import blendshape_tracks, landmark_tracks
+from sglat_lab.measure.landmarks import tracked_video
+from sglat_lab.measure.rates import Integers, sei_bits
+from sglat_lab.report.pages import Record, page, provenance, write_page
 
 LONGEST_GOP: Final = 1 << 20  # one intra frame, then predicted frames only
 SEI_UNIT: Final = 6  # H.264 table 7-1
 USER_DATA: Final = 5  # SEI payload type: unregistered user data
+Float64 = NDArray[np.float64]
+
+REACH: Final = 1 << 16  # of the stock models
+SCALE_BITS: Final = 16  # a stored scale of a stock model
+LEAST_SCALE: Final = 0.05  # steps
+RATE: Final = 1 / 16  # of the running mean of magnitudes
+LEAST_FRAMES: Final = 8
+METHOD: Final = (
+    "*Same model*: the adaptive frequencies of our coder, each symbol coded by the library's range "
+    "coder and by its ANS coder. *Stock models*: differences to the frame before, quantized "
+    "Gaussian and Laplace distributions with one fitted scale a channel, and a Laplace "
+    "distribution whose scale follows the channel. The library codes a whole track as one stream; "
+    "ours begins anew every 256 frames, which random access needs."
+)
+COLUMNS: Final = {
+    "ours": "ours", "ideal": "entropy under our model", "same_range": "same model, range coder",
+    "same_ans": "same model, ANS", "adaptive_laplace": "adaptive Laplace", "laplace": "Laplace",
+    "gaussian": "Gaussian",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,3 +224,143 @@ def decode(codec: AnchorCodec, stream: AnchorStream) -> NDArray[np.uint8]:
     except (av.error.FFmpegError, ValueError) as error:
         raise MediaError("anchor-undecodable", f"{codec.encoder}: {error}") from error
     return np.stack(pictures)
+
+
+def _library() -> Any:
+    """Return the module `constriction`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import constriction
+    except ImportError as error:
+        raise MissingExtraError("constriction", extra="bench") from error
+    return constriction
+
+
+def same_model_bits(values: Integers) -> dict[str, float]:
+    """Return the bits of a track, `[T, C]`, under our model: as we code it, ideally, and by the
+    library's coders."""
+    fitted = fit_model(values)
+    model = fitted or default_model(values.shape[1])
+    probabilities: list[Float64] = []
+    ours = side = 8 * model_bytes(fitted)
+    for at in range(0, len(values), GROUP_FRAMES):
+        group = values[at : at + GROUP_FRAMES]
+        ours += 8 * len(pack_frames(group, model))
+        starts, frequencies, escapes = frame_symbols(group, model)
+        side += 8 * len(pack_escapes(escapes))
+        start, frequency = np.array(starts), np.array(frequencies)
+        parts = np.stack([start, frequency, TOTAL - start - frequency], axis=1)
+        probabilities.append(parts / TOTAL)
+    rows = np.concatenate(probabilities)
+    stream = _library().stream
+    family = stream.model.Categorical(perfect=False)
+    chosen = np.ones(len(rows), dtype=np.int32)  # of before, the symbol, and behind it
+    ranged = stream.queue.RangeEncoder()
+    ranged.encode(chosen, family, rows)
+    stacked = stream.stack.AnsCoder()
+    stacked.encode_reverse(chosen, family, rows)
+    return {
+        "ours": ours,
+        "ideal": side - float(np.log2(rows[:, 1]).sum()),
+        "same_range": side + 8 * ranged.get_compressed().nbytes,
+        "same_ans": side + 8 * stacked.get_compressed().nbytes,
+    }
+
+
+def stock_bits(values: Integers, family: Any, scales: Float64, side_bits: int) -> float:
+    """Return the bits of a track, `[T, C]`, whose differences one stock model codes.
+
+    Args:
+        values: the track.
+        family: a location-scale model of the library.
+        scales: of each difference after the first frame, `[T - 1, C]`.
+        side_bits: stored parameters.
+    """
+    steps = np.diff(values, axis=0).astype(np.int32).ravel()
+    encoder = _library().stream.queue.RangeEncoder()
+    encoder.encode(steps, family, np.zeros(len(steps)), scales.ravel())
+    first = int(sei_bits(values[:1]).sum())
+    return first + side_bits + 8 * int(encoder.get_compressed().nbytes)
+
+
+def stock_model_bits(values: Integers) -> dict[str, float]:
+    """Return the bits of a track under the library's own models."""
+    model = _library().stream.model
+    steps = np.diff(values, axis=0).astype(np.float64)
+    side = SCALE_BITS * values.shape[1]
+
+    def fixed(measure: Callable[[Float64], Float64]) -> Float64:
+        scale = np.maximum(measure(steps), LEAST_SCALE).astype(np.float16).astype(np.float64)
+        return np.broadcast_to(scale, steps.shape)
+
+    running = np.empty_like(steps)
+    mean = fixed(lambda d: np.abs(d).mean(axis=0))[0].copy()
+    for t, step in enumerate(np.abs(steps)):
+        running[t] = mean
+        mean += RATE * (step - mean)
+    laplace = model.QuantizedLaplace(-REACH, REACH)
+    gaussian = model.QuantizedGaussian(-REACH, REACH)
+    return {
+        "adaptive_laplace": stock_bits(values, laplace, np.maximum(running, LEAST_SCALE), side),
+        "laplace": stock_bits(values, laplace, fixed(lambda d: np.abs(d).mean(axis=0)), side),
+        "gaussian": stock_bits(values, gaussian, fixed(lambda d: d.std(axis=0)), side),
+    }
+
+
+def measure(tracks: Sequence[Integers]) -> dict[str, float]:
+    """Return frames, and bits a frame of several tracks together."""
+    long = [values for values in tracks if len(values) >= LEAST_FRAMES]
+    frames = sum(map(len, long))
+    bits = [same_model_bits(values) | stock_model_bits(values) for values in long]
+    return {"frames": frames} | {key: sum(b[key] for b in bits) / frames for key in COLUMNS}
+
+
+def motion_of(paths: Sequence[Path]) -> list[Integers]:
+    """Return the motion of files, `[T, C]` each."""
+    tracks = []
+    for path in paths:
+        with open_reader(path) as reader:
+            groups = reader.read_all()
+        if groups:
+            tracks.append(np.concatenate([group.motion.values for group in groups]))
+    return tracks
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description="compare our motion coder with constriction")
+    parser.add_argument("files", nargs="*", type=Path, help="encoded .sglat files")
+    parser.add_argument("--vectors", type=Path, help="folder of legal vectors, measured as one")
+    parser.add_argument("--clips", type=Path, help="folder of clips for simulated motion")
+    parser.add_argument("--landmarker", type=Path, help="MediaPipe FaceLandmarker task file")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/motion"))
+    parser.add_argument("--out", type=Path, help="write the record there as JSON, and the page")
+    options = parser.parse_args()
+    tracks = {path.stem: motion_of([path]) for path in options.files}
+    if options.vectors is not None:
+        tracks["released vectors"] = motion_of(sorted(options.vectors.glob("*.sglat")))
+    if options.clips is not None:
+        paths = sorted(options.clips.glob("*.mp4"))
+        clips = {p.stem: tracked_video(p, options.landmarker, options.cache) for p in paths}
+        for kind, made in (
+            ("simulated from landmarks", landmark_tracks(clips)),
+            ("simulated from blendshapes", blendshape_tracks(clips)),
+        ):
+            tracks[kind] = [track.quantized() for track in made.values()]
+    record: Record = {
+        "method": METHOD,
+        "columns": COLUMNS,
+        "tracks": {name: measure(parts) for name, parts in tracks.items()},
+        "runs": [provenance("python -m sglat_lab.bench.anchors")],
+    }
+    print(page("constriction", record))
+    if options.out is not None:
+        write_page(options.out, record, "constriction")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
