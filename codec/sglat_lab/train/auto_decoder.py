@@ -42,7 +42,7 @@ from sglat_lab.train.auto_decoder_losses import (
 )
 from sglat_lab.train.bundle_fits import fit_motions, with_mapping
 from sglat_lab.train.data import FaceSampler, prepare
-from sglat_lab.train.export import export, halved
+from sglat_lab.train.export import export, read_compact, write_compact
 from sglat_lab.train.mini_model import MiniModel, load_start, update_average
 
 
@@ -57,10 +57,11 @@ class PeopleTrainer:
         cache: Path,
         start: Path,
         out: Path,
+        compact: Path | None = None,
         device: torch.device | str = "cpu",
         threads: int = 1,
     ) -> None:
-        """Resume from a checkpoint in `out`, or start from a bundle's weights.
+        """Resume from a checkpoint in `out`, or start from a compact copy or a bundle's weights.
 
         Raises:
             SystemExit: a checkpoint or a bundle that does not load.
@@ -77,6 +78,7 @@ class PeopleTrainer:
         generator = self.model.generator.config
         self.people = ClipPeople(len(self.sampler.clips), generator.num_ws, generator.style_dim)
         self.people.to(self.device)
+        self.step_number, self.seconds = 0, 0.0
         stored = self._stored()
         if stored is None:
             try:
@@ -90,11 +92,12 @@ class PeopleTrainer:
         )  # fmt: skip
         if stored is None:
             self.people.start(self.model, self.sampler, config.seed)
+        if stored is None and compact is not None:
+            self._begin(compact)
         if config.rank:
             self.people.add_deltas(self.model.generator, config.rank)
         self.optimizer, self.optimizer_codes = self._optimizers()
         self.optimizer_deltas = self._delta_optimizer()
-        self.step_number, self.seconds = 0, 0.0
         if stored is not None:
             try:
                 self._restore(stored)
@@ -168,12 +171,23 @@ class PeopleTrainer:
             raise self._unusable(error) from error
         return stored
 
+    def _begin(self, path: Path) -> None:
+        """Take weights, codes and step of a compact copy; optimisers start anew."""
+        stored = read_compact(path)
+        self.model.load_state_dict(stored["average"])
+        self.average.load_state_dict(stored["average"])
+        self._take_codes(stored["codes"])
+        self.step_number = stored["step"]
+
+    def _take_codes(self, codes: list[Tensor]) -> None:
+        with torch.no_grad():
+            for code, value in zip(self.people.codes, codes, strict=True):
+                code.copy_(value)
+
     def _restore(self, stored: dict[str, Any]) -> None:
         self.model.load_state_dict(stored["model"])
         self.average.load_state_dict(stored["average"])
-        with torch.no_grad():
-            for code, value in zip(self.people.codes, stored["codes"], strict=True):
-                code.copy_(value)
+        self._take_codes(stored["codes"])
         pairs = [(self.optimizer, "optimizer"), (self.optimizer_codes, "optimizer_codes")]
         rank = stored["config"]["rank"]
         if self.optimizer_deltas is not None and rank == self.config.rank:  # else they start anew
@@ -265,8 +279,7 @@ class PeopleTrainer:
                 self.save()
                 last_save = now
             if snapshot_every and self.step_number % snapshot_every == 0:
-                path = self.out / f"average_{self.step_number:06d}.pt"
-                write_checkpoint(self.compact(), path)
+                write_compact(self.state(), self.out / f"{self.step_number:06d}.safetensors")
         self.save()
 
     def _report(self, window: list[dict[str, float]]) -> None:
@@ -284,14 +297,12 @@ class PeopleTrainer:
         with (self.out / "log.jsonl").open("a") as file:
             file.write(line + "\n")
 
-    def compact(self) -> dict[str, Any]:
-        """Return the compact copy of the state; see `compacted`."""
-        return compacted(
-            {
-                "config": asdict(self.config), "average": self.average.state_dict(),
-                "codes": [code.detach() for code in self.people.codes], "step": self.step_number,
-            }
-        )  # fmt: skip
+    def state(self) -> dict[str, Any]:
+        """Return what a compact copy keeps: averaged weights, codes, step and config."""
+        return {
+            "config": asdict(self.config), "average": self.average.state_dict(),
+            "codes": [code.detach() for code in self.people.codes], "step": self.step_number,
+        }  # fmt: skip
 
 
 def _gradients(
@@ -300,14 +311,6 @@ def _gradients(
     """Return the gradient of a loss for each parameter, None where it has none, and the terms."""
     loss, terms = result
     return torch.autograd.grad(loss, parameters, allow_unused=True), terms
-
-
-def compacted(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return averaged weights and codes of a checkpoint in half precision, enough to export."""
-    return {
-        "config": stored["config"], "average": halved(stored["average"]),
-        "codes": [code.half() for code in stored["codes"]], "step": stored["step"],
-    }  # fmt: skip
 
 
 def write_checkpoint(stored: dict[str, Any], path: Path) -> None:
@@ -323,14 +326,13 @@ def export_average(stored: dict[str, Any], start: Path, folder: Path, sampler: F
     identities can be fitted to the new weights by `sglat_lab.train.bundle_fits`.
 
     Args:
-        stored: a checkpoint or a compact copy.
+        stored: a checkpoint, or a compact copy as `read_compact` returns it.
         start: bundle folder.
         folder: of the new bundle; replaced if it exists.
         sampler: training pictures, for the unit of the controls.
     """
     model = MiniModel.of_size(128)
-    model.load_state_dict({name: value.float() if value.is_floating_point() else value
-                           for name, value in stored["average"].items()})  # fmt: skip
+    model.load_state_dict(stored["average"])
     if folder.exists():
         shutil.rmtree(folder)
     shutil.copytree(start, folder)
@@ -360,6 +362,7 @@ def main() -> None:
         train.add_argument(f"--{name}", type=type(default), default=default)
     train.add_argument("--threads", type=int, default=2)
     train.add_argument("--device", default="cpu")
+    train.add_argument("--compact", type=Path, help="compact copy to begin from")
     for field, value in asdict(AutoDecoderConfig()).items():
         train.add_argument("--" + field.replace("_", "-"), type=type(value), default=value)
     args = parser.parse_args()
@@ -370,14 +373,17 @@ def main() -> None:
         )
         trainer = PeopleTrainer(
             config, packs=args.packs, cache=args.cache, start=args.start, out=args.out,
-            device=args.device, threads=min(2, args.threads),
+            compact=args.compact, device=args.device, threads=min(2, args.threads),
         )  # fmt: skip
         print(json.dumps({"step": trainer.step_number, **asdict(config)}), flush=True)
         trainer.run(minutes=args.minutes, steps=args.steps, snapshot_every=args.snapshot_every)
         return
-    stored = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
+    if args.command == "export" and args.checkpoint.suffix == ".safetensors":
+        stored = read_compact(args.checkpoint)
+    else:
+        stored = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
     if args.command == "compact":
-        write_checkpoint(compacted(stored), args.out)
+        write_compact(stored, args.out)
         return
     faces = prepare(args.packs, args.cache, 128)
     sampler = FaceSampler(faces, args.packs, device=torch.device("cpu"), seed=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from sglat.bundles.controls import NUM_CONTROLS, Controls
 from sglat.bundles.manifest import PartRecord, write_part
 from sglat.bundles.parts import fill_network
+from sglat.files import write_atomically
 from sglat.networks.embedded_analysis import KINDS, ROLES
 from sglat.networks.motion_estimator import GROUP_INPUTS
 from sglat_lab.train.data import FaceSampler, prepare
@@ -166,6 +169,42 @@ def export_checkpoint(args: argparse.Namespace) -> None:
     model = MiniModel.of_size(stored["config"].get("size", 128))
     model.load_state_dict(stored["average"])
     export(model, args.out, sampler.label_sample(), turns=turns)
+
+
+def write_compact(stored: Mapping[str, Any], path: Path) -> None:
+    """Write averaged weights and codes of a checkpoint in half precision, as safetensors.
+
+    Args:
+        stored: `average` (a `MiniModel`'s state), `codes` (`[L, D]` each), `step` and `config`.
+        path: file to write; replaced if it exists.
+    """
+    tensors = {f"average.{name}": value for name, value in halved(stored["average"]).items()}
+    tensors["codes"] = torch.stack(list(stored["codes"])).half().contiguous()
+    notes = {"step": str(stored["step"]), "config": json.dumps(stored["config"])}
+    write_atomically(path, save(tensors, notes))
+
+
+def read_compact(path: Path) -> dict[str, Any]:
+    """Return what `write_compact` wrote, weights and codes in single precision.
+
+    Raises:
+        SystemExit: not such a file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            notes = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        codes = tensors.pop("codes").float()
+        average = {
+            name.removeprefix("average."): value.float() if value.is_floating_point() else value
+            for name, value in tensors.items()
+        }
+        return {
+            "average": average, "codes": list(codes), "step": int(notes["step"]),
+            "config": json.loads(notes["config"]),
+        }  # fmt: skip
+    except (KeyError, OSError, SafetensorError, ValueError) as error:
+        raise SystemExit(f"cannot read {path} as a compact checkpoint: {error}") from error
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ from sglat.bundles.bundle import load_bundle
 from sglat.bundles.manifest import write_part
 from sglat.encoder.motion_bank import ROLE
 from sglat.networks.stylespace import GeneratorConfig
-from sglat_lab.train.auto_decoder import PeopleTrainer, export_average, write_checkpoint
+from sglat_lab.train.auto_decoder import PeopleTrainer, export_average
 from sglat_lab.train.auto_decoder_losses import AutoDecoderConfig
 from sglat_lab.train.bundle_fits import with_mapping
 from sglat_lab.train.data import FaceSampler, prepare
-from sglat_lab.train.export import export
+from sglat_lab.train.export import export, read_compact, write_compact
 from sglat_lab.train.mini_model import MiniModel
 from tests.lab.train.pack import make_packs
 
@@ -51,10 +51,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trainer(folder: Path, out: Path, **options: Any) -> PeopleTrainer:
+    compact = options.pop("compact", None)
     options = {"clips": 2, "stills": 1, "swaps": 1, "warm_up": 1, **options}
     return PeopleTrainer(
         AutoDecoderConfig(**options), packs=folder / "packs", cache=folder / "cache",
-        start=folder / "start", out=out,
+        start=folder / "start", out=out, compact=compact,
     )  # fmt: skip
 
 
@@ -103,14 +104,33 @@ def test_a_cut_checkpoint_ends_with_one_line(folder: Path, tmp_path: Path) -> No
 def test_a_compact_copy_exports_a_bundle_that_loads(folder: Path, tmp_path: Path) -> None:
     run = trainer(folder, tmp_path / "out")
     run.run(steps=1)
-    write_checkpoint(run.compact(), tmp_path / "average.pt")
-    stored = torch.load(tmp_path / "average.pt", weights_only=True)
+    write_compact(run.state(), tmp_path / "average.safetensors")
+    stored = read_compact(tmp_path / "average.safetensors")
     assert len(stored["codes"]) == len(run.people.codes)
     export_average(stored, folder / "start", tmp_path / "bundle", run.sampler)
     bundle = load_bundle(tmp_path / "bundle")
     bundle.verify()
     assert bundle.name == "small"
     assert bundle.tensors(ROLE)["motions"].shape[1] == 34
+
+
+def test_a_run_begins_from_a_compact_copy(folder: Path, tmp_path: Path) -> None:
+    run = trainer(folder, tmp_path / "out")
+    run.run(steps=2)
+    write_compact(run.state(), tmp_path / "copy.safetensors")
+    other = trainer(folder, tmp_path / "other", compact=tmp_path / "copy.safetensors")
+    assert other.step_number == 2
+    for name, value in run.average.state_dict().items():
+        wanted = value.half().float() if value.is_floating_point() else value
+        assert other.model.state_dict()[name].equal(wanted), name
+    for found, code in zip(other.people.codes, run.people.codes, strict=True):
+        assert found.equal(code.detach().half().float())
+
+
+def test_a_damaged_compact_copy_ends_with_one_line(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy.safetensors").write_bytes(b"nothing")
+    with pytest.raises(SystemExit, match=r"cannot read \S*copy\.safetensors as a compact"):
+        trainer(folder, tmp_path / "out", compact=tmp_path / "copy.safetensors")
 
 
 def test_an_export_keeps_the_mapping_network_of_the_bundle_it_began_with(
@@ -125,7 +145,7 @@ def test_an_export_keeps_the_mapping_network_of_the_bundle_it_began_with(
         tensors={name: value.half() for name, value in generator.state_dict().items()},
         config=generator.config.to_json(),
     )  # fmt: skip
-    export_average(run.compact(), start, tmp_path / "bundle", run.sampler)
+    export_average(run.state(), start, tmp_path / "bundle", run.sampler)
     kept = load_bundle(tmp_path / "bundle").generator.mapping.state_dict()
     assert len(kept) == 4
     for name, value in load_bundle(start).generator.mapping.state_dict().items():
