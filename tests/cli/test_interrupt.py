@@ -30,11 +30,11 @@ bundle = Bundle(Path(sys.argv.pop()))
 bundle.__dict__.update(faces=Eyes(), perceptual=Pixels())
 module.load_bundle = lambda name, device: bundle
 
-class Bar(command.StageBar):
+class Bar(command.TotalBar):
     def __call__(self, stage, done, total):
         print(stage, done, flush=True)
 
-command.StageBar = Bar
+command.TotalBar = Bar
 command.main()
 """
 
@@ -85,7 +85,7 @@ def test_an_encoding_stops_with_one_line_and_keeps_its_work(
     tmp_path: Path, bundle: Bundle, stage: str
 ) -> None:
     source, target = draw_clip(tmp_path / "in.mp4", 30), tmp_path / "out.sglat"
-    options = ("--tune-steps", 40, "--identity-bytes", 6000)
+    options = ("--tune-steps", 40, "--identity-bytes", 6000, "--quiet")
     status, lines = interrupted(ENCODE, stage, source, target, *options, bundle.folder)
     assert status == 130
     assert len(lines) == 1

@@ -44,7 +44,10 @@ class VisibleConfig(Stage["Visible"]):
         if not store.is_done:
             for first in range(store.rows, len(track), BATCH):
                 rows = np.arange(first, min(first + BATCH, len(track)))
-                store.append({"covered": self._covered(task, track, aligned, rows)})
+                covered = np.zeros((len(rows), SIDE * SIDE // 8), np.uint8)
+                if (good := ~track.held[rows]).any():
+                    covered[good] = self._covered(task, track, aligned, rows[good])
+                store.append({"covered": covered})
             store.finish()
         covered = np.unpackbits(store.read("covered"), axis=1).astype(bool)
         return Visible(
@@ -68,7 +71,7 @@ class VisibleConfig(Stage["Visible"]):
         face = np.stack([_oval(one[list(FACE_OVAL)], self.oval) for one in points])
         covered = (found > self.confident) & face
         share = covered.sum((1, 2)) / np.maximum(face.sum((1, 2)), 1)
-        covered[(share < self.least_share) | track.held[rows]] = False
+        covered[share < self.least_share] = False
         return np.packbits(covered.reshape(len(rows), -1), axis=1)
 
 
