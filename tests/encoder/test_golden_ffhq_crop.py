@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from sglat.decoder.placement import crop_to_frame, transform_points
-from sglat.encoder.crops import ffhq_placement
-from sglat.encoder.crops import crop_picture
+from sglat.encoder.crops import crop_picture, ffhq_placement
 from tests.networks.golden import GoldenCase, golden_case
 from tests.support.tolerances import FFHQ_RESAMPLING_LEVELS
 
