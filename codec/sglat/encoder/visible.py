@@ -44,10 +44,10 @@ class VisibleConfig(Stage["Visible"]):
         if not store.is_done:
             for first in range(store.rows, len(track), BATCH):
                 rows = np.arange(first, min(first + BATCH, len(track)))
-                covered = np.zeros((len(rows), SIDE * SIDE // 8), np.uint8)
+                packed = np.zeros((len(rows), SIDE * SIDE // 8), np.uint8)
                 if (good := ~track.held[rows]).any():
-                    covered[good] = self._covered(task, track, aligned, rows[good])
-                store.append({"covered": covered})
+                    packed[good] = self._covered(task, track, aligned, rows[good])
+                store.append({"covered": packed})
             store.finish()
         covered = np.unpackbits(store.read("covered"), axis=1).astype(bool)
         return Visible(
