@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ import pytest
 
 from sglat import api
 from sglat.bundles.bundle import Bundle
-from sglat.decoder.decode import Decoder
+from sglat.decoder.decode import DecodeConfig, Decoder
 from sglat.decoder.paint import FaceTrack, read_track
+from sglat.encoder.align import place_face
 from sglat.errors import FaceError, MissingExtraError, UsageError
-from sglat.media.reader import VideoReader
+from sglat.media.reader import Clip, VideoReader
 from tests.bundles.tiny import make_tiny_bundle
+from tests.encoder.test_encode import drawn_bundle
+from tests.support.faces import draw_face
 from tests.support.files import write_file
 from tests.support.video import moving_square, write_video
 
@@ -39,19 +43,28 @@ Choose = Callable[..., tuple[FaceTrack | None, list[str]]]
 @pytest.fixture
 def choose(tmp_path: Path, bundle: Bundle, onto: Path) -> Choose:
     def run(
-        found: FaceTrack | Exception, wanted: str = "auto", **changes: object
+        found: FaceTrack | Exception,
+        wanted: str = "auto",
+        *,
+        face: int | None = None,
+        config: DecodeConfig | None = None,
+        asked: list[object] | None = None,
+        **changes: object,
     ) -> tuple[FaceTrack | None, list[str]]:
-        """Choose for a small file; following a face gives `found`."""
+        """Choose for a small file; following a face gives `found`, and `asked` notes of what."""
         source = write_file(tmp_path / "in.sglat", bundle, frames=FRAMES, **changes)
 
-        def place(*_: object, **__: object) -> FaceTrack:
+        def place(clip: Clip, *_: object, face: int, **__: object) -> FaceTrack:
+            if asked is not None:
+                asked[:] = [clip.start_seconds, clip.end_seconds, face]
             if isinstance(found, Exception):
                 raise found
             return found
 
         with pytest.MonkeyPatch.context() as patch, source.open("rb") as file:
             patch.setattr("sglat.encoder.align.place_face", place)
-            return api.choose_track(Decoder(file, bundle=bundle), source, onto, wanted)
+            decoder = Decoder(file, bundle=bundle, config=config)
+            return api.choose_track(decoder, source, onto, wanted, face=face)
 
     return run
 
@@ -108,6 +121,44 @@ def test_what_cannot_be_placed_is_pasted_as_stored_and_said(
     assert track is None
     assert len(notes) == 1
     assert reason in notes[0] and "--track" in notes[0] and "scaled to" in notes[0]
+
+
+def test_a_face_may_be_chosen_even_in_the_video_that_a_file_was_made_of(
+    choose: Choose, onto: Path
+) -> None:
+    digest, asked = hashlib.sha256(onto.read_bytes()).digest(), []
+    found = there([30.0, 20, 12, 0])
+    track, notes = choose(found, face=2, asked=asked, source_sha256=digest)
+    assert track is found and asked[2] == 2
+    assert notes == [f"--onto: placed where face 2 of {onto} is"]
+
+
+def test_a_face_that_is_not_there_is_an_error(choose: Choose) -> None:
+    with pytest.raises(FaceError, match="no-such-face"):
+        choose(FaceError("no-such-face", "face 3 was asked for"), face=3)
+
+
+def test_only_the_range_that_is_decoded_is_searched(choose: Choose) -> None:
+    asked: list[object] = []
+    choose(there([900.0, 700, 12, 0]), config=DecodeConfig(end_seconds=0.08), asked=asked)
+    assert asked == [0, Fraction(2, 25), 1]
+
+
+def test_a_video_that_ends_before_the_range_is_searched_whole(choose: Choose) -> None:
+    asked: list[object] = []
+    choose(there([900.0, 700, 12, 0]), config=DecodeConfig(start_seconds=2.0), asked=asked)
+    assert asked == [0, None, 1]
+
+
+def test_a_range_of_a_video_is_tracked_by_the_clock_of_the_whole(tmp_path: Path) -> None:
+    wall = np.full((96, 128, 3), 60, np.uint8)
+    faces = [draw_face(wall, 50 + i, 48, 66) for i in range(12)]
+    path = write_video(tmp_path / "in.mkv", faces, codec="ffv1", pixel_format="bgra")
+    bundle = drawn_bundle(tmp_path / "tiny")
+    whole = place_face(Clip(path=path), bundle)
+    part = place_face(Clip(path=path, start_seconds=Fraction(1, 5)), bundle)
+    assert part.seconds == pytest.approx(whole.seconds[5:])
+    assert part.placement[-1, 0] == pytest.approx(whole.placement[-1, 0], abs=0.5)
 
 
 def test_own_takes_the_placement_of_the_file(choose: Choose) -> None:

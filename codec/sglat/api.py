@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
     from sglat.decoder.output import OutputResult
     from sglat.decoder.paint import FaceTrack
     from sglat.encoder.encode import EncodeConfig, EncodeResult
+    from sglat.media.reader import Clip
 
+LEAD_SECONDS: Final = Fraction(1, 4)
+"""Of a video before the first frame wanted, so that the frame on screen then is searched too."""
 SAME_FACE: Final = 0.02
 """Distance of two tracks in face sizes up to which they follow the same face. A clip tracked again
 lies within 0.001; two people framed alike by their cameras were 0.06 and 0.09 apart."""
@@ -110,6 +114,7 @@ def decode_video(
     *,
     onto: StrPath | None = None,
     track: str = "auto",
+    face: int | None = None,
     bundle: Bundle | None = None,
     config: DecodeConfig | None = None,
     force: bool = False,
@@ -122,6 +127,7 @@ def decode_video(
         target: the video; its suffix chooses container and codecs.
         onto: video or picture into which the face is pasted.
         track: where the face lies in `onto`, see `choose_track`.
+        face: which face of `onto`, 1 the largest.
         bundle: loaded weights; None loads the bundle that the file names.
         config: device, batch and range.
         force: replace an existing output.
@@ -137,14 +143,16 @@ def decode_video(
     tell = progress or (lambda stage, done, total: None)
     with open_input(source) as file:
         decoder = Decoder(file, bundle=bundle, config=config)
-        face: FaceTrack | None = None
+        place: FaceTrack | None = None
         notes: list[str] = []
         if onto is not None:
-            face, notes = choose_track(decoder, source, Path(onto), track, progress=tell)
+            place, notes = choose_track(
+                decoder, source, Path(onto), track, face=face, progress=tell
+            )
         output = OutputConfig(
             path=target,
             onto=None if onto is None else Path(onto),
-            track=face,
+            track=place,
             inputs=(source,),
             force=force,
         )
@@ -160,44 +168,55 @@ def choose_track(
     onto: Path,
     wanted: str = "auto",
     *,
+    face: int | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> tuple[FaceTrack | None, list[str]]:
     """Return where a face is pasted into a video or picture, and what a user should know of it.
 
     `auto` takes the placement of the file if its motion comes from this very video, or lies where a
     face is found in it, and else the face that is found. Without face networks, the packages of the
-    encoder, or a face in the video it is the file's placement.
+    encoder, or a face in the video it is the file's placement. Only the range that is decoded is
+    searched.
 
     Args:
         decoder: of the file.
         source: the file; `-` for standard input.
         onto: video or picture.
         wanted: `auto`; `own` for the placement of the file; or a `.sglat` file made from `onto`.
+        face: follow this face of `onto`, 1 the largest over the range; None: as above.
         progress: called with stage, units done and units in all.
 
     Returns:
         The track, None for the file's placement; notes, one line each.
 
     Raises:
-        FormatError, UsageError: the `.sglat` file to take the placement of.
+        FaceError: no face of this number.
+        FormatError, UsageError: the `.sglat` file to take the placement of; `face` without `auto`.
     """
     from sglat.decoder.paint import agreement, read_track
     from sglat.errors import BundleError, FaceError, MissingExtraError
 
+    if face is not None and wanted != "auto":
+        raise UsageError("bad-options", "--track and --face contradict each other")
     if wanted not in ("auto", "own"):
         return read_track(Path(wanted)), []
-    if wanted == "own" or _is_made_from(decoder, onto):
+    if wanted == "own" or (face is None and _is_made_from(decoder, onto)):
         return None, []
     missing: str
     try:
         from sglat.encoder.align import place_face
 
-        found = place_face(onto, decoder.bundle, progress=progress)
+        clip = _searched(decoder, onto)
+        found = place_face(clip, decoder.bundle, face=face or 1, progress=progress)
     except FaceError:
+        if face is not None:
+            raise
         missing = f"no face was found in {onto}"
     except (BundleError, MissingExtraError) as error:
         missing = f"the face in {onto} cannot be searched ({error.message})"
     else:
+        if face is not None:
+            return found, [f"--onto: placed where face {face} of {onto} is"]
         own = _own_track(decoder, source)
         if own is not None and agreement(own, found) < SAME_FACE:
             return None, []
@@ -205,6 +224,24 @@ def choose_track(
             f"--onto: placed where the face of {onto} is; the motion is of another video"
         ]
     return None, [f"--onto: {missing}; {_stored_place(decoder, onto)}"]
+
+
+def _searched(decoder: Decoder, onto: Path) -> Clip:
+    """Return the part of a video that is on screen while a file is decoded; all of a picture."""
+    from sglat.media.pictures import STILL_SUFFIXES
+    from sglat.media.reader import Clip, VideoReader, exact_seconds
+
+    whole, config = Clip(path=onto), decoder.config
+    if onto.suffix.lower() in STILL_SUFFIXES:
+        return whole
+    start = max(Fraction(0), exact_seconds(config.start_seconds) - LEAD_SECONDS)
+    end = None if config.end_seconds is None else exact_seconds(config.end_seconds)
+    clip = replace(whole, start_seconds=start, end_seconds=end)
+    try:
+        VideoReader(clip).close()
+    except UsageError:  # it ends before the range, and its last frame stays
+        return whole
+    return clip
 
 
 def _is_made_from(decoder: Decoder, video: Path) -> bool:

@@ -150,6 +150,27 @@ def test_affine_flow_shrugs_off_an_occlusion() -> None:
     assert 64 * np.abs(centre - (0.52, 0.5)).max() < REGISTRATION_PIXELS
 
 
+def test_affine_flow_ignores_what_lies_beyond_the_frame() -> None:
+    """The left half of the face is mirrored from the right one; the right one has moved."""
+    picture, mask = flow_case()
+    shifted = warp(picture, np.array([[1.0, 0, -0.03], [0, 1, 0.02]]))
+    shifted[:, :34] = shifted[:, 34:][:, ::-1][:, :30].repeat(2, axis=1)[:, -34:]
+    inside = np.zeros((64, 64), bool)
+    inside[:, 34:] = True
+    key = KeyFrame(picture, mask, FlowConfig())
+    found = key.register(shifted, inside)
+    centre = transform_points(found, np.array([[0.65, 0.5]]))[0]
+    assert 64 * np.abs(centre - (0.68, 0.48)).max() < REGISTRATION_PIXELS
+    assert key.residual(shifted, found, inside) < key.residual(shifted, found) / 4
+
+
+def test_a_crop_wholly_beyond_the_frame_is_never_registered() -> None:
+    picture, mask = flow_case()
+    assert KeyFrame(picture, mask, FlowConfig()).residual(
+        picture, inside=np.zeros((64, 64), bool)
+    ) == float("inf")
+
+
 def test_registration_is_steadier_than_jittering_landmarks(tmp_path: Path) -> None:
     pictures = [draw_face(GROUND, 90 + 0.4 * i, 80, 90) for i in range(40)]
     found, aligned = run(tmp_path, pictures, DrawnFaces(jitter=1.0))

@@ -44,6 +44,12 @@ def decode_command(
             ".sglat made of --onto.",
         ),
     ] = "auto",
+    face: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Which face of --onto to follow: 1 is the largest; default: see --track."
+        ),
+    ] = None,
     mask: Annotated[
         Literal["face", "head", "crop"], typer.Option(help="What is pasted with --onto.")
     ] = "face",
@@ -129,8 +135,8 @@ def decode_command(
         half=half,
     )
     given = Path(track) if track not in ("auto", "own") else None
-    if onto is None and track != "auto":
-        raise UsageError("bad-options", "--track needs --onto")
+    if onto is None and (track != "auto" or face is not None):
+        raise UsageError("bad-options", "--track and --face need --onto")
     output = OutputConfig(
         path=target,
         composite=CompositeConfig(mask=mask, feather=feather),
@@ -155,8 +161,8 @@ def decode_command(
         notes: list[str] = []
         if onto is not None:
             check_output(output)
-            face, notes = choose_track(decoder, source, onto, track, progress=bar)
-            output = replace(output, track=face)
+            place, notes = choose_track(decoder, source, onto, track, face=face, progress=bar)
+            output = replace(output, track=place)
         result = write_decoded(
             decoder, output, progress=lambda done, total: bar("decode", done, total)
         )

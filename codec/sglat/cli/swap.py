@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 
 import typer
 
@@ -25,6 +25,8 @@ app = typer.Typer(
     epilog="--version prints the version.",
 )
 
+SAME_PERSON: Final = 0.4
+"""Cosine."""
 Edit = Callable[[BinaryIO, BinaryIO], object]
 
 
@@ -90,7 +92,7 @@ def swap(
             joined = stack.enter_context(TemporaryFile())
             names = [str(path) for path in motion]
             for change in join.concat(files, joined, names=names):
-                for line in _join_notes(change, names):
+                for line in _join_notes(change, names, files):
                     say(line)
             files = [joined]
         _run_steps(files[0], steps, target, stack)
@@ -113,12 +115,14 @@ def _motion_file(path: Path, identity: Path | None, stack: ExitStack) -> BinaryI
     return built
 
 
-def _join_notes(change: Joined, names: list[str]) -> list[str]:
+def _join_notes(change: Joined, names: list[str], files: list[BinaryIO]) -> list[str]:
     """Return what a user should know of a joined file, one line each."""
     name, lines = names[change.number], []
     if change.has_other_look:
+        who = _likeness_note(files[0], files[change.number], names[0])
         lines.append(
-            f"{name}: made by another encoding; its motion is shown with the look of {names[0]}"
+            f"{name}: made by another encoding{who}; its motion is shown with the look of "
+            f"{names[0]}"
         )
     if change.requantized_frames:
         lines.append(
@@ -129,6 +133,42 @@ def _join_notes(change: Joined, names: list[str]) -> list[str]:
     if change.is_resized:
         lines.append(f"{name}: frames of another size; its placement is scaled to {names[0]}'s")
     return lines
+
+
+def _likeness_note(first: BinaryIO, other: BinaryIO, name: str) -> str:
+    """Return whether two files show the same person, for a message; nothing if they do."""
+    from sglat.errors import SglatError
+
+    try:
+        cosine = _likeness(first, other)
+    except SglatError as error:
+        return f" (whether it shows the person of {name} was not checked: {error.message})"
+    if cosine >= SAME_PERSON:
+        return ""
+    return f" and of another person than {name} (similarity {cosine:.2f})"
+
+
+def _likeness(first: BinaryIO, other: BinaryIO) -> float:
+    """Return the cosine of the identity vectors of two files' looks, rendered as in the ID frame.
+
+    Raises:
+        SglatError: the bundle or the look is elsewhere, or the bundle has no face networks.
+    """
+    from sglat.bitstream.reader import Reader
+    from sglat.bundles.bundle import load_bundle
+    from sglat.decoder.synthesizer import portrait
+    from sglat.errors import UsageError
+
+    vectors = []
+    for file in (first, other):
+        file.seek(0)
+        reader = Reader(file)
+        if reader.identity is None:
+            raise UsageError("no-identity", "its look lies in another file")
+        bundle = load_bundle(reader.header.bundle)
+        bundle.check_decoder_id(reader.header.decoder_id, wanted_bundle=reader.header.bundle)
+        vectors.append(bundle.faces.embed(portrait(bundle, reader.identity))[0])
+    return float(vectors[0] @ vectors[1])
 
 
 def _span(text: str) -> tuple[Fraction, Fraction]:

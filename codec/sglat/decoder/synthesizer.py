@@ -163,6 +163,14 @@ class Synthesizer:
         return synthesize(self.generator, styles, weights=weights, dtype=dtype)
 
 
+@torch.inference_mode()
+def portrait(bundle: Bundle, identity: Identity) -> Tensor:
+    """Return a person in the pose and expression of the ID frame, `[1, 3, H, W]` in [-1, 1]."""
+    synthesizer = Synthesizer.of(bundle).tuned(identity.weight_deltas())
+    person = synthesizer.person(identity)
+    return synthesizer.render(person, person.neutral[None]).clamp(-1, 1)
+
+
 def synthesize(
     generator: Generator,
     styles: list[Tensor],

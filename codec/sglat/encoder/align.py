@@ -37,7 +37,7 @@ class AlignConfig(Stage["Alignment"]):
     """How crops are framed and steadied."""
 
     name = "align"
-    version = 2
+    version = 3
 
     resolution: int
     """Side of the crops in pixels, the bundle's."""
@@ -225,28 +225,37 @@ def _smooth(values: Float64, sigma: float) -> Float64:
     return np.stack(columns, axis=1)
 
 
-def place_face(path: Path, bundle: Bundle, *, progress: Progress | None = None) -> FaceTrack:
-    """Follow the face of a video as the encoder does, with its first two stages.
+def place_face(
+    source: Clip, bundle: Bundle, *, face: int = 1, progress: Progress | None = None
+) -> FaceTrack:
+    """Follow a face of a video as the encoder does, with its first stages.
 
     Args:
-        path: video or picture.
+        source: video or picture, or a range of it.
         bundle: face networks.
+        face: 1 is the largest over the range.
         progress: called with phase, units done and units in all.
+
+    Returns:
+        The track; its times are those of the whole video.
 
     Raises:
         BundleError: no face networks.
-        FaceError: no face.
+        FaceError: no face, or none of this number.
         MediaError: unreadable input.
+        UsageError: no frame in the range.
     """
+    with VideoReader(source) as reader:
+        skipped = float(reader.skipped_seconds)
     with TemporaryDirectory(prefix="sglat-track-") as folder:
         run = Runner(bundle, WorkFile(Path(folder) / "work", source=""), progress)
-        video = run.video(path)
+        video = run.video(source)
         people = run(PeopleConfig(resolution=bundle.resolution), video)
-        tracked = run(TrackConfig(), video, people)
+        tracked = run(TrackConfig(face=face), video, people)
         placement = run(AlignConfig(resolution=bundle.resolution), video, tracked).value.placement
     track = tracked.value
     return FaceTrack(
-        seconds=(track.pts * float(track.time_base)).astype(np.float64),
+        seconds=skipped + (track.pts * float(track.time_base)).astype(np.float64),
         placement=placement,
         is_held=track.held,
         is_cut=track.cut,

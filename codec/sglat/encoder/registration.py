@@ -35,6 +35,7 @@ LUMA: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 CONVERGED_PIXELS: Final = 0.005  # a step that moves no corner further ends the level
 MIN_PIXELS: Final = 60  # six unknowns; ten equations each
 NO_STEP: Final = np.full(4, np.nan)
+NO_WARP: Final = np.array([[1.0, 0, 0], [0, 1, 0]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +111,13 @@ def register_video(
 
 
 def _commit(store: Store, rows: list[_Row]) -> None:
-    store.append(
-        {
-            "placement": np.stack([row.placement for row in rows]),
-            "key_frame": np.array([row.key_frame for row in rows], dtype=np.int64),
-            "residual": np.array([row.residual for row in rows], dtype=np.float32),
-            "is_registered": np.array([row.is_registered for row in rows], dtype=np.bool_),
-            "step": np.stack([row.step for row in rows]),
-        }
-    )
+    store.append({
+        "placement": np.stack([row.placement for row in rows]),
+        "key_frame": np.array([row.key_frame for row in rows], dtype=np.int64),
+        "residual": np.array([row.residual for row in rows], dtype=np.float32),
+        "is_registered": np.array([row.is_registered for row in rows], dtype=np.bool_),
+        "step": np.stack([row.step for row in rows]),
+    })  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,11 +166,12 @@ class _Registration:
     def _register(self, index: int, crop: Float32) -> _Row:
         framed, residual = self.framed[index], 0.0
         if self._key is not None and self.config.use_flow:
-            key_to_crop = self._key.register(crop)
-            residual = self._key.residual(warp(crop, key_to_crop))
+            inside = self._inside(index)
+            key_to_crop = self._key.register(crop, inside)
+            residual = self._key.residual(crop, key_to_crop, inside)
             if residual <= self._limit(index):
-                kept = self._key.residual(warp(crop, _similarity(key_to_crop)))
-                wins = kept < self._key.residual(crop)
+                kept = self._key.residual(crop, _similarity(key_to_crop), inside)
+                wins = kept < self._key.residual(crop, inside=inside)
                 return _Row(
                     placement=_moved(framed, key_to_crop) if wins else framed,
                     key_frame=self.key_index,
@@ -189,9 +189,10 @@ class _Registration:
             return NO_STEP
         before, crop_before = self._previous
         key = KeyFrame(crop_before, self._mask(before), self.config.flow)
-        before_to_crop = key.register(crop)
-        moved = key.residual(warp(crop, _similarity(before_to_crop)))
-        if moved >= key.residual(crop) or moved > self.config.residual_facing:
+        inside = self._inside(index)
+        before_to_crop = key.register(crop, inside)
+        moved = key.residual(crop, _similarity(before_to_crop), inside)
+        if moved >= key.residual(crop, inside=inside) or moved > self.config.residual_facing:
             return NO_STEP
         placement = _moved(self.framed[index], before_to_crop)
         step: Float64 = (scaled(placement[None]) - scaled(self.framed[before][None]))[0]
@@ -206,10 +207,15 @@ class _Registration:
         inverse = frame_to_crop(self.framed[index])
         points = transform_points(inverse, self.track.points[index].astype(np.float64))
         mask = rigid_face_mask(points, self.config.side)
-        if self.track.leaving[index]:  # beyond the frame the crop is mirrored
-            size = (self.track.width, self.track.height)
-            mask &= inside_mask(self.framed[index], size, self.config.side)
-        return mask
+        return mask if (inside := self._inside(index)) is None else mask & inside
+
+    def _inside(self, index: int) -> NDArray[np.bool_] | None:
+        """Return which pixels of a crop lie within the frame, beyond which it is mirrored; None
+        where the whole face does."""
+        if not self.track.leaving[index]:
+            return None
+        size = (self.track.width, self.track.height)
+        return inside_mask(self.framed[index], size, self.config.side)
 
     def _crop(self, index: int, picture: NDArray[np.uint8]) -> Float32:
         return crop_picture(picture, self.framed[index], self.config.side).astype(np.float32)
@@ -274,27 +280,45 @@ class KeyFrame:
             )
         ]
 
-    def register(self, crop: Float32) -> Float64:
+    def register(self, crop: Float32, inside: NDArray[np.bool_] | None = None) -> Float64:
         """Return the affine map that takes key-frame positions to positions in `crop`.
 
         Args:
             crop: `[S, S, 3]` float32 RGB, 0 to 255.
+            inside: `[S, S]` pixels of `crop` that are compared; all if None.
 
         Returns:
             `[2, 3]` in unit crop coordinates: sampling `crop` there gives the key frame.
         """
-        matrix = np.array([[1.0, 0, 0], [0, 1, 0]])
+        matrix = NO_WARP
         pyramid = _pyramid(crop @ LUMA, self.config.coarsest)
-        for level, grey in zip(self._levels, pyramid, strict=True):
-            matrix = self._refine(level, grey, matrix)
+        coarsest = self.config.coarsest
+        masks = [None] * len(pyramid) if inside is None else _mask_pyramid(inside, coarsest)
+        for level, grey, mask in zip(self._levels, pyramid, masks, strict=True):
+            matrix = self._refine(level, grey, matrix, mask)
         return matrix
 
-    def residual(self, crop: Float32) -> float:
-        """Return the mean squared RGB difference to the key frame over the rigid face."""
-        difference = crop[self.mask] - self.crop[self.mask]
-        return float(np.mean(np.square(difference)))
+    def residual(
+        self, crop: Float32, matrix: Float64 = NO_WARP, inside: NDArray[np.bool_] | None = None
+    ) -> float:
+        """Return the mean squared RGB difference to the key frame over the rigid face.
 
-    def _refine(self, level: _Level, grey: Float32, matrix: Float64) -> Float64:
+        Args:
+            crop: `[S, S, 3]`.
+            matrix: where it is sampled, as `register` returns it.
+            inside: `[S, S]` pixels of `crop` that are compared; all if None.
+
+        Returns:
+            Infinity if nothing can be compared.
+        """
+        mask = self.mask if inside is None else self.mask & _warped_mask(inside, matrix)
+        sampled = crop if matrix is NO_WARP else warp(crop, matrix)
+        difference = sampled[mask] - self.crop[mask]
+        return float(np.mean(np.square(difference))) if mask.any() else float("inf")
+
+    def _refine(
+        self, level: _Level, grey: Float32, matrix: Float64, inside: NDArray[np.bool_] | None
+    ) -> Float64:
         if len(level.rows) < MIN_PIXELS:
             return matrix
         side = grey.shape[0]
@@ -304,6 +328,11 @@ class KeyFrame:
             warped = warp(grey, matrix)[level.rows, level.columns]
             error = warped - target
             weight = sigma**2 / (sigma**2 + np.square(error)) ** 2  # Geman-McClure
+            if inside is not None:
+                shown = _warped_mask(inside, matrix)[level.rows, level.columns]
+                if shown.sum() < MIN_PIXELS:
+                    return matrix
+                weight = weight * shown
             weighted = level.steepest * weight[:, None]
             normal = weighted.T @ level.steepest + 1e-9 * np.eye(6, dtype=np.float32)
             step = np.linalg.solve(normal.astype(np.float64), (weighted.T @ error).astype(float))
@@ -328,6 +357,11 @@ def warp(picture: Float32, matrix: Float64) -> Float32:
         borderMode=cv2.BORDER_REPLICATE,
     )
     return np.asarray(warped, dtype=np.float32)
+
+
+def _warped_mask(inside: NDArray[np.bool_], matrix: Float64) -> NDArray[np.bool_]:
+    """Sample a mask `[S, S]` at mapped unit coordinates: set where all neighbours are."""
+    return np.asarray(warp(inside.astype(np.float32), matrix) > 0.999)
 
 
 def _prepare(grey: Float32, mask: NDArray[np.bool_]) -> _Level:

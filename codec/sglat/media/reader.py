@@ -162,6 +162,11 @@ class VideoReader(Closable):
         return self._zero * self.time_base
 
     @property
+    def skipped_seconds(self) -> Fraction:
+        """Time of the video that is left out before the range."""
+        return (self._zero - self._origin) * self.time_base
+
+    @property
     def end_seconds(self) -> Fraction | None:
         """End of the range by the container's own clock."""
         end = self.clip.end_seconds
