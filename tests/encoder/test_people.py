@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sglat.encoder.encode import EncodeConfig, list_faces
+from sglat.cli.encode import main
+from sglat.decoder.paint import read_track
+from sglat.encoder import encode as encode_module
 from sglat.encoder.people import People, PeopleConfig, find_people
 from sglat.encoder.track import Track, TrackConfig, track
 from sglat.encoder.workfile import WorkFile
 from sglat.errors import FaceError
+from sglat.media.reader import VideoReader
 from sglat.networks.faces import FaceLandmarks
+from tests.encoder.test_encode import Eyes, drawn_bundle
 from tests.support.faces import DrawnFaces, draw_face, face_points
 from tests.support.video import write_video
 
@@ -163,18 +169,113 @@ def test_a_person_is_found_by_likeness(tmp_path: Path) -> None:
         people.like(np.array([-0.8, -0.6], np.float32), CONFIG.same)
 
 
-def test_the_contact_sheet_has_a_row_for_each_face(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from sglat.encoder import encode as encode_module
-    from tests.bundles.tiny import make_tiny_bundle
+class Actors(ByMouth, Eyes):
+    """Everything an encoding needs, at any resolution."""
 
-    bundle = make_tiny_bundle(tmp_path / "tiny")
-    bundle.__dict__["faces"] = ByMouth()
+    def embed(self, crops: Tensor) -> Tensor:
+        return super().embed(F.interpolate(crops, (32, 32)))
+
+
+@pytest.fixture
+def actors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = drawn_bundle(tmp_path / "tiny")
+    bundle.__dict__["faces"] = Actors()
     monkeypatch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
-    path = clip(tmp_path / "a.mkv", [[(35, 40, 34, RED), (110, 48, 80, BLUE)]] * 8)
-    people = list_faces(path, tmp_path / "faces.png", replace(EncodeConfig(), bundle="tiny"))
-    sheet = cv2.imread(str(tmp_path / "faces.png"))
-    assert sheet.shape == (320, 480, 3)
-    assert [row["face"] for row in people.table()] == [1, 2]
-    assert people.table()[1]["share"] == 1.0
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    """A small red-mouthed face at the left and a large blue-mouthed one."""
+    return clip(tmp_path / "a.mkv", [[(35, 40, 34, RED), (110, 48, 80, BLUE)]] * 8)
+
+
+def command(*arguments: object) -> int:
+    """Run `sgl-encode` in this process; return the exit status."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as caught:
+        patch.setattr(sys, "argv", ["sgl-encode", *map(str, arguments)])
+        main()
+    return int(caught.value.code or 0)
+
+
+@pytest.mark.usefixtures("actors")
+def test_the_command_lists_the_faces(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(pair, tmp_path / "who.png", "--list-faces") == 0
+    shown = capsys.readouterr()
+    rows = [line.split() for line in shown.out.splitlines()]
+    assert rows[0] == ["face", "from", "to", "side", "share"]
+    assert [(row[0], row[-1]) for row in rows[1:]] == [("1", "100%"), ("2", "100%")]
+    assert int(rows[1][-2]) > 50 > int(rows[2][-2])
+    assert "2 faces; choose with --face N or --like PICTURE" in shown.err
+    assert cv2.imread(str(tmp_path / "who.png")).shape == (320, 480, 3)
+
+
+@pytest.mark.usefixtures("actors")
+def test_the_list_keeps_a_sheet_that_exists(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "who.png").write_bytes(b"mine")
+    assert command(pair, tmp_path / "who.png", "--list-faces") == 2
+    assert capsys.readouterr().err.startswith("error: output-exists")
+    assert (tmp_path / "who.png").read_bytes() == b"mine"
+
+
+@pytest.mark.usefixtures("actors")
+def test_the_list_names_the_sheet_after_the_sglat_file(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(pair, tmp_path / "out.sglat", "--list-faces", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert [face["face"] for face in record["faces"]] == [1, 2]
+    assert record["sheet"] == str(tmp_path / "out-faces.png")
+    assert not (tmp_path / "out.sglat").exists()
+
+
+@pytest.mark.usefixtures("actors")
+@pytest.mark.parametrize(("mouth", "x"), [(RED, 35), (BLUE, 110)])
+def test_the_command_follows_the_person_of_a_picture(
+    pair: Path, tmp_path: Path, mouth: tuple[int, int, int], x: float
+) -> None:
+    photo, out = portrait(tmp_path, mouth), tmp_path / "out.sglat"
+    assert command(pair, out, "--like", photo, "--tuning", "none", "--no-self-check") == 0
+    assert read_track(out).placement[:, 0] == pytest.approx(np.full(8, x), abs=4)
+
+
+@pytest.mark.usefixtures("actors")
+def test_a_picture_of_nobody_in_the_video_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = clip(tmp_path / "b.mkv", [[(110, 48, 80, BLUE)]] * 8)
+    out, photo = tmp_path / "out.sglat", portrait(tmp_path, RED)
+    assert command(alone, out, "--like", photo, "--quiet") == 1
+    assert capsys.readouterr().err.startswith("error: no-such-face: nobody in the video is like")
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("actors")
+def test_a_picture_without_a_face_is_one_line(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "wall.png"), WALL)
+    out = tmp_path / "out.sglat"
+    assert command(pair, out, "--like", tmp_path / "wall.png", "--quiet") == 1
+    assert f"expected a face in {tmp_path / 'wall.png'}, found none" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("actors")
+def test_a_number_and_a_picture_contradict_each_other(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = portrait(tmp_path, RED)
+    assert command(pair, tmp_path / "out.sglat", "--like", photo, "--face", 2) == 2
+    assert "--face and --like contradict each other" in capsys.readouterr().err
+
+
+def portrait(folder: Path, mouth: tuple[int, int, int]) -> Path:
+    """Write a photo of one person."""
+    film = clip(folder / "photo.mkv", [[(80, 48, 70, mouth)]])
+    with VideoReader(film) as reader:
+        picture = next(iter(reader)).picture
+    cv2.imwrite(str(folder / "photo.png"), picture[..., ::-1])
+    return folder / "photo.png"
