@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from sglat.bitstream.reader import open_reader
 from tests.bitstream.samples import sample_file
+from tests.bundles.tiny import make_tiny_bundle
+from tests.support.files import write_file
 from tests.support.shared import REPOSITORY
 
 
@@ -69,9 +73,35 @@ def test_a_join_names_the_file_that_it_changed(
 ) -> None:
     assert swap("--motion", one, "--motion", other, tmp_path / "out.sglat") == 0
     lines = capsys.readouterr().err.splitlines()
-    assert f"{other}: made by another encoding" in lines[0]
+    assert lines[0].startswith(f"{other}: made by another encoding (whether it shows the person of")
     assert f"{other}: its motion is quantized again, with an error (rms) of 0.0" in lines[1]
     assert lines[2].startswith(f"{tmp_path / 'out.sglat'}: 60 frames, 2.00 s")
+
+
+@pytest.mark.parametrize(
+    ("cosine", "said"),
+    [(0.9, "another encoding; its motion"), (0.1, "and of another person than {one} (similarity")],
+)
+def test_a_join_of_two_people_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cosine: float, said: str
+) -> None:
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+    one = write_file(tmp_path / "a.sglat", bundle, seed=1)
+    other = write_file(tmp_path / "b.sglat", bundle, seed=2)
+    vectors = iter([torch.tensor([[1.0, 0.0]]), torch.tensor([[cosine, (1 - cosine**2) ** 0.5]])])
+    shown: list[torch.Tensor] = []
+
+    def embed(pictures: torch.Tensor) -> torch.Tensor:
+        shown.append(pictures)
+        return next(vectors)
+
+    bundle.__dict__["faces"] = SimpleNamespace(embed=embed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sglat.bundles.bundle.load_bundle", lambda name: bundle)
+        assert swap("--motion", one, "--motion", other, tmp_path / "out.sglat") == 0
+    assert said.format(one=one) in capsys.readouterr().err.splitlines()[0]
+    assert [tuple(picture.shape) for picture in shown] == [(1, 3, 16, 16)] * 2
+    assert not torch.equal(*shown)
 
 
 def test_more_layers_than_there_are_is_wrong_usage(one: Path, tmp_path: Path) -> None:
