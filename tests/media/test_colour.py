@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from sglat.media.colour import (
     tone_curve,
 )
 from sglat.media.reader import VideoReader
-from tests.support.tolerances import HDR_LEVELS, TABLE_LEVELS
-from tests.support.video import write_flagged
+from tests.support.pictures import jpeg
+from tests.support.tolerances import HDR_LEVELS, PROFILE_LEVELS, TABLE_LEVELS
+from tests.support.video import moving_square, write_flagged, write_video
 
 SKIN = (171, 116, 107)
 GRAYS = [(16, 16, 16), (90, 90, 90), (150, 150, 150)]
@@ -203,3 +205,77 @@ def test_a_matrix_that_cannot_be_applied_is_said(tmp_path: Path) -> None:
     with VideoReader(path) as reader:
         assert next(iter(reader)).picture.shape == (48, 64, 3)
         assert any("matrix 8" in note for note in reader.notes)
+
+
+SRGB_TO_D50 = np.array(  # IEC 61966-2-1, adapted
+    [[0.4361, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7141]]
+)
+PROFILES = {"bt709": SRGB_TO_D50, "P3": SRGB_TO_D50 @ primaries_matrix("P3"), "other": np.eye(3)}
+
+
+def icc_profile(primaries: str, *, space: bytes = b"RGB ") -> bytes:
+    """Return the parts of an ICC profile that are read."""
+    tags, body = b"", b""
+    for number, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ")):
+        tags += struct.pack(">4sII", name, 168 + 20 * number, 20)
+        values = np.round(PROFILES[primaries][:, number] * 65536).astype(int).tolist()
+        body += struct.pack(">4sI3i", b"XYZ ", 0, *values)
+    return bytes(16) + space + bytes(108) + struct.pack(">I", 3) + tags + body
+
+
+def jpeg_with_profile(colour: tuple[int, int, int], profile: bytes) -> bytes:
+    plain = jpeg(np.full((48, 64, 3), colour, np.uint8))
+    body = b"ICC_PROFILE\0\1\1" + profile
+    return plain[:2] + b"\xff\xe2" + struct.pack(">H", len(body) + 2) + body + plain[2:]
+
+
+def read_photo(path: Path, data: bytes) -> tuple[NDArray[np.int64], list[str]]:
+    """Return a pixel of a picture file, and what is said of it."""
+    path.write_bytes(data)
+    with VideoReader(path) as reader:
+        return next(iter(reader)).picture[20, 20].astype(int), reader.notes
+
+
+@pytest.mark.parametrize("colour", [SKIN, (60, 110, 70), (40, 60, 140)])
+def test_a_photo_with_a_p3_profile_shows_its_colours(
+    tmp_path: Path, colour: tuple[int, int, int]
+) -> None:
+    linear = np.power(np.array(colour) / 255, 2.4)
+    p3 = np.power(primaries_matrix("bt709", "P3") @ linear, 1 / 2.4)
+    stored = tuple(np.round(255 * p3).astype(int).tolist())
+    found, notes = read_photo(tmp_path / "a.jpg", jpeg_with_profile(stored, icc_profile("P3")))
+    assert np.abs(found - colour).max() <= PROFILE_LEVELS
+    assert notes == ["P3 colours converted to bt709"]
+
+
+@pytest.mark.parametrize("profile", [icc_profile("bt709"), icc_profile("other", space=b"GRAY")])
+def test_a_photo_with_an_ordinary_profile_is_left_alone(tmp_path: Path, profile: bytes) -> None:
+    found, notes = read_photo(tmp_path / "a.jpg", jpeg_with_profile(SKIN, profile))
+    assert np.abs(found - SKIN).max() <= HDR_LEVELS
+    assert notes == []
+
+
+@pytest.mark.parametrize("profile", [icc_profile("other"), icc_profile("P3")[:150], b"\xff" * 140])
+def test_a_profile_that_is_not_applied_is_said(tmp_path: Path, profile: bytes) -> None:
+    notes = read_photo(tmp_path / "a.jpg", jpeg_with_profile(SKIN, profile))[1]
+    assert notes == ["the ICC colour profile is not applied: colours may be off"]
+
+
+def test_a_gain_map_is_said(tmp_path: Path) -> None:
+    body = b'http://ns.adobe.com/xap/1.0/\0<rdf:Description hdrgm:Version="1.0"/>'
+    plain = jpeg(moving_square(1))
+    data = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + plain[2:]
+    notes = read_photo(tmp_path / "a.jpg", data)[1]
+    assert notes == ["the HDR gain map is not applied: the SDR picture is used"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"), [(5, "profile 5 is not supported"), (8, "(profile 8) is not applied")]
+)
+def test_dolby_vision_is_said(tmp_path: Path, profile: int, said: str) -> None:
+    path = write_video(tmp_path / "a.mp4", [moving_square(i) for i in range(3)])
+    data = bytearray(path.read_bytes())
+    at = data.index(b"btrt")  # a box of the sample description, of the same length or longer
+    data[at : at + 7] = b"dvvC" + bytes([1, 0, profile << 1])
+    notes = read_photo(path, bytes(data))[1]
+    assert len(notes) == 1 and said in notes[0]

@@ -13,6 +13,9 @@ LOSSY_VIDEO_SHIFT_LEVELS = 1.0
 # HDR made by formula from an SDR colour in 10 bits and limited range, and back: quantised twice;
 # measured 2 at most, in blue, where one step of PQ or HLG is worth a level and more.
 HDR_LEVELS = 2
+# The same for a JPEG in a wide profile: its chroma is rounded too, at most 1.8 levels of blue, and
+# the matrix enlarges that. 3 measured.
+PROFILE_LEVELS = 3
 # Rounding to 8 bits, and tables of 65536 square roots: 0.51 measured.
 TABLE_LEVELS = 0.6
 

@@ -18,6 +18,7 @@ Source: ITU-R BT.2100-2 tables 4 and 5 (PQ, HLG); BT.2390-8 section 5.4.1 (EETF)
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -31,6 +32,7 @@ Float64 = NDArray[np.float64]
 # Code points of ITU-T H.273
 PQ: Final = 16
 HLG: Final = 18
+BT709_PRIMARIES: Final = 1
 BT2020_PRIMARIES: Final = 9
 P3_PRIMARIES: Final = (11, 12)  # DCI-P3 and Display P3; both are taken with a D65 white
 BT2020_NCL: Final = 9
@@ -56,6 +58,14 @@ _PRIMARIES: Final = {
     "bt2020": ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
     "P3": ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
 }
+
+
+PROFILE_PRIMARIES: Final = {"bt709": 1, "P3": 12, "bt2020": 9}
+PROFILE_COLUMNS: Final = (b"rXYZ", b"gXYZ", b"bXYZ")
+PROFILE_TOLERANCE: Final = 0.01  # of XYZ; Adobe RGB lies 0.17 from bt709
+_D65_TO_D50: Final = np.array(
+    [[1.0479, 0.0229, -0.0502], [0.0296, 0.9904, -0.0171], [-0.0092, 0.0151, 0.7519]]
+)
 
 
 def hlg_to_scene(signal: Float64) -> Float64:
@@ -217,6 +227,33 @@ def _gain_table(peak_nits: float) -> Float32:
 def _display_table() -> NDArray[np.uint8]:
     """Return the 8-bit sample of each light from 0 to 1."""
     return np.round(255 * np.power(_roots(1.0), 1 / DISPLAY_GAMMA)).astype(np.uint8)
+
+
+def profile_primaries(profile: bytes) -> int | None:
+    """Return the code point of H.273 for the primaries of an ICC profile; None for others.
+
+    Only profiles of three primaries are known; curves are taken as bt709's. Gray ones count as
+    bt709.
+
+    Source: ICC.1:2022, sections 7.2, 7.3 and 10.31; Bradford adaptation to D50, annex E.
+    """
+    if profile[16:20] == b"GRAY":
+        return BT709_PRIMARIES
+    try:
+        (count,) = struct.unpack_from(">I", profile, 128)
+        entries = [
+            struct.unpack_from(">4sII", profile, 132 + 12 * i) for i in range(min(count, 99))
+        ]
+        places = {name: at for name, at, _ in entries}
+        found = np.array(
+            [struct.unpack_from(">3i", profile, places[name] + 8) for name in PROFILE_COLUMNS]
+        ).T / (1 << 16)
+    except (struct.error, KeyError):
+        return None
+    for name, code in PROFILE_PRIMARIES.items():
+        if np.abs(_D65_TO_D50 @ _to_xyz(name) - found).max() < PROFILE_TOLERANCE:
+            return code
+    return None
 
 
 def find_conversion(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Final
 
 import av
@@ -13,7 +15,13 @@ from av.sidedata.sidedata import Type
 from numpy.typing import NDArray
 
 from sglat.errors import MediaError
-from sglat.media.colour import BT2020_NCL, UNSPECIFIED, Conversion, find_conversion
+from sglat.media.colour import (
+    BT2020_NCL,
+    UNSPECIFIED,
+    Conversion,
+    find_conversion,
+    profile_primaries,
+)
 
 Orientation = tuple[bool, bool, bool]
 """Transpose, flip rows, flip columns, in this order."""
@@ -41,6 +49,17 @@ FULL_RANGE: Final = 2
 LIMITED_BY_DEFAULT: Final = frozenset({"h264", "hevc", "libdav1d", "av1", "libaom-av1", "vp9"})
 _LIGHT_LEVEL: Final = struct.Struct("<II")  # AVContentLightMetadata: MaxCLL, MaxFALL
 _MASTERING_PEAK: Final = struct.Struct("<72xiiii")  # numerator, denominator, two flags
+SEARCHED_BYTES: Final = 1 << 20  # at either end of a file
+# Configuration record: a box of ISO files, or a mapping of Matroska with its data behind it
+DOLBY_VISION: Final = re.compile(
+    rb"\0\0\0[\x0d-\x40]dv[cvw]C|\x41\xe7\x84dv[cvw]C\x41\xed.", re.DOTALL
+)
+DOLBY_IPT_PROFILE: Final = 5  # the base layer is no HDR or SDR picture by itself
+JPEG_START: Final = b"\xff\xd8\xff"
+PHOTO_BRANDS: Final = (b"heic", b"heix", b"mif1", b"avif")
+GAIN_MAPS: Final = (
+    b"hdrgm:Version", b"urn:iso:std:iso:ts:21496:-1", b"aux:hdrgainmap", b"HDRGainMap", b"tmap",
+)  # fmt: skip
 MAX_PEAK_NITS: Final = 4000.0  # brighter statements are not of graded material
 
 
@@ -50,15 +69,21 @@ class PictureConverter:
     Args:
         codec: FFmpeg's name of the decoder.
         sample_aspect: width of a pixel by its height; None if square.
+        path: the file, searched for what is not applied.
     """
 
-    def __init__(self, codec: str, sample_aspect: Fraction | None = None) -> None:
-        self.notes: list[str] = []
+    def __init__(
+        self, codec: str, sample_aspect: Fraction | None = None, path: Path | None = None
+    ) -> None:
+        self.notes = [] if path is None else unapplied_notes(path)
         """What was done to colours, one line each."""
         self._codec = codec
         self._aspect = sample_aspect if sample_aspect and sample_aspect > 0 else Fraction(1)
         self._side_data = SideData()
         self._conversions: dict[tuple[int, int], Conversion | None] = {}
+        self._profile: int | None = None
+        """Code point of the primaries of the ICC profile; `UNSPECIFIED` without one, None before
+        the first frame."""
 
     def picture(self, decoded: Any) -> NDArray[np.uint8]:
         """Return a PyAV frame as `[H, W, 3]` with square pixels."""
@@ -91,7 +116,9 @@ class PictureConverter:
         return make_upright(picture, display_orientation(matrix))
 
     def _conversion(self, decoded: Any) -> Conversion | None:
-        key = (int(decoded.color_trc), int(decoded.color_primaries))
+        profile = self._profile_of(decoded)
+        primaries = int(decoded.color_primaries) if profile == UNSPECIFIED else profile
+        key = (int(decoded.color_trc), primaries)
         if key not in self._conversions:
             peak = _stated_peak(
                 self._side_data.find(decoded, "CONTENT_LIGHT_LEVEL", "MASTERING_DISPLAY_METADATA")
@@ -102,12 +129,23 @@ class PictureConverter:
                 self.notes.append(found.note)
         return self._conversions[key]
 
+    def _profile_of(self, decoded: Any) -> int:
+        """Return the primaries of the first frame's ICC profile."""
+        if self._profile is None:
+            data = self._side_data.find(decoded, "ICC_PROFILE").get("ICC_PROFILE")
+            found = UNSPECIFIED if data is None else profile_primaries(data)
+            self._profile = UNSPECIFIED if found is None else found
+            if found is None:
+                self.notes.append("the ICC colour profile is not applied: colours may be off")
+        return self._profile
+
     def _choose_matrix(self, decoded: Any, conversion: Conversion | None) -> None:
         if decoded.format.is_rgb:
             decoded.colorspace = RGB_MATRIX
             return
         matrix = int(decoded.colorspace)
-        if matrix == BT2020_CL or (matrix == UNSPECIFIED and conversion is not None):
+        is_flagged = conversion is not None and self._profile == UNSPECIFIED
+        if matrix == BT2020_CL or (matrix == UNSPECIFIED and is_flagged):
             decoded.colorspace = BT2020_NCL
         elif matrix == UNSPECIFIED:
             if decoded.width >= HD_SIDES[0] or decoded.height >= HD_SIDES[1]:
@@ -130,6 +168,34 @@ class PictureConverter:
 _WIDER_RANGE: Final = np.clip(
     np.round((np.arange(256) - 16) * (255 / 219)), 0, 255
 ).astype(np.uint8)  # fmt: skip
+
+
+def unapplied_notes(path: Path) -> list[str]:
+    """Return what a file has for better displays, which is left unused, one line each.
+
+    Source: ETSI TS 103 572 and Dolby Vision Streams Within the ISO Base Media File Format, section
+    3.1 (configuration record); ISO 21496-1 and the Ultra HDR format 1.1 (gain maps).
+    """
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        data = file.read(SEARCHED_BYTES)
+        file.seek(max(len(data), path.stat().st_size - SEARCHED_BYTES))
+        data += file.read(SEARCHED_BYTES)
+    notes = []
+    if found := DOLBY_VISION.search(data):
+        profile = data[found.end() + 2] >> 1 if found.end() + 2 < len(data) else 0
+        if profile == DOLBY_IPT_PROFILE:
+            notes.append(
+                "Dolby Vision profile 5 is not supported and its colours will be wrong: make an HLG"
+                " or SDR copy of the video first"
+            )
+        else:
+            notes.append(f"Dolby Vision (profile {profile}) is not applied: its base layer is used")
+    is_photo = data[:3] == JPEG_START or (data[4:8] == b"ftyp" and data[8:12] in PHOTO_BRANDS)
+    if is_photo and any(word in data for word in GAIN_MAPS):
+        notes.append("the HDR gain map is not applied: the SDR picture is used")
+    return notes
 
 
 def _stated_peak(side_data: dict[str, bytes]) -> float | None:

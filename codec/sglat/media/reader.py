@@ -208,7 +208,7 @@ class VideoReader(Closable):
     def _open_pictures(self) -> Iterator[Any]:
         """Return the decoded pictures; some kinds FFmpeg gives only in parts."""
         converter = PictureConverter(
-            self._stream.codec_context.name, self._stream.sample_aspect_ratio
+            self._stream.codec_context.name, self._stream.sample_aspect_ratio, self.path
         )
         self._converter: PictureConverter | TiledConverter = converter
         self._animation = grid = None
