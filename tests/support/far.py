@@ -8,15 +8,15 @@ It is named `meta`, the one device of PyTorch that needs no driver and is not th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 FAR: Final = torch.device("meta")
 _aten: Final = torch.ops.aten
@@ -96,14 +96,15 @@ class _Operations(TorchDispatchMode):
 
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    with _Operations():  # in inference mode composed operations come whole
-        parts = func.decompose(*args, **kwargs)
-    if parts is not NotImplemented:  # `to` may return its argument, which no mode may
+    if _is_composed(func):  # in inference mode composed operations come whole
+        with _Operations():
+            parts = func.decompose(*args, **kwargs)
+        # `to` may return its argument, which no mode may
         return _aten.alias.default(parts) if parts is args[0] else parts
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    tensors = list(_tensors((args, *kwargs.values())))
     is_far = any(isinstance(tensor, FarTensor) for tensor in tensors)
     if is_far and func not in _MOVES:
-        _check(func, args, kwargs)
+        _check(func, args, tensors)
     wanted = kwargs.get("device")
     if wanted is not None:
         is_far = torch.device(wanted).type == FAR.type
@@ -112,21 +113,44 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         raise Misplaced(f"{func} draws far numbers with the processor's generator")
     if func is _aten._efficientzerotensor.default:  # has no memory to compute with
         func = _aten.zeros.default
-    found = func(*tree_map(_near, args), **tree_map(_near, kwargs))
-    if str(func).split(".")[1].endswith("_") and args and isinstance(args[0], Tensor):
-        return args[0]  # changed in place
-    return tree_map(lambda x: FarTensor(x) if is_far and isinstance(x, Tensor) else x, found)
+    found = func(*map(_near, args), **{name: _near(value) for name, value in kwargs.items()})
+    if _is_in_place(func) and args and isinstance(args[0], Tensor):
+        return args[0]
+    return _far(found) if is_far else found
 
 
-def _check(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+@cache
+def _is_composed(func: Any) -> bool:
+    key = torch._C.DispatchKey.CompositeImplicitAutograd  # type: ignore[attr-defined]
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+    return key in func.py_kernels or bool(has_kernel)
+
+
+@cache
+def _is_in_place(func: Any) -> bool:
+    return str(func).split(".")[1].endswith("_")
+
+
+def _check(func: Any, args: tuple[Any, ...], tensors: list[Tensor]) -> None:
     """Raise Misplaced for tensors of the processor, single numbers excepted."""
-    indices = tree_leaves(args[1]) if func in _INDEXING else ()
-    for leaf in tree_leaves((args, kwargs)):
-        if isinstance(leaf, FarTensor) or not isinstance(leaf, Tensor):
+    indices = list(_tensors((args[1],))) if func in _INDEXING else []
+    for tensor in tensors:
+        if isinstance(tensor, FarTensor):
             continue
-        is_index = any(leaf is index for index in indices)
-        if leaf.is_meta or (leaf.ndim and not is_index):
-            raise Misplaced(f"{func}: a tensor {list(leaf.shape)} of the processor among far ones")
+        is_index = any(tensor is index for index in indices)
+        if tensor.is_meta or (tensor.ndim and not is_index):
+            raise Misplaced(
+                f"{func}: a tensor {list(tensor.shape)} of the processor among far ones"
+            )
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among an operation's arguments."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 def _index(index: Any) -> Any:
@@ -136,4 +160,12 @@ def _index(index: Any) -> Any:
 
 
 def _near(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_near, value))
     return value.near if isinstance(value, FarTensor) else value
+
+
+def _far(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_far, value))
+    return FarTensor(value) if isinstance(value, Tensor) else value
