@@ -25,7 +25,7 @@ from sglat.bundles.bundle import Bundle
 from sglat.media.pictures import encode_png
 from tests.bitstream.samples import sample_file
 from tests.bundles.tiny import make_tiny_bundle
-from tests.cli.test_faults import status_of
+from tests.support.commands import status_of
 from tests.support.files import write_file
 from tests.support.video import moving_square, write_video
 

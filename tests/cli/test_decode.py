@@ -1,4 +1,7 @@
-"""`sgl-decode` from the outside: data on stdout, talk on stderr, one line an error."""
+"""`sgl-decode` from the outside: data on stdout, talk on stderr, one line an error.
+
+Raw frames and one error go through a process of its own; the rest runs in this one.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from sglat.cli.common import parse_time
 from sglat.errors import UsageError
 from sglat.media.reader import VideoReader
 from tests.bundles.tiny import make_tiny_bundle
+from tests.support.commands import run_here
 from tests.support.files import write_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,17 +35,29 @@ def source(tmp_path: Path, bundle: Bundle) -> Path:
     return write_file(tmp_path / "in.sglat", bundle, frames=6)
 
 
-def run(
-    bundle: Bundle, *arguments: object, stdin: bytes | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "sglat.cli.decode", *map(str, arguments)]
-    command += ["--bundle", str(bundle.folder), "--device", "cpu", "--encoder", "libx264"]
+Capture = pytest.CaptureFixture[bytes]
+Done = subprocess.CompletedProcess[bytes]
+
+
+def options(bundle: Bundle) -> tuple[object, ...]:
+    return "--bundle", bundle.folder, "--device", "cpu", "--encoder", "libx264"
+
+
+def launched(bundle: Bundle, *arguments: object) -> Done:
+    """Run the command in a fresh process."""
+    command = [sys.executable, "-m", "sglat.cli.decode", *arguments, *options(bundle)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "codec")}
-    return subprocess.run(command, input=stdin, capture_output=True, env=environment, check=False)
+    return subprocess.run(list(map(str, command)), capture_output=True, env=environment)
 
 
-def test_a_video_is_written_and_described(tmp_path: Path, bundle: Bundle, source: Path) -> None:
-    done = run(bundle, source, tmp_path / "out.mp4", "--json")
+def run(capture: Capture, bundle: Bundle, *arguments: object, stdin: bytes | None = None) -> Done:
+    return run_here(capture, "decode", *arguments, *options(bundle), stdin=stdin)
+
+
+def test_a_video_is_written_and_described(
+    capfdbinary: Capture, tmp_path: Path, bundle: Bundle, source: Path
+) -> None:
+    done = run(capfdbinary, bundle, source, tmp_path / "out.mp4", "--json")
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert (record["frames"], record["width"], record["height"]) == (6, 16, 16)
@@ -50,19 +66,21 @@ def test_a_video_is_written_and_described(tmp_path: Path, bundle: Bundle, source
 
 
 def test_raw_frames_go_to_standard_output(bundle: Bundle, source: Path) -> None:
-    done = run(bundle, source, "-", "--size", 32)
+    done = launched(bundle, source, "-", "--size", 32)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) == 6 * 32 * 32 * 3
     assert np.frombuffer(done.stdout, np.uint8).std() > 1
 
 
-def test_a_file_may_come_from_standard_input(tmp_path: Path, bundle: Bundle, source: Path) -> None:
-    done = run(bundle, "-", tmp_path / "frames", "--png", stdin=source.read_bytes())
+def test_a_file_may_come_from_standard_input(
+    capfdbinary: Capture, tmp_path: Path, bundle: Bundle, source: Path
+) -> None:
+    done = run(capfdbinary, bundle, "-", tmp_path / "frames", "--png", stdin=source.read_bytes())
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "frames").glob("*.png"))) == 6
 
 
-def fails_in_one_line(done: subprocess.CompletedProcess[bytes], code: str, status: int) -> None:
+def fails_in_one_line(done: Done, code: str, status: int) -> None:
     assert done.returncode == status, done.stderr
     assert done.stdout == b""
     lines = done.stderr.decode().strip().splitlines()
@@ -70,8 +88,8 @@ def fails_in_one_line(done: subprocess.CompletedProcess[bytes], code: str, statu
     assert lines[0].startswith(f"error: {code}")
 
 
-def test_a_missing_file_is_one_line(tmp_path: Path, bundle: Bundle) -> None:
-    done = run(bundle, tmp_path / "none.sglat", tmp_path / "out.mp4")
+def test_a_missing_file_is_one_line(capfdbinary: Capture, tmp_path: Path, bundle: Bundle) -> None:
+    done = run(capfdbinary, bundle, tmp_path / "none.sglat", tmp_path / "out.mp4")
     fails_in_one_line(done, "input-missing", 2)
 
 
@@ -79,21 +97,23 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, bundle: Bundle, source: Path
     data = bytearray(source.read_bytes())
     data[200] ^= 1
     source.write_bytes(data)
-    done = run(bundle, source, tmp_path / "out.mp4")
+    done = launched(bundle, source, tmp_path / "out.mp4")
     fails_in_one_line(done, "bad-crc", 1)
     assert not (tmp_path / "out.mp4").exists()
 
 
 def test_an_existing_output_is_kept_in_one_line(
-    tmp_path: Path, bundle: Bundle, source: Path
+    capfdbinary: Capture, tmp_path: Path, bundle: Bundle, source: Path
 ) -> None:
     (tmp_path / "out.mp4").write_bytes(b"precious")
-    fails_in_one_line(run(bundle, source, tmp_path / "out.mp4"), "output-exists", 2)
+    fails_in_one_line(run(capfdbinary, bundle, source, tmp_path / "out.mp4"), "output-exists", 2)
     assert (tmp_path / "out.mp4").read_bytes() == b"precious"
 
 
-def test_contradicting_options_are_wrong_usage(bundle: Bundle, source: Path) -> None:
-    fails_in_one_line(run(bundle, source, "-", "--json"), "bad-options", 2)
+def test_contradicting_options_are_wrong_usage(
+    capfdbinary: Capture, bundle: Bundle, source: Path
+) -> None:
+    fails_in_one_line(run(capfdbinary, bundle, source, "-", "--json"), "bad-options", 2)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""`sgl-encode` and input it cannot use: one clear line each, before any long work."""
+"""`sgl-encode` and input it cannot use: one clear line each, before any long work.
+
+A video without a face goes through a process of its own; the rest runs in this one.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.commands import run_here
 from tests.support.video import moving_square, write_audio_only, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
+Capture = pytest.CaptureFixture[bytes]
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run(capture: Capture, *arguments: object) -> subprocess.CompletedProcess[bytes]:
+    return run_here(capture, "encode", "--quiet", *arguments)
+
+
+def launched(*arguments: object) -> subprocess.CompletedProcess[bytes]:
+    """Run the command in a fresh process."""
     command = [sys.executable, "-m", "sglat.cli.encode", "--quiet", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "codec")}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, env=environment, check=False)
 
 
-def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    lines = done.stderr.strip().splitlines()
+def one_line(done: subprocess.CompletedProcess[bytes]) -> str:
+    lines = done.stderr.decode().strip().splitlines()
     assert done.returncode in (1, 2), done.stderr
     assert len(lines) == 1, done.stderr
-    assert done.stdout == ""
+    assert done.stdout == b""
     return lines[0]
 
 
@@ -75,26 +85,33 @@ def no_face(folder: Path) -> Path:
         (no_face, "no-face"),
     ],
 )
-def test_useless_input_is_one_clear_line(tmp_path: Path, make: object, code: str) -> None:
+def test_useless_input_is_one_clear_line(
+    capfdbinary: Capture, tmp_path: Path, make: object, code: str
+) -> None:
     source = make(tmp_path)  # type: ignore[operator]
     before = sorted(tmp_path.iterdir())
-    line = one_line(run(source, tmp_path / "out.sglat"))
-    assert line.startswith(f"error: {code}: ")
+    arguments = source, tmp_path / "out.sglat"
+    done = launched(*arguments) if make is no_face else run(capfdbinary, *arguments)
+    assert one_line(done).startswith(f"error: {code}: ")
     assert not (tmp_path / "out.sglat").exists()
     if make is not no_face:
         assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_existing_output_is_kept(tmp_path: Path) -> None:
+def test_an_existing_output_is_kept(capfdbinary: Capture, tmp_path: Path) -> None:
     (tmp_path / "out.sglat").write_bytes(b"precious")
-    assert "exists" in one_line(run(sound_only(tmp_path), tmp_path / "out.sglat"))
+    assert "exists" in one_line(run(capfdbinary, sound_only(tmp_path), tmp_path / "out.sglat"))
     assert (tmp_path / "out.sglat").read_bytes() == b"precious"
 
 
-def test_a_missing_output_folder_is_one_line(tmp_path: Path) -> None:
-    assert "output-folder" in one_line(run(sound_only(tmp_path), tmp_path / "no" / "out.sglat"))
+def test_a_missing_output_folder_is_one_line(capfdbinary: Capture, tmp_path: Path) -> None:
+    assert "output-folder" in one_line(
+        run(capfdbinary, sound_only(tmp_path), tmp_path / "no" / "out.sglat")
+    )
 
 
-def test_an_unknown_bundle_is_one_line(tmp_path: Path) -> None:
-    line = one_line(run(no_face(tmp_path), tmp_path / "out.sglat", "--bundle", "nonsense"))
+def test_an_unknown_bundle_is_one_line(capfdbinary: Capture, tmp_path: Path) -> None:
+    line = one_line(
+        run(capfdbinary, no_face(tmp_path), tmp_path / "out.sglat", "--bundle", "nonsense")
+    )
     assert "unknown-bundle" in line

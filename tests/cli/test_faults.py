@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from sglat.encoder.encode import EncodeConfig
 from sglat.errors import UsageError
 from tests.bitstream.samples import sample_header
 from tests.bundles.tiny import make_tiny_bundle
+from tests.support.commands import status_of
 from tests.support.files import write_file
 from tests.support.video import moving_square, write_video
 
@@ -77,15 +76,6 @@ def folder(tmp_path: Path, bundle: Bundle) -> Path:
     assert status_of("swap", "--motion", tmp_path / "in.sglat", tmp_path / "motion.sglat",
                      "--identity-file", tmp_path / "look.sglat") == 0  # fmt: skip
     return tmp_path
-
-
-def status_of(command: object, *arguments: object) -> int:
-    """Run a command in this process; return its exit status."""
-    module = import_module(f"sglat.cli.{command}")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as caught:
-        patch.setattr(sys, "argv", [f"sgl-{command}", *map(str, arguments)])
-        module.main()
-    return int(caught.value.code or 0)
 
 
 def fault(capture: pytest.CaptureFixture[str], arguments: tuple[object, ...]) -> tuple[int, str]:
