@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,38 +78,57 @@ def clip(tmp_path: Path) -> Path:
     return draw_clip(tmp_path / "in.mp4")
 
 
-def test_every_frame_is_in_the_file(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
-    encode(clip, tmp_path / "out.sglat", CONFIG)
-    with open_reader(tmp_path / "out.sglat") as reader:
+@dataclass(frozen=True)
+class Encoded:
+    """One encoding that several tests look at."""
+
+    bundle: Bundle
+    clip: Path
+    file: Path
+    result: EncodeResult
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
+    folder = Path(tmp_path_factory.mktemp("encoded"))
+    bundle, clip = drawn_bundle(folder / "tiny"), draw_clip(folder / "in.mp4")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
+        result = encode(clip, folder / "out.sglat", CONFIG)
+    return Encoded(bundle, clip, folder / "out.sglat", result)
+
+
+def test_every_frame_is_in_the_file(encoded: Encoded) -> None:
+    with open_reader(encoded.file) as reader:
         assert reader.header.frame_count == 9
         assert reader.read_motion().values.shape == (9, 34)
 
 
-def test_the_sound_is_carried_bit_for_bit(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
-    encode(clip, tmp_path / "out.sglat", CONFIG)
-    with AudioReader(clip) as audio:
+def test_the_sound_is_carried_bit_for_bit(encoded: Encoded) -> None:
+    with AudioReader(encoded.clip) as audio:
         wanted = [packet.data for packet in audio]
-    with open_reader(tmp_path / "out.sglat") as reader:
+    with open_reader(encoded.file) as reader:
         found = [packet.data for group in reader.groups() for packet in group.packets]
     assert found == wanted
 
 
-def test_the_file_decodes_to_pictures(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
-    encode(clip, tmp_path / "out.sglat", CONFIG)
-    frames = list(sglat.decode(tmp_path / "out.sglat", bundle=bundle))
+def test_the_file_decodes_to_pictures(encoded: Encoded) -> None:
+    frames = list(sglat.decode(encoded.file, bundle=encoded.bundle))
     assert [frame.picture.shape for frame in frames] == [(16, 16, 3)] * 9
 
 
-def test_the_result_counts_every_byte(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
-    result = encode(clip, tmp_path / "out.sglat", CONFIG)
-    sizes = dict(result.bytes_by_stream)
+def test_the_result_counts_every_byte(encoded: Encoded) -> None:
+    sizes = dict(encoded.result.bytes_by_stream)
     total = sizes.pop("total")
-    assert total == (tmp_path / "out.sglat").stat().st_size == sum(sizes.values())
+    assert total == encoded.file.stat().st_size == sum(sizes.values())
 
 
-def test_the_identity_keeps_its_budget(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
-    result = encode(clip, tmp_path / "out.sglat", CONFIG)
-    assert result.bytes_by_stream["identity"] <= CONFIG.identity_bytes
+def test_the_identity_keeps_its_budget(encoded: Encoded) -> None:
+    assert encoded.result.bytes_by_stream["identity"] <= CONFIG.identity_bytes
+
+
+def test_the_work_file_is_gone_at_the_end(encoded: Encoded) -> None:
+    assert list(encoded.file.parent.glob("*.work")) == []
 
 
 class Killed(BaseException):
@@ -158,11 +177,6 @@ def test_an_interrupted_encoding_ends_with_the_same_bytes(
     assert not (tmp_path / "cut.sglat").exists()
     encode(clip, tmp_path / "cut.sglat", config)
     assert (tmp_path / "cut.sglat").read_bytes() == files[solver]
-
-
-def test_the_work_file_is_gone_at_the_end(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
-    encode(clip, tmp_path / "out.sglat", CONFIG)
-    assert list(tmp_path.glob("*.work")) == []
 
 
 def test_a_single_frame_is_a_clip(bundle: Bundle, tmp_path: Path) -> None:
