@@ -318,15 +318,10 @@ def measure(tracks: Sequence[Integers]) -> dict[str, float]:
     return {"frames": frames} | {key: sum(b[key] for b in bits) / frames for key in COLUMNS}
 
 
-def motion_of(paths: Sequence[Path]) -> list[Integers]:
-    """Return the motion of files, `[T, C]` each."""
-    tracks = []
-    for path in paths:
-        with open_reader(path) as reader:
-            groups = reader.read_all()
-        if groups:
-            tracks.append(np.concatenate([group.motion.values for group in groups]))
-    return tracks
+def motion_of(path: Path) -> Integers:
+    """Return the motion of a file, `[T, C]`."""
+    with open_reader(path) as reader:
+        return reader.read_motion().values
 
 
 def main() -> int:
@@ -339,9 +334,9 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=Path(".cache/motion"))
     parser.add_argument("--out", type=Path, help="write the record there as JSON, and the page")
     options = parser.parse_args()
-    tracks = {path.stem: motion_of([path]) for path in options.files}
+    tracks = {path.stem: [motion_of(path)] for path in options.files}
     if options.vectors is not None:
-        tracks["released vectors"] = motion_of(sorted(options.vectors.glob("*.sglat")))
+        tracks["released vectors"] = [*map(motion_of, sorted(options.vectors.glob("*.sglat")))]
     if options.clips is not None:
         paths = sorted(options.clips.glob("*.mp4"))
         clips = {p.stem: tracked_video(p, options.landmarker, options.cache) for p in paths}

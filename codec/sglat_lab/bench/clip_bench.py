@@ -126,6 +126,11 @@ class ClipBench:
         )
 
     @cached_property
+    def signals(self) -> Signals:
+        """Landmarks, blendshapes and pose of all source crops."""
+        return self._signals("all", self.source)
+
+    @cached_property
     def rows(self) -> NDArray[np.int64]:
         """Frames of the picture metrics."""
         return file_variants.spread(len(self.parsed.motion.values), self.effort.frames)

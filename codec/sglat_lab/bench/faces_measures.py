@@ -19,7 +19,7 @@ from sglat.errors import UsageError
 from sglat.media.reader import VideoReader
 from sglat.networks.embedded_analysis import EmbeddedAnalysis
 from sglat.networks.embedded_nets import overlap_of
-from sglat.networks.face_points import FIRST_IRIS_POINT, LEFT_EYE, RIGHT_EYE
+from sglat.networks.face_points import FIRST_IRIS_POINT
 from sglat.networks.faces import PARSING_CLASSES, FaceBox, FaceLandmarks
 from sglat.networks.pixels import from_pixels
 from sglat_lab.measure.judges import IDENTITY_FILE, LANDMARKER_FILE, SQUEEZE_FILE
@@ -28,13 +28,13 @@ from sglat_lab.measure.teachers import (
     MobileFaceIdentity,
     SqueezePerceptual,
     aligned_vectors,
-    load_lpips_heads,
     pair_auc,
 )
 from sglat_lab.train.adversarial_examples import TunedGenerator
 from sglat_lab.train.data import Faces, read_parsing
 from sglat_lab.train.faces_aligned import class_ious, confusion_of, held_back_rows, mean_iou
 from sglat_lab.train.faces_augment import scenery
+from sglat_lab.train.faces_landmarks import eye_aspect, interocular
 from sglat_lab.train.faces_perceptual import PerceptualTask, read_generated
 
 # Photographs without a person that scikit-image carries; one shows a cat.
@@ -148,21 +148,9 @@ def procedural_scenery() -> list[NDArray[np.uint8]]:
     return [scenery(384, np.random.default_rng((2026, index))) for index in range(20)]
 
 
-def interocular(points: Points) -> Points:
+def eye_distance(points: Points) -> Points:
     """Return the distance of the eye centres `[T]` of `[T, 478, 2]`."""
-    left, right = (points[:, list(eye)].mean(1) for eye in (LEFT_EYE, RIGHT_EYE))
-    return np.asarray(np.linalg.norm(left - right, axis=1))
-
-
-def aspect_ratio(points: Points) -> Points:
-    """Return the eye aspect ratios `[T, 2]`, left and right, of points `[T, 478, 2]`."""
-
-    def one(eye: tuple[int, ...]) -> Points:
-        p = points[:, list(eye)]
-        tall = np.linalg.norm(p[:, 1] - p[:, 5], axis=1) + np.linalg.norm(p[:, 2] - p[:, 4], axis=1)
-        return np.asarray(tall / (2 * np.linalg.norm(p[:, 0] - p[:, 3], axis=1)))
-
-    return np.stack((one(LEFT_EYE), one(RIGHT_EYE)), axis=1)
+    return interocular(torch.from_numpy(points)).numpy()
 
 
 def landmark_figures(clips: list[Clip]) -> Figures:
@@ -173,12 +161,12 @@ def landmark_figures(clips: list[Clip]) -> Figures:
     for clip in clips:
         use, truth = clip.labels.is_found, clip.points
         mine = np.stack([track.points for track in clip.tracks])
-        unit = interocular(truth)
+        unit = eye_distance(truth)
         distance = 100 * np.linalg.norm(mine - truth, axis=2) / unit[:, None]
         pose = np.array([(t.yaw_degrees, t.pitch_degrees, t.roll_degrees) for t in clip.tracks])
         blendshapes = np.stack([t.blendshapes for t in clip.tracks])
         eyes = np.array([t.eye_openness for t in clip.tracks])
-        true_eyes = aspect_ratio(truth)
+        true_eyes = eye_aspect(truth)
         shut = (eyes < np.median(eyes[use], 0) / 3)[use]
         truly = (true_eyes < np.median(true_eyes[use], 0) / 3)[use]
         hits, found, wanted = (
@@ -222,7 +210,7 @@ def landmark_validation(networks: EmbeddedAnalysis, faces: Faces) -> Figures:
         sides = (*(low + shift), *(high + shift))
         box = FaceBox(left=sides[0], top=sides[1], right=sides[2], bottom=sides[3], score=1)
         out = networks.landmarks(np.ascontiguousarray(faces.images[row]), box)
-        unit = interocular(points[None])[0]
+        unit = eye_distance(points[None])[0]
         distance = 100 * np.linalg.norm(out.points - points, axis=1) / unit
         values["points"].append(float(distance.mean()))
         values["iris"].append(float(distance[FIRST_IRIS_POINT:].mean()))
@@ -279,7 +267,7 @@ def perceptual_figures(
     The first draw is the one of validation in training; the other draws are never used there.
     """
     pairs = read_generated([generated] if generated is not None else [])
-    teacher = SqueezePerceptual(teachers / SQUEEZE_FILE, load_lpips_heads(heads))
+    teacher = SqueezePerceptual(teachers / SQUEEZE_FILE, heads)
     task = PerceptualTask(faces, teacher, pairs)
     others = [task.validate(networks.perceptual, seed=seed) for seed in OTHER_DRAWS]
     kinds = sorted({key for draw in others for key in draw})
@@ -347,7 +335,7 @@ def fooled_figures(
     """
     rows = np.random.default_rng(4).choice(faces.rows(split="val", stills=True), count, False)
     identity = MobileFaceIdentity(teachers / IDENTITY_FILE).eval()
-    perceptual = SqueezePerceptual(teachers / SQUEEZE_FILE, load_lpips_heads(heads)).eval()
+    perceptual = SqueezePerceptual(teachers / SQUEEZE_FILE, heads).eval()
     tuner = TunedGenerator()
     table: dict[str, list[list[float]]] = {"untuned": [], "tuned": []}
     for row in rows:

@@ -198,17 +198,14 @@ def looped(path: Path, out: Path, frames: int) -> int:
     return times * own
 
 
-def lost_groups(
-    count: int, share: float, random: np.random.Generator, *, group_frames: int = LOST_GROUP_FRAMES
-) -> NDArray[np.bool_]:
+def lost_groups(count: int, share: float, random: np.random.Generator) -> NDArray[np.bool_]:
     """Return which of `count` frames are lost when each group is lost by itself, `[T]`.
 
     The first group is never lost: it travels with the identity.
     """
-    groups = -(-count // group_frames)
-    is_lost = random.random(groups) < share
+    is_lost = random.random(-(-count // LOST_GROUP_FRAMES)) < share
     is_lost[0] = False
-    return np.repeat(is_lost, group_frames)[:count]
+    return np.repeat(is_lost, LOST_GROUP_FRAMES)[:count]
 
 
 def concealed(values: NDArray[np.int32], is_lost: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -221,14 +218,6 @@ def concealed(values: NDArray[np.int32], is_lost: NDArray[np.bool_]) -> NDArray[
     lines = [np.interp(times, arrived, values[arrived, c]) for c in range(values.shape[1])]
     shown: NDArray[np.int32] = np.rint(np.stack(lines, axis=1)).astype(np.int32)
     return shown
-
-
-def swapped(driver: Path, puppet: Path, out: Path) -> Path:
-    """Write the driver's motion with the puppet's identity."""
-    with ExitStack() as stack:
-        motion, look = (stack.enter_context(p.open("rb")) for p in (driver, puppet))
-        edits.swap(motion, look, stack.enter_context(atomic_file(out, force=True)))
-    return out
 
 
 def shortened(video: Path, out: Path, seconds: float) -> Path:
@@ -329,7 +318,7 @@ def spread(count: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def corruption(path: Path, *, trials: int, seed: int = 0) -> dict[str, Any]:
+def corruption(path: Path, *, trials: int) -> dict[str, Any]:
     """Flip one bit, or cut the file, at random places, and count the outcomes.
 
     Returns:
@@ -337,7 +326,7 @@ def corruption(path: Path, *, trials: int, seed: int = 0) -> dict[str, Any]:
         with anything else, and the error codes.
     """
     data = path.read_bytes()
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     kinds: dict[str, Any] = {}
     for kind in ("bit flips", "truncations"):
         outcomes: list[tuple[str, str]] = []

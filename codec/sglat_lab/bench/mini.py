@@ -25,8 +25,6 @@ from sglat.decoder.synthesizer import Person, Renderer, Synthesizer
 from sglat_lab.bench.mini_measures import (
     Measured,
     controls_figures,
-    held_back_frames,
-    held_back_stills,
     inversion,
     pose_figures,
     refined,
@@ -35,6 +33,7 @@ from sglat_lab.bench.mini_measures import (
 )
 from sglat_lab.measure.judges import load_judges
 from sglat_lab.report.pages import Record, provenance, targets, write_page
+from sglat_lab.train.data import FaceSampler, prepare
 
 SPEED_RUNS: Final = 30  # fewer differ by a tenth on a shared machine
 
@@ -44,12 +43,15 @@ def measure(options: argparse.Namespace) -> Record:
     bundle = load_bundle(options.bundle)
     judges = load_judges(options.shared / "teachers", heads=options.lpips_heads)
     measured = Measured(bundle=bundle, judges=judges, out=options.out)
-    stills = held_back_stills(options.shared / "data")
+    packs = options.shared / "data"
+    faces = prepare(packs, options.out / "packs", 128)
+    sampler = FaceSampler(faces, packs, device=torch.device("cpu"), seed=0)
+    stills = sampler.batch(sampler.val_stills)
     record: Record = {
         "bundle": bundle.name,
         "decoder_id": bundle.decoder_id.hex(),
         "perceptual": judges.perceptual.name if judges.perceptual else None,
-        "stills": len(stills.images),
+        "stills": len(stills),
         "load": round(os.getloadavg()[0], 1),
     }
     began = time.monotonic()
@@ -60,13 +62,12 @@ def measure(options: argparse.Namespace) -> Record:
 
     with torch.no_grad():
         take("inversion", inversion(measured, stills))
-        frames = held_back_frames(options.shared / "data")
-        take("transfer", transfer(measured, frames, pairs=48))
-        take("samples", samples(measured, stills, options.shared / "data"))
+        take("transfer", transfer(measured, sampler, pairs=48))
+        take("samples", samples(measured, stills, sampler))
         take("pose", pose_figures(measured, stills, options.shared / "teachers"))
         take("controls", controls_figures(measured, stills, options.card_sheet))
         take("speed", speed(measured, threads=2, batch=8))
-    take("refined", refined(measured, stills, count=options.refine or len(stills.images)))
+    take("refined", refined(measured, stills, count=options.refine or len(stills)))
     record["seconds"] = round(time.monotonic() - began)
     record["processor_seconds"] = round(time.process_time())
     record["targets"] = targets("mini", meters=list(record["pose"]["by"]))

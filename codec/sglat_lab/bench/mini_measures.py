@@ -5,7 +5,7 @@ Measured on the packs' held-back pictures and clips at 128 px.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +23,7 @@ from sglat.encoder.invert import RefineConfig, refine_latents
 from sglat.encoder.workfile import config_hash
 from sglat.errors import UsageError
 from sglat.files import atomic_file
-from sglat.networks.faces import FaceAnalysis
-from sglat.networks.pixels import from_pixels, to_pixels
+from sglat.networks.pixels import to_pixels
 from sglat_lab.measure.judges import (
     Judges,
     embeddings,
@@ -32,11 +31,11 @@ from sglat_lab.measure.judges import (
     perceptual_distances,
     pooled_features,
 )
+from sglat_lab.measure.landmarks import EmbeddedLandmarker, Landmarker
 from sglat_lab.measure.teachers import FsaNetPair
 from sglat_lab.report.plots import write_sheet
-from sglat_lab.train.bundle_fits import face_box, measured_pose
-from sglat_lab.train.data import read_pictures
-from sglat_lab.train.mini_model import clip_pairs
+from sglat_lab.train.bundle_fits import rendered, turned
+from sglat_lab.train.data import FaceBatch, FaceSampler
 
 BATCH: Final = 16
 REFINED_TOGETHER: Final = 3  # pictures: more are no faster on a processor
@@ -51,66 +50,6 @@ Meter = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class People:
-    """Aligned crops with their labels."""
-
-    images: NDArray[np.uint8]
-    """`[N, 128, 128, 3]` RGB."""
-    points: Tensor
-    """Landmarks in crop units, `[N, 478, 2]`."""
-    blendshapes: Tensor
-    """`[N, 52]`."""
-    pose: Tensor
-    """Yaw and pitch in degrees, `[N, 2]`."""
-    clips: NDArray[np.str_]
-    """Clip of each frame; empty for stills."""
-
-    def tensor(self, rows: Sequence[int] | slice = slice(None)) -> Tensor:
-        """Return pictures `[N, 3, 128, 128]` in [-1, 1]."""
-        return from_pixels(self.images[rows]).contiguous()
-
-
-def held_back_stills(data: Path) -> People:
-    """Return all stills of the validation split."""
-    return _read(data / "faces128", split="val")
-
-
-def training_stills(data: Path, count: int) -> NDArray[np.uint8]:
-    """Return some stills of the training split, spread over the pack, `[N, 128, 128, 3]`."""
-    return _read(data / "faces128", split="train", count=count).images
-
-
-def held_back_frames(data: Path) -> People:
-    """Return the frames of the clips that are held back whole."""
-    packs = [_read(data / name, split="val", stills=False) for name in ("faces256", "faces256b")]
-    return People(
-        images=np.concatenate([p.images for p in packs]),
-        points=torch.cat([p.points for p in packs]),
-        blendshapes=torch.cat([p.blendshapes for p in packs]),
-        pose=torch.cat([p.pose for p in packs]),
-        clips=np.concatenate([p.clips for p in packs]),
-    )
-
-
-def _read(pack: Path, *, split: str, stills: bool = True, count: int | None = None) -> People:
-    with np.load(pack / "labels.npz") as labels:
-        chosen = np.flatnonzero((labels["split"] == split) & ((labels["clip"] == "") == stills))
-        if count is not None:
-            chosen = chosen[:: max(1, len(chosen) // count)][:count]
-        names = [str(name) for name in labels["name"][chosen]]
-        pictures = list(read_pictures(pack, names, SIDE))
-        return People(
-            images=np.array(pictures, np.uint8).reshape(-1, SIDE, SIDE, 3),
-            points=torch.from_numpy(labels["landmarks478"][chosen].astype(np.float32)),
-            blendshapes=torch.from_numpy(labels["blendshapes52"][chosen].astype(np.float32)),
-            pose=torch.from_numpy(
-                np.stack([labels["yaw"], labels["pitch"]], 1)[chosen].astype(np.float32)
-            ),
-            clips=labels["clip"][chosen],
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Measured:
     """The bundle under test and the measuring networks."""
 
@@ -120,7 +59,7 @@ class Measured:
 
     def render(self, ws: Tensor) -> NDArray[np.uint8]:
         """Return pictures `[N, 128, 128, 3]` of latents `[N, L, D]`."""
-        return np.concatenate([to_pixels(self.bundle.generator(part)) for part in ws.split(BATCH)])
+        return rendered(self.bundle.generator, ws)
 
     def invert(self, pictures: Tensor) -> Tensor:
         """Return latents `[N, L, D]` of crops."""
@@ -150,23 +89,24 @@ class Measured:
         }
 
 
-def inversion(measured: Measured, stills: People) -> dict[str, Any]:
+def inversion(measured: Measured, stills: FaceBatch) -> dict[str, Any]:
     """Return the error of the inverter alone on all stills; writes a sheet."""
-    shown = measured.render(measured.invert(stills.tensor()))
+    target, shown = stills.pixels, measured.render(measured.invert(stills.images))
     rows = np.linspace(0, len(shown) - 1, 12).astype(int)
-    write_sheet(measured.out / "inversion.png", [stills.images[rows], shown[rows]])
-    return measured.compare(shown, stills.images)
+    write_sheet(measured.out / "inversion.png", [target[rows], shown[rows]])
+    return measured.compare(shown, target)
 
 
-def refined(measured: Measured, stills: People, *, count: int) -> dict[str, Any]:
+def refined(measured: Measured, stills: FaceBatch, *, count: int) -> dict[str, Any]:
     """Return the error of stills before and after refining their W+ latents as the encoder does;
     writes a sheet."""
-    rows = np.linspace(0, len(stills.images) - 1, count).astype(int).tolist()
-    target = stills.images[rows]
+    rows = np.linspace(0, len(stills) - 1, count).astype(int).tolist()
+    some = stills.part(rows)
+    target, images = some.pixels, some.images.contiguous()
     with torch.no_grad():
-        start = measured.invert(stills.tensor(rows))
+        start = measured.invert(images)
     kept = config_hash(RefineConfig(), measured.bundle.decoder_id.hex(), rows)
-    latents = _refined_latents(measured, stills.tensor(rows), start, measured.out / kept)
+    latents = _refined_latents(measured, images, start, measured.out / kept)
     with torch.no_grad():
         before, after = measured.render(start), measured.render(latents)
         shown = np.linspace(0, count - 1, min(count, 12)).astype(int)
@@ -194,42 +134,43 @@ def _refined_latents(measured: Measured, pictures: Tensor, start: Tensor, kept: 
     return torch.cat(parts)
 
 
-def transfer(measured: Measured, frames: People, *, pairs: int) -> dict[str, Any]:
+def transfer(measured: Measured, sampler: FaceSampler, *, pairs: int) -> dict[str, Any]:
     """Return the error of frame B from frame A's latent and 34 numbers, within unseen clips."""
     bundle = measured.bundle
-    first, second = clip_pairs(frames.clips, pairs).tolist()  # as validation in training
-    values = bundle.module("estimator")(frames.points, frames.blendshapes, frames.pose)
-    ws = measured.invert(frames.tensor(first))
-    turned = bundle.pose_flow.turn(ws, frames.pose[first], frames.pose[second])
-    styles = bundle.controls.apply(bundle.generator.styles(turned), values[second] - values[first])
+    one, other = map(sampler.batch, sampler.val_pairs(pairs))
+    before, after = (
+        bundle.module("estimator")(f.points, f.blendshapes, f.pose_degrees) for f in (one, other)
+    )
+    turned = bundle.pose_flow.turn(
+        measured.invert(one.images), one.pose_degrees, other.pose_degrees
+    )
+    styles = bundle.controls.apply(bundle.generator.styles(turned), after - before)
     shown = np.concatenate([
         to_pixels(bundle.generator.synthesize([style[at : at + BATCH] for style in styles]))
         for at in range(0, pairs, BATCH)
     ])  # fmt: skip
-    sheet = [frames.images[first][:12], frames.images[second][:12], shown[:12]]
-    write_sheet(measured.out / "transfer.png", sheet)
-    return {
-        "moved": measured.compare(shown, frames.images[second]),
-        "unmoved": measured.compare(frames.images[first], frames.images[second]),
-    }
+    still, target = one.pixels, other.pixels
+    write_sheet(measured.out / "transfer.png", [still[:12], target[:12], shown[:12]])
+    return {"moved": measured.compare(shown, target), "unmoved": measured.compare(still, target)}
 
 
-def samples(measured: Measured, stills: People, data: Path) -> dict[str, Any]:
+def samples(measured: Measured, stills: FaceBatch, sampler: FaceSampler) -> dict[str, Any]:
     """Return Fréchet distances of samples, inversions and real stills; writes a sheet of 64."""
     assert measured.judges.perceptual is not None, measured.judges.missing
     perceptual = measured.judges.perceptual
-    count = len(stills.images)
+    count = len(stills)
+    training = sampler.stills[:: max(1, len(sampler.stills) // count)][:count]
     drawn = measured.render(measured.sample(count, seed=1))
     write_sheet(measured.out / "samples.png", [drawn[at : at + 8] for at in range(0, 64, 8)])
-    inverted = measured.render(measured.invert(stills.tensor()))
+    inverted = measured.render(measured.invert(stills.images))
     sets = {"random people": drawn, "inverted held-back stills": inverted,
-            "real training stills": training_stills(data, count)}  # fmt: skip
+            "real training stills": sampler.batch(training).pixels}  # fmt: skip
 
     def features(pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         both = np.concatenate([pictures, pictures[:, :, ::-1]])
         return measured.identity(both), pooled_features(perceptual, both)
 
-    real = features(stills.images)
+    real = features(stills.pixels)
     distances = {}
     for name, pictures in sets.items():
         found = features(pictures)
@@ -240,14 +181,14 @@ def samples(measured: Measured, stills: People, data: Path) -> dict[str, Any]:
     return {"count": count, "distances": distances}
 
 
-def pose_figures(measured: Measured, stills: People, teachers: Path) -> dict[str, Any]:
+def pose_figures(measured: Measured, stills: FaceBatch, teachers: Path) -> dict[str, Any]:
     """Return correlation and slope of measured on requested angles, and identity at the ends."""
     ws, source = _people(measured, stills, inverted=5, sampled=5)
-    faces = measured.bundle.faces
-    other, missing = _fsa_meter(teachers, faces)
+    landmarker = EmbeddedLandmarker(measured.bundle.faces)
+    other, missing = _fsa_meter(teachers, landmarker)
 
     def own(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return measured_pose(faces, pictures).astype(np.float32)
+        return landmarker.signals(pictures).pose
 
     meters = {"embedded landmark network": own} | ({"FSA-Net pair": other} if other else {})
     source[5:] = torch.from_numpy(own(measured.render(ws[5:])))
@@ -255,11 +196,7 @@ def pose_figures(measured: Measured, stills: People, teachers: Path) -> dict[str
     found: dict[str, Any] = {"people": len(ws), "by": {}, "identity": {}, "missing": missing}
     sheet: list[list[NDArray[np.uint8]]] = [[] for _ in ws]
     for axis, (name, angles) in enumerate((("yaw", YAWS), ("pitch", PITCHES))):
-        shown = []
-        for angle in angles:
-            target = torch.zeros(len(ws), 2)
-            target[:, axis] = angle
-            shown.append(measured.render(measured.bundle.pose_flow.turn(ws, source, target)))
+        shown = [turned(measured.bundle, ws, source, axis, angle) for angle in angles]
         for row, person in enumerate(sheet):
             person += [pictures[row] for pictures in shown]
         for meter, read in meters.items():
@@ -283,7 +220,7 @@ def _line(angles: tuple[int, ...], table: NDArray[np.floating]) -> dict[str, Any
             "unseen": int((~kept).sum())}  # fmt: skip
 
 
-def _fsa_meter(teachers: Path, faces: FaceAnalysis) -> tuple[Meter | None, list[str]]:
+def _fsa_meter(teachers: Path, landmarker: Landmarker) -> tuple[Meter | None, list[str]]:
     """Return the FSA-Net pair as a meter, or what is missing."""
     try:
         network = FsaNetPair(teachers)
@@ -291,22 +228,28 @@ def _fsa_meter(teachers: Path, faces: FaceAnalysis) -> tuple[Meter | None, list[
         return None, [f"FSA-Net: {error.message}."]
 
     def read(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        rows = [network.angles(p, faces.landmarks(p, face_box(SIDE)).points) for p in pictures]
-        return np.array(rows, np.float32)
+        seen = landmarker.signals(pictures)
+        angles = seen.pose.copy()  # NaN without a face
+        for at in np.flatnonzero(seen.is_found):
+            angles[at] = network.angles(pictures[at], seen.points[at] * SIDE)
+        return angles
 
     return read, []
 
 
 def _people(
-    measured: Measured, stills: People, *, inverted: int, sampled: int
+    measured: Measured, stills: FaceBatch, *, inverted: int, sampled: int
 ) -> tuple[Tensor, Tensor]:
     """Return latents of inverted stills, then of samples, and the stills' poses `[N, 2]`."""
-    rows = np.linspace(0, len(stills.images) - 1, inverted + 2).astype(int)[1:-1].tolist()
-    ws = torch.cat([measured.invert(stills.tensor(rows)), measured.sample(sampled, seed=3)])
-    return ws, torch.cat([stills.pose[rows], torch.zeros(sampled, 2)])
+    rows = np.linspace(0, len(stills) - 1, inverted + 2).astype(int)[1:-1].tolist()
+    some = stills.part(rows)
+    ws = torch.cat([measured.invert(some.images), measured.sample(sampled, seed=3)])
+    return ws, torch.cat([some.pose_degrees, torch.zeros(sampled, 2)])
 
 
-def controls_figures(measured: Measured, stills: People, card_sheet: Path | None) -> dict[str, Any]:
+def controls_figures(
+    measured: Measured, stills: FaceBatch, card_sheet: Path | None
+) -> dict[str, Any]:
     """Return the locality of each control and the identity it keeps; writes sheets."""
     bundle = measured.bundle
     ws, _ = _people(measured, stills, inverted=4, sampled=4)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
+import sglat
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.errors import UsageError
 from sglat.files import Closable
-from sglat_lab.bench import file_variants
 from sglat_lab.bench.anchors import ANCHORS, AnchorCodec, refusal
 from sglat_lab.bench.clip_bench import FULL, QUICK, ClipBench, Effort
 from sglat_lab.bench.encodes import ClipFiles
@@ -36,6 +36,7 @@ from sglat_lab.measure.landmarks import EmbeddedLandmarker, Landmarker, MediaPip
 from sglat_lab.measure.rates import MINUTE, Version, bd_table
 
 Figures = dict[str, Any]
+Bench = TypeVar("Bench", bound=ClipBench)
 
 
 class Tools(Closable):
@@ -69,9 +70,9 @@ class Tools(Closable):
         """Anchors that are at hand."""
         return [codec for codec in ANCHORS if codec.name not in self.refused]
 
-    def clip(self, files: ClipFiles) -> ClipBench:
+    def clip(self, files: ClipFiles, kind: type[Bench] = ClipBench) -> Bench:  # type: ignore[assignment]
         """Return the bench of a clip."""
-        return ClipBench(
+        return kind(
             video=files.video, encoded=files.encoded, bundle=self.bundle, judges=self.judges,
             landmarker=self.landmarker, effort=self.effort, folder=self.config.out / "cache",
             work=files.work, others=dict(files.others),
@@ -175,7 +176,7 @@ def swap_record(tools: Tools, driver: ClipBench, puppet: ClipBench) -> dict[str,
 
     def make() -> dict[str, Any]:
         path = driver.cache.folder / f"{name}.sglat"
-        file_variants.swapped(driver.encoded, puppet.encoded, path)
+        sglat.swap(motion=driver.encoded, identity=puppet.encoded, out=path, force=True)
         found: dict[str, Any] = {"driver": driver.name, "puppet": puppet.name}
         shown = driver.shown(path, name)
         identity = tools.judges.identity

@@ -9,7 +9,6 @@ iris points of MediaPipe stand in for OpenFace's action units and gaze.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,22 +19,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.bitstream.reader import open_reader
-from sglat.bundles.bundle import Bundle, load_bundle
+import sglat
+from sglat.bitstream.reader import load_identity
 from sglat.errors import UsageError
 from sglat.files import write_atomically
 from sglat.networks.face_points import BLINK_SHAPES, JAW_OPEN_SHAPE
 from sglat_lab.bench import file_variants
+from sglat_lab.bench.clip_bench import ClipBench
+from sglat_lab.bench.encodes import ClipFiles
+from sglat_lab.bench.harness import ToolConfig
+from sglat_lab.bench.probes import Tools
 from sglat_lab.measure.face_signals import compare, correlation, gaze
-from sglat_lab.measure.judges import (
-    Judges,
-    embeddings,
-    find_teachers,
-    frechet_distance,
-    identity_losses,
-    load_judges,
-)
-from sglat_lab.measure.landmarks import Landmarker, MediaPipeLandmarker, Signals
+from sglat_lab.measure.judges import embeddings, frechet_distance, identity_losses
+from sglat_lab.measure.landmarks import Signals
+from sglat_lab.report.pages import average, grid, number
 from sglat_lab.report.plots import write_sheet
 
 Pictures = NDArray[np.uint8]
@@ -50,75 +47,34 @@ FIGURES: Final = (
 
 
 @dataclass(kw_only=True)
-class PuppetTools:
-    """What pairs are measured with."""
-
-    bundle: Bundle
-    judges: Judges
-    landmarker: Landmarker
-    folder: Path
-    """Of results."""
-
-
-class PuppetClip:
-    """A clip, its file, and measurements of its own frames.
-
-    Args:
-        video: source.
-        encoded: the file made from it.
-        tools: measuring networks.
-    """
-
-    def __init__(self, video: Path, encoded: Path, tools: PuppetTools) -> None:
-        self.video, self.encoded, self.tools = video, encoded, tools
-
-    @property
-    def name(self) -> str:
-        """The clip's name."""
-        return self.video.stem
-
-    @cached_property
-    def parsed(self) -> file_variants.Parsed:
-        """The file's header, motion and placement."""
-        return file_variants.parse(self.encoded)
-
-    @cached_property
-    def source(self) -> Pictures:
-        """Source crops, `[T, R, R, 3]`."""
-        return file_variants.source_crops(self.video, self.parsed)
-
-    @cached_property
-    def signals(self) -> Signals:
-        """Landmarks, blendshapes and pose of the source crops."""
-        return self.tools.landmarker.signals(self.source)
+class PuppetClip(ClipBench):
+    """A clip, its file, and measurements of all its own frames."""
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
         """Identity vectors of the source crops, `[T, 128]`."""
-        return _vectors(self.tools, self.source)
+        return self.looks(self.source)
+
+    def looks(self, pictures: Pictures) -> NDArray[np.float32]:
+        """Return the identity vectors `[N, 128]` of crops."""
+        assert self.judges.identity is not None
+        return embeddings(self.judges.identity, pictures)
 
     @cached_property
     def id_frame(self) -> int:
         """Number of the ID frame."""
-        with open_reader(self.encoded) as reader:
-            identity = reader.identity
-        if identity is None or identity.id_frame is None:
+        found = load_identity(self.encoded).id_frame
+        if found is None:
             raise UsageError("no-identity", f"{self.encoded.name}: expected the number of its ID "
                              "frame, found none")  # fmt: skip
-        return identity.id_frame
-
-    @cached_property
-    def shown(self) -> Pictures:
-        """The clip's own file decoded, `[T, R, R, 3]`."""
-        return file_variants.decoded(self.encoded, self.tools.bundle)[0]
+        return found
 
 
-def pair_pictures(driver: PuppetClip, puppet: PuppetClip) -> Pictures:
-    """Return the puppet with the driver's motion, `[T, R, R, 3]`."""
-    tools = driver.tools
-    path = tools.folder / f"{driver.name}-on-{puppet.name}.sglat"
-    file_variants.swapped(driver.encoded, puppet.encoded, path)
-    return file_variants.decoded(path, tools.bundle)[0]
+def pair_pictures(driver: PuppetClip, puppet: PuppetClip, out: Path) -> Pictures:
+    """Return the puppet with the driver's motion, `[T, R, R, 3]`; its file goes to a folder."""
+    path = out / f"{driver.name}-on-{puppet.name}.sglat"
+    sglat.swap(motion=driver.encoded, identity=puppet.encoded, out=path, force=True)
+    return file_variants.decoded(path, driver.bundle)[0]
 
 
 def pair_figures(driver: PuppetClip, puppet: PuppetClip, shown: Pictures) -> dict[str, Any]:
@@ -129,11 +85,12 @@ def pair_figures(driver: PuppetClip, puppet: PuppetClip, shown: Pictures) -> dic
         puppet: gives the identity.
         shown: the puppet with the driver's motion, `[T, R, R, 3]`.
     """
-    tools, side = driver.tools, driver.parsed.header.resolution
+    assert driver.landmarker is not None
+    side = driver.parsed.header.resolution
     found: dict[str, Any] = {"driver": driver.name, "puppet": puppet.name, "frames": len(shown)}
-    found |= motion_figures(tools.landmarker.signals(shown), driver.signals, side=side)
+    found |= motion_figures(driver.landmarker.signals(shown), driver.signals, side=side)
     identity = puppet.vectors[puppet.id_frame]
-    for prefix, vectors in (("", _vectors(tools, shown)), ("played_", driver.vectors)):
+    for prefix, vectors in (("", driver.looks(shown)), ("played_", driver.vectors)):
         target = np.broadcast_to(identity, vectors.shape)
         found[f"{prefix}identity_loss"] = float(identity_losses(vectors, target).mean())
         found[f"{prefix}frechet"] = frechet_in_directions(vectors, puppet.vectors)
@@ -161,7 +118,7 @@ def motion_figures(shown: Signals, wanted: Signals, *, side: int) -> dict[str, f
 
 
 def frechet_in_directions(
-    shown: NDArray[np.floating], wanted: NDArray[np.floating], directions: int = DIRECTIONS
+    shown: NDArray[np.floating], wanted: NDArray[np.floating]
 ) -> float | None:
     """Return the Fréchet distance along the principal directions of the reference features.
 
@@ -171,13 +128,15 @@ def frechet_in_directions(
     Args:
         shown: `[N, D]`.
         wanted: reference, `[M, D]`.
-        directions: how many; None is returned where either set has no more samples.
+
+    Returns:
+        None where either set has no more samples than there are directions.
     """
-    if min(len(shown), len(wanted)) <= directions:
+    if min(len(shown), len(wanted)) <= DIRECTIONS:
         return None
     mean = wanted.mean(0)
     _, _, rows = np.linalg.svd(wanted - mean, full_matrices=False)
-    axes = rows[:directions].T
+    axes = rows[:DIRECTIONS].T
     gap = shown.mean(0) - mean
     outside = float(np.square(gap - axes @ (axes.T @ gap)).sum())
     return frechet_distance((shown - mean) @ axes, (wanted - mean) @ axes) + outside
@@ -205,30 +164,22 @@ def largest_motions(signals: Signals) -> dict[str, int]:
 
 def table(records: Sequence[dict[str, Any]]) -> str:
     """Return the pairs and their mean as a Markdown table."""
-    lines = ["| driver | puppet | " + " | ".join(FIGURES) + " |", "|---" * (len(FIGURES) + 2) + "|"]
-    for record in [*records, {"driver": "mean", "puppet": "", **mean_figures(records)}]:
-        values = (record.get(name) for name in FIGURES)
-        cells = " | ".join("" if value is None else f"{value:.3f}" for value in values)
-        lines.append(f"| {record['driver']} | {record['puppet']} | {cells} |")
-    return "\n".join(lines) + "\n"
+    rows = [*records, {"driver": "mean", "puppet": "", **mean_figures(records)}]
+    return grid(
+        ["driver", "puppet", *FIGURES],
+        [[r["driver"], r["puppet"], *(number(r.get(key), 3) for key in FIGURES)] for r in rows],
+    )
 
 
 def mean_figures(records: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     """Return the mean of every figure over the pairs that have it."""
     names = sorted({name for record in records for name in record} - {"driver", "puppet"})
-    means: dict[str, float | None] = {}
-    for name in names:
-        values = [record[name] for record in records if record.get(name) is not None]
-        means[name] = float(np.mean(values)) if values else None
-    return means
+    return {name: average(records, name) for name in names}
 
 
-def _vectors(tools: PuppetTools, pictures: Pictures) -> NDArray[np.float32]:
-    assert tools.judges.identity is not None
-    return embeddings(tools.judges.identity, pictures)
-
-
-def measure(clips: Sequence[PuppetClip], *, drivers: Sequence[str] = ()) -> list[dict[str, Any]]:
+def measure(
+    clips: Sequence[PuppetClip], out: Path, *, drivers: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Measure all ordered pairs, write each driver's sheet, and return one record per pair.
 
     A sheet has the driver's own frames in the first row, its own file in the second, and one
@@ -236,20 +187,22 @@ def measure(clips: Sequence[PuppetClip], *, drivers: Sequence[str] = ()) -> list
 
     Args:
         clips: encoded with one bundle.
+        out: folder of sheets and files.
         drivers: names of those that give motion; all if empty.
     """
     records: list[dict[str, Any]] = []
-    for driver, group in itertools.groupby(itertools.permutations(clips, 2), lambda pair: pair[0]):
+    for driver in clips:
         if drivers and driver.name not in drivers:
             continue
         motions = largest_motions(driver.signals)
         frames = list(motions.values())
-        rows = [driver.source[frames], driver.shown[frames]]
-        for _, puppet in group:
-            pictures = pair_pictures(driver, puppet)
+        own, _ = file_variants.decoded(driver.encoded, driver.bundle)
+        rows = [driver.source[frames], own[frames]]
+        for puppet in (clip for clip in clips if clip is not driver):
+            pictures = pair_pictures(driver, puppet, out)
             records.append(pair_figures(driver, puppet, pictures))
             rows.append(pictures[frames])
-        write_sheet(driver.tools.folder / f"motions-{driver.name}.png", rows, list(motions))
+        write_sheet(out / f"motions-{driver.name}.png", rows, list(motions))
     return records
 
 
@@ -263,23 +216,20 @@ def main() -> None:
     parser.add_argument("--drivers", nargs="*", default=[], help="clip names; default: all")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    judges = load_judges(find_teachers(args.teachers))
-    for network, metric in ((judges.landmarker, "signals"), (judges.identity, "L_ID")):
-        if network is None:
-            raise SystemExit(f"needs {judges.missing[metric]}")
-    assert judges.landmarker is not None
-    tools = PuppetTools(
-        bundle=load_bundle(args.bundle), judges=judges,
-        landmarker=MediaPipeLandmarker(judges.landmarker), folder=args.out,
-    )  # fmt: skip
     pairs = [(v, args.encoded / f"{v.stem}.sglat") for v in sorted(args.clips.glob("*.mp4"))]
-    clips = [PuppetClip(video, encoded, tools) for video, encoded in pairs if encoded.exists()]
-    records = measure(clips, drivers=args.drivers)
-    tools.landmarker.close()
+    files = [ClipFiles(video=video, encoded=path) for video, path in pairs if path.exists()]
+    config = ToolConfig(out=args.out, bundle=args.bundle, teachers=args.teachers)
+    with Tools(config) as tools:
+        judges = tools.judges
+        for network, metric in ((judges.landmarker, "signals"), (judges.identity, "L_ID")):
+            if network is None:
+                raise SystemExit(f"needs {judges.missing[metric]}")
+        clips = [tools.clip(one, PuppetClip) for one in files]
+        records = measure(clips, args.out, drivers=args.drivers)
     result = {"pairs": records, "mean": mean_figures(records)}
     write_atomically(args.out / "puppets.json", json.dumps(result, indent=1) + "\n")
-    write_atomically(args.out / "puppets.md", table(records))
-    print(table(records), end="")
+    write_atomically(args.out / "puppets.md", table(records) + "\n")
+    print(table(records))
 
 
 if __name__ == "__main__":

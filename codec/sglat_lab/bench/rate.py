@@ -25,15 +25,11 @@ from numpy.typing import NDArray
 
 from sglat.bitstream.chunks import ByteSource, read_chunks
 from sglat.bitstream.constants import CHUNK_FRAME_BYTES
-from sglat.bitstream.info import describe
+from sglat.bitstream.info import describe, stream_bytes
 from sglat.bitstream.layers import pack_layer_body
 from sglat.bitstream.motion_coder import model_bytes
 from sglat.bitstream.reader import Reader
-from sglat.bitstream.records import (
-    Identity,
-    LatentLayer,
-    QuantizedTensor,
-)
+from sglat.bitstream.records import Identity, LatentLayer, QuantizedTensor
 from sglat.bitstream.seek import SeekableFile
 from sglat_lab.bench.motion_tracks import (
     FPS,
@@ -65,24 +61,21 @@ def sizes_of(data: bytes) -> dict[str, int]:
 
     `motion` counts the groups with their heads and the motion model in HEAD; `frame` what only the
     container needs (signature, chunk heads, checksums, index, end); `header` HEAD without the
-    model.
+    model, with provenance and metadata.
     """
     found = describe(io.BytesIO(data))
-    size = {kind: chunk["bytes"] for kind, chunk in found["chunks"].items()}
+    sizes, frame = stream_bytes(found), found["container_bytes"]
     model = model_bytes(Reader(io.BytesIO(data)).header.model)
-    parts = {
-        "bytes": len(data),
-        "identity": size.get("IDEN", 0) + size.get("LAYR", 0),
-        "layer_0": size.get("IDEN", 0),
-        "placement": size.get("PLAC", 0),
-        "motion": size.get("MOTN", 0) + model,
-        "sound": size.get("APKT", 0) + size.get("AHDR", 0),
-        "header": size["HEAD"] - model,
+    return {
+        "bytes": sizes["total"],
+        "identity": sizes["identity"],
+        "layer_0": found["chunks"].get("IDEN", {}).get("bytes", 0),
+        "placement": sizes["placement"],
+        "motion": sizes["motion"] + model,
+        "sound": sizes["audio"],
+        "header": sizes["container"] - frame - model,
+        "frame": frame,
     }
-    chunks = sum(chunk["count"] for chunk in found["chunks"].values())
-    signature = len(data) - sum(size.values()) - CHUNK_FRAME_BYTES * chunks
-    ends = size.get("INDX", 0) + size.get("ENDS", 0)
-    return parts | {"frame": signature + CHUNK_FRAME_BYTES * chunks + ends}
 
 
 def motion_row(values: Integers, data: bytes | None = None) -> Record:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sglat.errors import MissingExtraError, SglatError, UsageError
+from sglat.errors import SglatError, UsageError
 from sglat.networks.perceptual import weighted_feature_distance
 from sglat.networks.pixels import from_pixels
 
@@ -127,11 +127,11 @@ def _present(folder: Path | None, name: str) -> Path | None:
 
 
 def _squeeze(file: Path, heads_file: Path | None) -> Perceptual:
-    from sglat_lab.measure.teachers import SqueezePerceptual, load_lpips_heads
+    from sglat_lab.measure.teachers import SqueezePerceptual
 
-    network = SqueezePerceptual(file).eval().requires_grad_(False)
-    if heads_file is not None:
-        heads = tuple(head.flatten() for head in load_lpips_heads(heads_file))
+    network = SqueezePerceptual(file, heads_file).eval().requires_grad_(False)
+    if network.heads is not None:
+        heads = tuple(head.flatten() for head in network.heads)
         name = "LPIPS-like (SqueezeNet teacher, LPIPS v0.1 heads)"
     else:
         heads = tuple(torch.ones(c) for c in (64, 128, 256, 384, 384, 512, 512))
@@ -254,10 +254,6 @@ def frechet_distance(shown: NDArray[np.floating], wanted: NDArray[np.floating]) 
 
     Source: Heusel et al. 2017, https://arxiv.org/abs/1706.08500, equation 6.
     """
-    try:
-        from scipy.linalg import eigvalsh
-    except ImportError as error:
-        raise MissingExtraError("scipy", extra="bench") from error
     a, b = np.asarray(shown, np.float64), np.asarray(wanted, np.float64)
     dimensions = a.shape[1]
     if min(len(a), len(b)) <= dimensions:
@@ -265,13 +261,7 @@ def frechet_distance(shown: NDArray[np.floating], wanted: NDArray[np.floating]) 
             "few-samples", f"expected more than {dimensions} frames, found {min(len(a), len(b))}"
         )
     first, second = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    root = _square_root(first)
-    # trace of (C1 C2)^1/2 = sum of the roots of the eigenvalues of C1^1/2 C2 C1^1/2
-    cross = np.sqrt(np.clip(eigvalsh(root @ second @ root), 0, None)).sum()
+    # trace of (C1 C2)^1/2 = sum of the roots of the eigenvalues of C1 C2: real and not negative
+    cross = np.sqrt(np.clip(np.linalg.eigvals(first @ second).real, 0, None)).sum()
     gap = np.square(a.mean(0) - b.mean(0)).sum()
     return float(max(0.0, gap + np.trace(first) + np.trace(second) - 2 * cross))
-
-
-def _square_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    values, vectors = np.linalg.eigh(matrix)
-    return np.asarray((vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T)

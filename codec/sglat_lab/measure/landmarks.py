@@ -14,14 +14,13 @@ from sglat.files import atomic_file
 from sglat.media.reader import VideoReader
 from sglat.networks.face_points import NUM_BLENDSHAPES, NUM_POINTS
 from sglat.networks.faces import FaceAnalysis, FaceBox
-from sglat_lab.measure.judges import Judges
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Pictures = NDArray[np.uint8]
 
 LARGER: Final = 2  # crops are enlarged before detection
-CROP_FACE: Final = (0.2, 0.25, 0.8, 0.9)  # left, top, right, bottom of the face in an FFHQ crop
+CROP_FACE: Final = (0.2, 0.28, 0.8, 0.95)  # left, top, right, bottom of the face in an FFHQ crop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,13 +182,6 @@ def _detection(found: Any) -> Detection | None:
         angles=head_angles(np.asarray(found.facial_transformation_matrixes[0], np.float64)),
         names=tuple(shape.category_name for shape in shapes),
     )
-
-
-def make_landmarker(judges: Judges, faces: FaceAnalysis) -> Landmarker:
-    """Return MediaPipe where it is at hand, else the bundle's own landmark network."""
-    if judges.landmarker is None:
-        return EmbeddedLandmarker(faces)
-    return MediaPipeLandmarker(judges.landmarker)
 
 
 def head_angles(matrix: Float64) -> Float64:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -103,7 +102,7 @@ def _selected(values: NDArray[np.float64], mask: Mask | None) -> NDArray[np.floa
 
 
 def scales_within(side: int) -> int:
-    """Return how many scales have room for a whole window in pictures of a side in
+    """Return how many scales have room for a whole window in pictures of a side in pixels.
 
     Raises:
         UsageError: not even one.
@@ -165,19 +164,12 @@ def _maps(a: Float64, b: Float64) -> tuple[Float64, Float64]:
     return luminance, (2 * covariance + C2) / (var_a + var_b + C2)
 
 
-@lru_cache
-def _window() -> Float64:
-    taps = np.exp(-np.square(np.arange(-RADIUS, RADIUS + 1)) / (2 * SIGMA**2))
-    return np.asarray(taps / taps.sum())
-
-
 def _blurred(plane: Float64) -> Float64:
     try:
-        from scipy.ndimage import correlate1d
+        from scipy.ndimage import gaussian_filter
     except ImportError as error:
         raise MissingExtraError("scipy", extra="bench") from error
-    taps = _window()
-    return np.asarray(correlate1d(correlate1d(plane, taps, axis=0), taps, axis=1))
+    return np.asarray(gaussian_filter(plane, SIGMA, radius=RADIUS, axes=(0, 1)))
 
 
 def _halved(plane: Float64) -> Float64:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream.constants import CHUNK_FRAME_BYTES
-from sglat.bitstream.info import describe
+from sglat.bitstream.info import STREAMS, describe, stream_bytes
 from sglat.bitstream.reader import open_reader
 from sglat.errors import FormatError, MissingExtraError, UsageError
 from sglat_lab.measure.picture_metrics import METRICS
@@ -33,8 +33,8 @@ ENCODED, IDENTITY, QUALITY, LAYERS, COARSER = "encoded", "identity", "quality", 
 identity layers cut off, motion rounded to coarser steps."""
 Integers = NDArray[np.int32]
 """`[T, C]` quantized values."""
-_RUNNING: Final = ("MOTN", "PLAC", "INDX")  # grow with the clip
-_APART: Final = ("AHDR", "APKT", "PLAT", "THMB")  # sound and stills: anchors carry none
+_RUNNING: Final = (*STREAMS["motion"], *STREAMS["placement"], "INDX")  # grow with the clip
+_APART: Final = (*STREAMS["audio"], *STREAMS["plate"], "THMB")  # anchors carry none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,49 +114,33 @@ def file_cost(path: Path) -> Cost:
 def file_rates(path: Path) -> dict[str, Any]:
     """Return all rate figures of a file, as plain values."""
     record = _described(path)
-    motion = record["motion"]
-    cost = file_cost(path)
-    sizes = {kind: chunk["bytes"] for kind, chunk in record["chunks"].items()}
+    frames, cost, sizes = record["motion"]["frames"], file_cost(path), stream_bytes(record)
+    with open_reader(path) as reader:
+        values = reader.read_motion().values
+    try:
+        packed: float | str = zstd_bits(values) / frames
+    except ModuleNotFoundError:
+        packed = f"not measured: {MissingExtraError('zstandard', extra='bench')}"
     return {
         "file_bytes": record["file_bytes"],
-        "bytes_by_stream": {
-            "identity": sizes.get("IDEN", 0) + sizes.get("LAYR", 0),
-            "motion": sizes["MOTN"],
-            "placement": sizes.get("PLAC", 0),
-            "audio": sizes.get("AHDR", 0) + sizes.get("APKT", 0),
-            "plate": sizes.get("PLAT", 0),
-            "header": sizes["HEAD"],
-            "container": record["container_bytes"],
-        },
-        "frames": motion["frames"],
-        "seconds": motion["duration_seconds"],
-        "motion_bits_per_frame": 8 * sizes["MOTN"] / motion["frames"],
-        "placement_bits_per_frame": 8 * sizes.get("PLAC", 0) / motion["frames"],
+        "bytes_by_stream": sizes,
+        "frames": frames,
+        "seconds": cost.seconds,
+        "motion_bits_per_frame": 8 * sizes["motion"] / frames,
+        "placement_bits_per_frame": 8 * sizes["placement"] / frames,
         "kbit_per_second": {
-            "motion": 8e-3 * sizes["MOTN"] / cost.seconds,
+            "motion": 8e-3 * sizes["motion"] / cost.seconds,
             "cached_identity": cost.cached,
             "first_view": cost.first_view(),
             **{f"first_view_{length:.0f}s": cost.first_view(length) for length in LENGTHS_SECONDS},
         },
-        "other_coders_bits_per_frame": other_coders(path),
+        "other_coders_bits_per_frame": {
+            "raw float32": 32.0 * values.shape[1],
+            "H.274 style (difference, Exp-Golomb)": float(sei_bits(values).mean()),
+            "GFVC software style": float(gfvc_bits(values).mean()),
+            "zstd, level 19": packed,
+        },
     }
-
-
-def other_coders(path: Path) -> dict[str, float | str]:
-    """Return what other coders need for the same integers, in bits a frame."""
-    with open_reader(path) as reader:
-        values = reader.read_motion().values
-    frames = len(values)
-    found: dict[str, float | str] = {
-        "raw float32": 32.0 * values.shape[1],
-        "H.274 style (difference, Exp-Golomb)": float(sei_bits(values).mean()),
-        "GFVC software style": float(gfvc_bits(values).mean()),
-    }
-    try:
-        found["zstd, level 19"] = zstd_bits(values) / frames
-    except ModuleNotFoundError:
-        found["zstd, level 19"] = f"not measured: {MissingExtraError('zstandard', extra='bench')}"
-    return found
 
 
 def _described(path: Path) -> dict[str, Any]:
@@ -210,13 +194,13 @@ def _flushed_bits(ones: int, zeros: int) -> int:
     return 8 * math.ceil((ideal + 1) / 8)  # the coder ends with one bit, then fills its byte
 
 
-def zstd_bits(values: Integers, level: int = 19) -> int:
+def zstd_bits(values: Integers) -> int:
     """Return the size in bits of all differences as int16, channel by channel, through zstd."""
     import zstandard
 
     left = np.ascontiguousarray(differences(values).astype("<i2").T)
     planes = left.view(np.uint8).reshape(*left.shape, 2)
-    packed = zstandard.ZstdCompressor(level=level).compress(planes.transpose(2, 0, 1).tobytes())
+    packed = zstandard.ZstdCompressor(level=19).compress(planes.transpose(2, 0, 1).tobytes())
     return 8 * len(packed)
 
 
@@ -299,7 +283,7 @@ class Interval:
     clips: int
 
 
-def bootstrap(values: Sequence[float], *, seed: int = 0, draws: int = DRAWS) -> Interval:
+def bootstrap(values: Sequence[float]) -> Interval:
     """Return the mean and the 95 % percentile interval of resampled clips.
 
     One clip has no spread: its interval is the value itself, and `clips` is 1.
@@ -310,7 +294,7 @@ def bootstrap(values: Sequence[float], *, seed: int = 0, draws: int = DRAWS) -> 
     if not values:
         raise UsageError("no-values", "expected one value or more, found none")
     sample = np.asarray(values, np.float64)
-    picks = np.random.default_rng(seed).integers(len(sample), size=(draws, len(sample)))
+    picks = np.random.default_rng(0).integers(len(sample), size=(DRAWS, len(sample)))
     low, high = np.percentile(sample[picks].mean(axis=1), [2.5, 97.5])
     return Interval(mean=float(sample.mean()), low=float(low), high=float(high), clips=len(sample))
 

@@ -6,6 +6,7 @@ Their weights are never shipped; each constructor takes where they lie.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sglat.errors import UsageError
+from sglat.networks.face_analysis import similarity
 from sglat.networks.face_points import LEFT_EYE, MOUTH_CORNERS, NOSE_TIP, RIGHT_EYE
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+_FIRES: Final = (
+    ((3, 4), True), ((6, 7), True), ((9,), True), ((10,), False), ((11,), False), ((12,), False),
+)  # fmt: skip
+"""SqueezeNet's fire modules of each level after the first, and whether pooling precedes them."""
 # Fixed window of an FFHQ-style crop that brings the mean eye centres onto the 112 px ArcFace
 # template: pixels a crop unit = (73.53 - 38.29) / (0.620 - 0.376); the eye midpoint goes to (55.9,
 # 51.6).
@@ -46,13 +52,13 @@ class SqueezePerceptual(nn.Module):
     LPIPS-like.
     """
 
-    def __init__(self, features_file: Path, heads: list[Tensor] | None = None) -> None:
+    def __init__(self, features_file: Path, heads_file: Path | None = None) -> None:
         super().__init__()
         with np.load(features_file) as stored:
             for key in stored.files:
                 name = key.replace(".", "_")
                 self.register_buffer(name, torch.from_numpy(stored[key]).float())
-        self.heads = heads
+        self.heads = None if heads_file is None else load_lpips_heads(heads_file)
 
     def _conv(self, x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
         weight = getattr(self, f"{name}_weight").contiguous(memory_format=torch.channels_last)
@@ -70,54 +76,35 @@ class SqueezePerceptual(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Return seven unit-normalised feature maps of images in [-1, 1], `[N, 3, H, W]`."""
-        x = imagenet_normalized(images).contiguous(memory_format=torch.channels_last)
-        maps = [self._conv(x, "features_0", stride=2)]
-        for pair in ((3, 4), (6, 7)):
-            x = F.max_pool2d(maps[-1], 3, 2, ceil_mode=True)
-            maps.append(self._fire(self._fire(x, pair[0]), pair[1]))
-        maps.append(self._fire(F.max_pool2d(maps[-1], 3, 2, ceil_mode=True), 9))
-        for index in (10, 11, 12):
-            maps.append(self._fire(maps[-1], index))
-        return [m / (m.square().sum(1, keepdim=True).sqrt() + 1e-8) for m in maps]
+        raw = [last for _, last in self.levels(images, len(_FIRES))]
+        return [m / (m.square().sum(1, keepdim=True).sqrt() + 1e-8) for m in raw]
 
-    def stage(self, images: Tensor, level: int) -> tuple[Tensor | None, Tensor]:
-        """Return one of the first four levels' features, not normalised.
+    def levels(self, images: Tensor, last: int) -> list[tuple[Tensor | None, Tensor]]:
+        """Return the features of levels 0 to `last` of images, not normalised.
 
-        Args:
-            images: `[N, 3, H, W]` in [-1, 1].
-            level: 0 to 3.
-
-        Returns:
-            What comes after the first of two fire modules (None where there is one, or none), and
-            the level's features.
+        Each stands behind the output of its first fire module, or None where it has fewer than two.
         """
         x = imagenet_normalized(images).contiguous(memory_format=torch.channels_last)
-        between, x = None, self._conv(x, "features_0", stride=2)
-        for first, second in ((3, 4), (6, 7))[:level]:
-            between = self._fire(F.max_pool2d(x, 3, 2, ceil_mode=True), first)
-            x = self._fire(between, second)
-        if level == 3:
-            between, x = None, self._fire(F.max_pool2d(x, 3, 2, ceil_mode=True), 9)
-        return between, x
+        found: list[tuple[Tensor | None, Tensor]] = [(None, self._conv(x, "features_0", stride=2))]
+        for fires, is_halved in _FIRES[:last]:
+            x = found[-1][1]
+            if is_halved:
+                x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+            outputs = list(accumulate(fires, self._fire, initial=x))[1:]
+            found.append((outputs[0] if len(fires) > 1 else None, outputs[-1]))
+        return found
 
     def distance(self, a: list[Tensor], b: list[Tensor], *, use_heads: bool = False) -> Tensor:
         """Return distances of two feature lists, `[N]`."""
-        total = a[0].new_zeros(len(a[0]))
-        for level, (p, q) in enumerate(zip(a, b, strict=True)):
-            total = total + self._map(level, p, q, use_heads).mean((1, 2))
-        return total
+        maps = self.maps(a, b, use_heads=use_heads)
+        return torch.stack([m.mean((1, 2)) for m in maps]).sum(0)
 
-    def maps(self, a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
-        """Return the headed distance at every place, seven maps `[N, h, w]`."""
-        return [self._map(i, p, q, True) for i, (p, q) in enumerate(zip(a, b, strict=True))]
-
-    def _map(self, level: int, p: Tensor, q: Tensor, use_heads: bool) -> Tensor:
-        difference = (p - q).square()
-        if use_heads:
-            if self.heads is None:
-                raise ValueError("no LPIPS heads were given")
-            difference = difference * self.heads[level]
-        return difference.sum(1)
+    def maps(self, a: list[Tensor], b: list[Tensor], *, use_heads: bool = True) -> list[Tensor]:
+        """Return the distance of two feature lists at every place, seven maps `[N, h, w]`."""
+        if use_heads and self.heads is None:
+            raise ValueError("no LPIPS heads were given")
+        heads = (self.heads if use_heads else None) or [torch.ones(())] * len(a)
+        return [((p - q).square() * head).sum(1) for p, q, head in zip(a, b, heads, strict=True)]
 
     def forward(self, a: Tensor, b: Tensor, *, use_heads: bool = False) -> Tensor:
         """Return distances `[N]` of images in [-1, 1]; the gradient flows to `a` only."""
@@ -199,11 +186,7 @@ def align_for_teacher(
     """Return the teacher's input `[3, 112, 112]` of a face with landmarks in pixels."""
     import cv2
 
-    source = five_points(points).astype(np.float64)
-    z, t = source @ (1, 1j), TEMPLATE @ np.array((1, 1j))
-    scale = ((t - t.mean()) * (z - z.mean()).conj()).sum() / (np.abs(z - z.mean()) ** 2).sum()
-    shift = t.mean() - scale * z.mean()
-    matrix = np.array(((scale.real, -scale.imag, shift.real), (scale.imag, scale.real, shift.imag)))
+    matrix = np.column_stack(similarity(five_points(points).astype(np.float64), TEMPLATE))
     size = (TEMPLATE_SIZE, TEMPLATE_SIZE)
     aligned = cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_AREA)
     mean, deviation = (np.array(v, np.float32) for v in (_IMAGENET_MEAN, _IMAGENET_STD))

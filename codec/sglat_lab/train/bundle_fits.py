@@ -14,8 +14,9 @@ motion bank: typical motions of the training clips, relative to their reference 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -26,15 +27,17 @@ from sglat.bundles.bundle import PEOPLE_KIND, PEOPLE_ROLE, Bundle, draw_identiti
 from sglat.bundles.manifest import write_part
 from sglat.encoder.motion_bank import ROLE
 from sglat.encoder.start_motion import comparable
-from sglat.networks.faces import FaceAnalysis, FaceBox
-from sglat.networks.pixels import to_pixels
+from sglat.networks.pixels import from_pixels, to_pixels
 from sglat.networks.pose_flow import ConcatSquash, PoseFlow
 from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylespace import GeneratorConfig
+from sglat_lab.measure.landmarks import EmbeddedLandmarker
 from sglat_lab.train.auto_decoder_losses import reference_rows
 from sglat_lab.train.data import FaceSampler, prepare
+from sglat_lab.train.export import halved
 from sglat_lab.train.mini_model import write_sheet
 
+BATCH: Final = 16
 LAYERS = 3
 DIRECTIONS = 48
 ANGLES: Final = ((-20.0, -10.0, 0.0, 10.0, 20.0), (-12.0, -6.0, 0.0, 6.0, 12.0))  # yaw, pitch
@@ -42,14 +45,6 @@ ROUNDS: Final = 2  # the measured angle is slightly nonlinear in the requested o
 
 MOTIONS: Final = 256  # in the bank: 17 kB
 CLUSTER_ROUNDS: Final = 12  # of k-means; the clusters hardly change afterwards
-
-
-@torch.no_grad()
-def base_codes(inverter: torch.nn.Module, sampler: FaceSampler, count: int) -> Tensor:
-    """Return the mean style row of real stills, `[N, D]`."""
-    rows = sampler.stills[:: max(1, len(sampler.stills) // count)]
-    codes = [inverter(sampler.batch(part).images).mean(1) for part in np.array_split(rows, 60)]
-    return torch.cat(codes)
 
 
 def sliced_distance(a: Tensor, b: Tensor, directions: Tensor) -> Tensor:
@@ -61,11 +56,9 @@ def sliced_distance(a: Tensor, b: Tensor, directions: Tensor) -> Tensor:
     )
 
 
-def fit_mapping(
-    generator: Generator, codes: Tensor, *, steps: int, batch: int = 1024, seed: int = 0
-) -> None:
+def fit_mapping(generator: Generator, codes: Tensor, *, steps: int, batch: int = 1024) -> None:
     """Train the generator's mapping network on real codes `[N, D]`, in place; sets `w_avg`."""
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(0)
     mapping = generator.mapping.requires_grad_(True)
     mean, scale = codes.mean(0), codes.std(0)
     optimizer = torch.optim.Adam(mapping.parameters(), lr=0.02, betas=(0.9, 0.99))
@@ -96,36 +89,26 @@ def with_mapping(generator: Generator, layers: int) -> Generator:
     return result.requires_grad_(False)
 
 
-def parser_of(description: str) -> argparse.ArgumentParser:
-    """Return a parser of the options of all fits to a trained bundle."""
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    for name in ("packs", "cache", "bundle"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--sheet", type=Path)
-    return parser
-
-
-def opened(args: argparse.Namespace) -> tuple[Bundle, FaceSampler]:
-    """Return the bundle and the training faces of the options."""
-    faces = prepare(args.packs, args.cache, 128)
-    sampler = FaceSampler(faces, args.packs, device=torch.device("cpu"), seed=0)
-    return load_bundle(args.bundle), sampler
-
-
 @torch.no_grad()
+def rendered(generator: Generator, ws: Tensor) -> NDArray[np.uint8]:
+    """Return the pictures `[N, H, W, 3]` of latents `[N, L, D]`."""
+    return np.concatenate([to_pixels(generator(part)) for part in ws.split(BATCH)])
+
+
 def draw_sheet(path: Path, generator: Generator, ws: Tensor) -> None:
     """Write the pictures of latents `[N, L, D]`, sixteen a row."""
-    pictures = torch.cat([generator(part) for part in ws.split(16)])
-    write_sheet(path, list(pictures.clamp(-1, 1).split(16)))
+    write_sheet(path, list(from_pixels(rendered(generator, ws)).split(16)))
 
 
 @torch.no_grad()
-def latents_of(bundle: Bundle, sampler: FaceSampler, count: int) -> Tensor:
-    """Return the latents `[N, L, D]` of `count` training stills, spread over all."""
+def latents_of(bundle: Bundle, sampler: FaceSampler, count: int) -> tuple[Tensor, Tensor]:
+    """Return latents `[N, L, D]` and poses `[N, 2]` of `count` training stills, spread over all."""
     stills = sampler.stills
     rows = stills[np.linspace(0, len(stills) - 1, min(count, len(stills))).astype(int)]
-    parts = np.array_split(rows, max(1, len(rows) // 32))
-    return torch.cat([bundle.inverter(sampler.batch(part).images) for part in parts])
+    batches = map(sampler.batch, np.array_split(rows, max(1, len(rows) // BATCH)))
+    pairs = [(bundle.inverter(batch.images), batch.pose_degrees) for batch in batches]
+    ws, poses = map(torch.cat, zip(*pairs, strict=True))
+    return ws, poses
 
 
 def principal_directions(latents: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -143,29 +126,36 @@ def principal_directions(latents: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return mean, scaled.view(-1, *mean.shape)
 
 
-def fit_identities(bundle: Bundle, latents: Tensor, *, directions: int = DIRECTIONS) -> None:
+def fit_identities(bundle: Bundle, latents: Tensor) -> None:
     """Write mean and directions of latents `[N, L, D]` into the bundle's folder."""
-    mean, found = principal_directions(latents, directions)
+    mean, found = principal_directions(latents, DIRECTIONS)
+    _write(bundle, PEOPLE_ROLE, {"mean": mean, "directions": found}, kind=PEOPLE_KIND)
+
+
+def _write(
+    bundle: Bundle,
+    role: str,
+    tensors: Mapping[str, Tensor],
+    *,
+    kind: str,
+    config: dict[str, Any] | None = None,
+) -> None:
+    """Write a part of a bundle in half precision, under the licence of its generator."""
     part = bundle.part("generator")
     write_part(
-        bundle.folder, name=bundle.name, role=PEOPLE_ROLE, kind=PEOPLE_KIND,
-        tensors={"mean": mean.half(), "directions": found.half().contiguous()},
-        licence=part.licence, source=part.source,
+        bundle.folder, name=bundle.name, role=role, kind=kind, tensors=halved(tensors),
+        config=config, licence=part.licence, source=part.source,
     )  # fmt: skip
 
 
 def add_mapping(args: argparse.Namespace, bundle: Bundle, sampler: FaceSampler) -> None:
     """Fit a mapping network to the bundle's inverter and write it into the bundle."""
-    codes = base_codes(bundle.inverter, sampler, args.codes)
+    codes = latents_of(bundle, sampler, args.codes)[0].mean(1)
     generator = with_mapping(bundle.generator, LAYERS)
     torch.manual_seed(0)
     fit_mapping(generator, codes, steps=args.steps)
-    part = bundle.part("generator")
-    write_part(
-        args.bundle, name=bundle.name, role="generator", kind=part.kind,
-        tensors={k: v.half() for k, v in generator.state_dict().items()},
-        config=generator.config.to_json(), licence=part.licence, source=part.source,
-    )  # fmt: skip
+    kind, config = bundle.part("generator").kind, generator.config.to_json()
+    _write(bundle, "generator", generator.state_dict(), kind=kind, config=config)
     if args.sheet is not None:
         z = torch.randn(64, generator.config.latent_dim, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
@@ -175,7 +165,7 @@ def add_mapping(args: argparse.Namespace, bundle: Bundle, sampler: FaceSampler) 
 
 def add_identities(args: argparse.Namespace, bundle: Bundle, sampler: FaceSampler) -> None:
     """Fit principal directions of latents and write them into the bundle."""
-    fit_identities(bundle, latents_of(bundle, sampler, args.latents))
+    fit_identities(bundle, latents_of(bundle, sampler, args.latents)[0])
     if args.sheet is not None:
         fitted = load_bundle(args.bundle)
         draw_sheet(args.sheet, fitted.generator, draw_identities(fitted, 64, seed=1))
@@ -190,37 +180,35 @@ def stretch(flow: PoseFlow, factors: tuple[float, float]) -> None:
             part.weight[:, 1:].mul_(part.weight.new_tensor(factors))
 
 
-def face_box(side: int) -> FaceBox:
-    """Return the typical face box of an aligned crop of `side` pixels."""
-    left, top, right, bottom = (side * share for share in (0.2, 0.28, 0.8, 0.95))
-    return FaceBox(left=left, top=top, right=right, bottom=bottom, score=1)
-
-
-def measured_pose(faces: FaceAnalysis, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return yaw and pitch `[N, 2]` in degrees of crops `[N, H, W, 3]`; NaN without a face."""
-    box = face_box(pictures.shape[1])
-    found = [faces.landmarks(picture, box) for picture in pictures]
-    return np.array(
-        [(f.yaw_degrees, f.pitch_degrees) if f.score >= 0.5 else (np.nan, np.nan) for f in found]
-    )
-
-
 @torch.no_grad()
 def identities_of(bundle: Bundle, sampler: FaceSampler, count: int) -> tuple[Tensor, Tensor]:
     """Return latents `[N, L, D]` and poses `[N, 2]` of stills and half as many random
     identities."""
-    stills = sampler.stills
-    rows = stills[np.linspace(0, len(stills) - 1, min(count, len(stills))).astype(int)]
-    batches = [sampler.batch(part) for part in np.array_split(rows, max(1, len(rows) // 8))]
+    ws, poses = latents_of(bundle, sampler, count)
     drawn = draw_identities(bundle, count // 2, seed=5)
-    shown = np.concatenate([to_pixels(bundle.generator(part)) for part in drawn.split(8)])
-    measured = torch.from_numpy(measured_pose(bundle.faces, shown)).float()
-    known = ~measured.isnan().any(1)
-    ws = torch.cat([*(bundle.inverter(batch.images) for batch in batches), drawn[known]])
-    return ws, torch.cat([*(batch.pose_degrees for batch in batches), measured[known]])
+    seen = EmbeddedLandmarker(bundle.faces).signals(rendered(bundle.generator, drawn))
+    measured = torch.from_numpy(seen.pose[seen.is_found])
+    return torch.cat([ws, drawn[seen.is_found]]), torch.cat([poses, measured])
 
 
 @torch.no_grad()
+def turned(
+    bundle: Bundle, ws: Tensor, source: Tensor, axis: int, angle: float
+) -> NDArray[np.uint8]:
+    """Return pictures of persons turned to an angle about one axis, and to 0 about the other.
+
+    Args:
+        bundle: generator and pose flow.
+        ws: latents `[N, L, D]`.
+        source: their yaw and pitch, `[N, 2]`.
+        axis: 0: yaw, 1: pitch.
+        angle: in degrees.
+    """
+    target = torch.zeros(len(ws), 2)
+    target[:, axis] = angle
+    return rendered(bundle.generator, bundle.pose_flow.turn(ws, source, target))
+
+
 def slopes(bundle: Bundle, ws: Tensor, source: Tensor) -> tuple[float, float]:
     """Return the slopes of measured over requested yaw and pitch.
 
@@ -229,25 +217,16 @@ def slopes(bundle: Bundle, ws: Tensor, source: Tensor) -> tuple[float, float]:
         ws: latents `[N, L, D]`.
         source: their yaw and pitch, `[N, 2]`.
     """
-    found = []
+    landmarker, found = EmbeddedLandmarker(bundle.faces), []
     for axis, angles in enumerate(ANGLES):
-        requested, measured = [], []
-        for angle in angles:
-            target = torch.zeros(len(ws), 2)
-            target[:, axis] = angle
-            turned = bundle.pose_flow.turn(ws, source, target)
-            shown = np.concatenate([to_pixels(bundle.generator(part)) for part in turned.split(8)])
-            measured.append(measured_pose(bundle.faces, shown)[:, axis])
-            requested.append(np.full(len(ws), angle))
-        x, y = np.concatenate(requested), np.concatenate(measured)
-        is_valid = np.isfinite(y)
+        pictures = [turned(bundle, ws, source, axis, angle) for angle in angles]
+        y = np.concatenate([landmarker.signals(some).pose[:, axis] for some in pictures])
+        x, is_valid = np.repeat(angles, len(ws)), np.isfinite(y)
         found.append(float(np.polyfit(x[is_valid], y[is_valid], 1)[0]))
     return found[0], found[1]
 
 
-def calibrate(
-    bundle: Bundle, ws: Tensor, source: Tensor, *, rounds: int = ROUNDS
-) -> list[tuple[float, float]]:
+def calibrate(bundle: Bundle, ws: Tensor, source: Tensor) -> list[tuple[float, float]]:
     """Calibrate the pose flow of an opened bundle in place; return the slopes before each round
     and after the last.
 
@@ -256,7 +235,7 @@ def calibrate(
     """
     flow = cast(PoseFlow, bundle.pose_flow)
     history = [slopes(bundle, ws, source)]
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         if min(history[-1]) < 0.2:
             raise ValueError(f"expected heads that turn when asked, found slopes {history[-1]}")
         stretch(flow, (1 / history[-1][0], 1 / history[-1][1]))
@@ -268,13 +247,8 @@ def calibrate_pose(args: argparse.Namespace, bundle: Bundle, sampler: FaceSample
     """Calibrate the pose flow and write it into the bundle."""
     for yaw, pitch in calibrate(bundle, *identities_of(bundle, sampler, args.people)):
         print(f"measured per requested degree: yaw {yaw:.3f}, pitch {pitch:.3f}", flush=True)
-    part = bundle.part("pose_flow")
-    flow: nn.Module = cast(nn.Module, bundle.pose_flow)
-    write_part(
-        args.bundle, name=bundle.name, role="pose_flow", kind=part.kind,
-        tensors={name: value.half() for name, value in flow.state_dict().items()},
-        config=part.config, licence=part.licence, source=part.source,
-    )  # fmt: skip
+    part, flow = bundle.part("pose_flow"), cast(nn.Module, bundle.pose_flow)
+    _write(bundle, "pose_flow", flow.state_dict(), kind=part.kind, config=part.config)
 
 
 @torch.no_grad()
@@ -294,10 +268,10 @@ def clip_motions(bundle: Bundle, sampler: FaceSampler) -> Tensor:
 
 
 @torch.no_grad()
-def typical_motions(motions: Tensor, size: int, *, seed: int = 0) -> Tensor:
+def typical_motions(motions: Tensor, size: int) -> Tensor:
     """Return the motions `[K, 34]` of `[N, 34]` nearest to the centres of k-means, K <= size."""
     places = comparable(motions)
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(0)
     centres = places[torch.randperm(len(places), generator=random)[:size]]
     for _ in range(CLUSTER_ROUNDS):
         nearest = torch.cdist(places, centres).argmin(1)
@@ -311,11 +285,7 @@ def typical_motions(motions: Tensor, size: int, *, seed: int = 0) -> Tensor:
 
 def write_bank(bundle: Bundle, motions: Tensor) -> None:
     """Write motions `[K, 34]` into the bundle's folder."""
-    part = bundle.part("generator")
-    write_part(
-        bundle.folder, name=bundle.name, role=ROLE, kind=ROLE,
-        tensors={"motions": motions.half()}, licence=part.licence, source=part.source,
-    )  # fmt: skip
+    _write(bundle, ROLE, {"motions": motions}, kind=ROLE)
 
 
 def fit_motions(bundle: Bundle, sampler: FaceSampler, *, size: int = MOTIONS) -> None:
@@ -323,28 +293,28 @@ def fit_motions(bundle: Bundle, sampler: FaceSampler, *, size: int = MOTIONS) ->
     write_bank(bundle, typical_motions(clip_motions(bundle, sampler), size))
 
 
-def add_motions(args: argparse.Namespace, bundle: Bundle, sampler: FaceSampler) -> None:
-    """Fit a motion bank and write it into the bundle."""
-    fit_motions(bundle, sampler, size=args.motions)
-
-
 FITS = {
     "network": add_mapping, "identities": add_identities, "pose": calibrate_pose,
-    "motions": add_motions,
+    "motions": lambda args, *of: fit_motions(*of, size=args.motions),
 }  # fmt: skip
 
 
 def main() -> None:
     """Parse the arguments and fit."""
-    parser = parser_of(__doc__ or "")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("fit", choices=FITS)
+    for name in ("packs", "cache", "bundle"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--sheet", type=Path)
     parser.add_argument("--steps", type=int, default=1500, help="of the mapping network")
     parser.add_argument("--codes", type=int, default=6000, help="stills for the mapping network")
     parser.add_argument("--latents", type=int, default=4000, help="stills for the directions")
     parser.add_argument("--motions", type=int, default=MOTIONS, help="in the bank, at most")
     parser.add_argument("--people", type=int, default=60, help="stills for the pose")
     args = parser.parse_args()
-    FITS[args.fit](args, *opened(args))
+    faces = prepare(args.packs, args.cache, 128)
+    sampler = FaceSampler(faces, args.packs, device=torch.device("cpu"), seed=0)
+    FITS[args.fit](args, load_bundle(args.bundle), sampler)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat.files import atomic_file
-from sglat.networks.pixels import from_pixels
+from sglat.networks.pixels import from_pixels, to_pixels
 
 PACKS = ("faces128", "faces256", "faces256b")
 FINE_FROM = 128  # pixels of the first pack; above it only the others have all the detail
@@ -171,7 +171,12 @@ class FaceBatch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def part(self, chosen: slice) -> FaceBatch:
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """Pictures as uint8 RGB, `[N, H, W, 3]`."""
+        return to_pixels(self.images)
+
+    def part(self, chosen: slice | list[int]) -> FaceBatch:
         """Return some of the faces."""
         return FaceBatch(
             **{field.name: getattr(self, field.name)[chosen] for field in fields(self)}
@@ -226,7 +231,14 @@ class FaceSampler:
         )  # between uniform over clips and over frames
         self.val_stills = faces.rows(split="val", stills=True)
         self.val_frames = faces.rows(split="val", stills=False)
-        self.val_clips = labels["clip"]
+        self.val_clips = labels["clip"][self.val_frames]
+
+    def val_pairs(self, count: int) -> NDArray[np.int64]:
+        """Return fixed pairs of held-back frames of one clip each, spread over the clips,
+        `[2, count]`."""
+        random = np.random.default_rng(7)
+        clips = [self.val_frames[self.val_clips == name] for name in np.unique(self.val_clips)]
+        return np.array([random.choice(clips[i % len(clips)], 2) for i in range(count)]).T
 
     def label_sample(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the labels of training pictures, for input statistics."""

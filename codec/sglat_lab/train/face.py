@@ -11,7 +11,7 @@ import cv2
 import torch
 import typer
 
-from sglat_lab.measure.teachers import MobileFaceIdentity, SqueezePerceptual, load_lpips_heads
+from sglat_lab.measure.teachers import MobileFaceIdentity, SqueezePerceptual
 from sglat_lab.train.adversarial_examples import TunedGenerator
 from sglat_lab.train.data import blendshape_names, prepare, read_parsing
 from sglat_lab.train.faces_aligned import IdentityTask, ParsingTask, teacher_vectors
@@ -81,9 +81,7 @@ def main(
         tuned = TunedGenerator() if device == "cpu" else None
         task = IdentityTask(faces, vectors, recipes, teacher=frozen, generator=tuned)
     else:
-        squeeze = SqueezePerceptual(
-            _needed(features, "--features"), load_lpips_heads(_needed(heads, "--heads"))
-        )
+        squeeze = SqueezePerceptual(_needed(features, "--features"), _needed(heads, "--heads"))
         pairs = read_generated(generated or [])
         task = PerceptualTask(prepare(packs, cache, 128), squeeze.to(device), pairs)
     own = DEFAULTS[name]

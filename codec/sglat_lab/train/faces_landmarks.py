@@ -178,6 +178,14 @@ class LandmarkTask:
         return figures
 
 
+def eye_aspect(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the height over the width of left and right eye, `[..., 2]`, of `[..., 478, 2]`."""
+    p = np.stack([points[..., list(eye), :] for eye in (LEFT_EYE, RIGHT_EYE)], -3)
+    tall, wide = p[..., (1, 2), :] - p[..., (5, 4), :], p[..., 0, :] - p[..., 3, :]
+    height = np.linalg.norm(tall, axis=-1).sum(-1)
+    return np.asarray(height / np.maximum(2 * np.linalg.norm(wide, axis=-1), 1e-6))
+
+
 def _deformed(
     picture: NDArray[np.uint8],
     points: NDArray[np.float32],
@@ -189,25 +197,16 @@ def _deformed(
     pixels = (points * size).astype(np.float32)
     unit = float(interocular(torch.from_numpy(pixels[None])))
     picture, moved = deformed(picture, pixels, unit, generator)
-    change = [
-        _aspect(moved, eye) / max(_aspect(pixels, eye), 1e-3) for eye in (LEFT_EYE, RIGHT_EYE)
-    ]
-    return picture, moved / size, eyes * np.array(change, np.float32).clip(0.5, 2)
-
-
-def _aspect(points: NDArray[np.float32], eye: tuple[int, ...]) -> float:
-    """Return an eye's height over its width, of its six points as in `LEFT_EYE`."""
-    p = points[list(eye)]
-    tall = float(np.linalg.norm(p[1] - p[5]) + np.linalg.norm(p[2] - p[4]))
-    return tall / max(2 * float(np.linalg.norm(p[0] - p[3])), 1e-6)
+    change = eye_aspect(moved) / np.maximum(eye_aspect(pixels), 1e-3)
+    return picture, moved / size, eyes * change.astype(np.float32).clip(0.5, 2)
 
 
 def random_view(
-    points: NDArray[np.float32], generator: np.random.Generator, wide: bool, source: int = 128
+    points: NDArray[np.float32], generator: np.random.Generator, wide: bool
 ) -> tuple[NDArray[np.float64], float]:
     """Return the matrix that cuts a face (`points` in crop units) and the turn in degrees."""
     shift, zoom, turn = (0.15, 0.2, 30.0) if wide else (0.05, 0.08, 8.0)
-    low, high = points.min(0) * source, points.max(0) * source
+    low, high = points.min(0) * 128, points.max(0) * 128
     side = CROP_SCALE * float((high - low).max()) * np.exp(generator.uniform(-zoom, zoom))
     centre = (low + high) / 2 + generator.uniform(-shift, shift, 2) * (high - low).max()
     degrees = float(generator.uniform(-turn, turn))

@@ -26,7 +26,7 @@ from torch.nn import functional
 from sglat.networks.devices import fast_type
 from sglat.networks.embedded_perceptual import PerceptualNetwork, normalised, pooled
 from sglat.networks.pixels import from_pixels
-from sglat_lab.measure.teachers import SqueezePerceptual, load_lpips_heads
+from sglat_lab.measure.teachers import SqueezePerceptual
 from sglat_lab.train.data import prepare
 from sglat_lab.train.faces_loop import MuonAdam, export, set_rate
 from sglat_lab.train.faces_perceptual import (
@@ -102,7 +102,7 @@ def level_data(
     inputs, wanted, between = [], [], []
     for some in pictures.split(CHUNK):
         x = from_pixels(some).contiguous(memory_format=torch.channels_last)
-        first, last = task.teacher.stage(x, index)
+        first, last = task.teacher.levels(x, index)[-1]
         wanted.append(normalised(last, last.shape[1])[:, task.orders[index]].bfloat16())
         if first is not None:
             between.append(normalised(first, first.shape[1]).bfloat16())
@@ -230,7 +230,7 @@ def main(
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     torch.manual_seed(seed)
-    teacher = SqueezePerceptual(features, load_lpips_heads(heads))
+    teacher = SqueezePerceptual(features, heads)
     pairs = read_generated(generated or [])
     task = PerceptualTask(prepare(packs, cache, 128), teacher, pairs)
     network = PerceptualNetwork()

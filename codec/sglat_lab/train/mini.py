@@ -29,7 +29,7 @@ from sglat.files import atomic_file
 from sglat.networks.devices import feature_type
 from sglat.networks.face_points import feature_weights
 from sglat.networks.stylespace import GeneratorConfig
-from sglat_lab.measure.teachers import MobileFaceIdentity, SqueezePerceptual, load_lpips_heads
+from sglat_lab.measure.teachers import MobileFaceIdentity, SqueezePerceptual
 from sglat_lab.train.data import FaceBatch, FaceSampler, as_fine, prepare
 from sglat_lab.train.export import control_sigma
 from sglat_lab.train.losses import AdaptiveAugment, Adversary, ControlLosses, PoseLoss, RegionLoss
@@ -152,10 +152,8 @@ class Trainer:
             config.size, rate=config.rate_generator * 0.8, weight_r1=config.weight_r1,
             device=self.device,
         )  # fmt: skip
-        self.perceptual = SqueezePerceptual(
-            args.teachers / "squeezenet1_1_features.npz",
-            load_lpips_heads(args.lpips_heads) if args.lpips_heads else None,
-        ).to(self.device)
+        squeeze = args.teachers / "squeezenet1_1_features.npz"
+        self.perceptual = SqueezePerceptual(squeeze, args.lpips_heads).to(self.device)
         self.identity = MobileFaceIdentity(args.teachers / "mobilefacenet_id.onnx").to(self.device)
         self.optimizer = self._optimizer()
         self.state: dict[str, Any] = {"step": 0, "images": 0, "seconds": 0.0, "log": []}
@@ -250,8 +248,7 @@ class Trainer:
             return model.generator(ws, resolution=config.side, dtype=self.dtype), ws, []
         with self._reduced():
             ws = model.inverter(identity.images).float()
-        controls = model.controls_of(motion) - model.controls_of(identity)
-        styles = model.styles(ws, identity.pose_degrees, motion.pose_degrees, controls)
+        styles = model.moved_styles(ws, identity, motion)
         return model.generator.synthesize(styles, dtype=self.dtype), ws, styles
 
     def _control_losses(self) -> ControlLosses | None:

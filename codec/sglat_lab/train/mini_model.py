@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -88,21 +87,13 @@ class MiniModel(nn.Module):
             Pictures `[N, 3, H, W]` and the ID latents `[N, L, D]`.
         """
         ws = self.inverter(identity.images)
-        return self.move(ws, identity, motion), ws
+        return self.generator.synthesize(self.moved_styles(ws, identity, motion)), ws
 
-    def move(
-        self,
-        ws: Tensor,
-        identity: FaceBatch,
-        motion: FaceBatch,
-        *,
-        dtype: torch.dtype = torch.float32,
-    ) -> Tensor:
-        """Render ID latents `[N, L, D]` of one batch with the motion of another, with features
-        in `dtype`."""
+    def moved_styles(self, ws: Tensor, identity: FaceBatch, motion: FaceBatch) -> list[Tensor]:
+        """Return StyleSpace vectors of ID latents `[N, L, D]` of one batch with the motion of
+        another."""
         controls = self.controls_of(motion) - self.controls_of(identity)
-        styles = self.styles(ws, identity.pose_degrees, motion.pose_degrees, controls)
-        return self.generator.synthesize(styles, dtype=dtype)
+        return self.styles(ws, identity.pose_degrees, motion.pose_degrees, controls)
 
 
 @torch.no_grad()
@@ -216,9 +207,7 @@ def validate(trainer: Trained, *, stills: int = 96, pairs: int = 48) -> dict[str
         "minutes": round(trainer.state["seconds"] / 60, 1),
         **{f"still_{k}": v for k, v in _figures(trainer, inverted, faces.images).items()},
     }
-    frames = sampler.val_frames
-    first, second = frames[clip_pairs(sampler.val_clips[frames], pairs)]
-    identity, motion = sampler.batch(first), sampler.batch(second)
+    identity, motion = map(sampler.batch, sampler.val_pairs(pairs))
     moved = _in_parts(identity, motion, model, inversion=False)
     record.update({f"moved_{k}": v for k, v in _figures(trainer, moved, motion.images).items()})
     record["static_psnr"] = round(float(psnr(identity.images, motion.images).mean()), 2)
@@ -255,18 +244,6 @@ def _figures(trainer: Trained, pictures: Tensor, target: Tensor) -> dict[str, fl
         "lpips" if use_heads else "squeeze": round(float(torch.cat(distances).mean()), 4),
         "identity": round(float(torch.cat(cosines).mean()), 3),
     }
-
-
-def clip_pairs(clips: np.ndarray, count: int) -> np.ndarray:
-    """Return fixed pairs of frames of one clip each, spread over the clips, `[2, count]`.
-
-    Args:
-        clips: of each frame, `[T]`.
-        count: pairs.
-    """
-    random = np.random.default_rng(7)
-    rows = [np.flatnonzero(clips == name) for name in np.unique(clips)]
-    return np.array([random.choice(rows[i % len(rows)], 2) for i in range(count)]).T
 
 
 def write_sheet(path: Path, rows: list[Tensor]) -> None:

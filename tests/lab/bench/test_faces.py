@@ -13,6 +13,7 @@ from sglat.networks.faces import FaceBox, FaceLandmarks
 from sglat_lab.bench import faces, faces_measures
 from sglat_lab.bench.faces_measures import Clip
 from sglat_lab.measure.landmarks import Tracked
+from sglat_lab.train.faces_landmarks import eye_aspect
 
 FRAMES = 20
 
@@ -32,7 +33,7 @@ def made() -> Clip:
         points[8:10, list(eye), 1] = 140
     angles = random.normal(size=(FRAMES, 3))
     shapes = random.random((FRAMES, 52)).astype(np.float32)
-    openness = faces_measures.aspect_ratio(points[:, :, :2])
+    openness = eye_aspect(points[:, :, :2])
     tracks = [
         FaceLandmarks(
             points=points[t, :, :2], yaw_degrees=angles[t, 0], pitch_degrees=angles[t, 1],
@@ -65,7 +66,7 @@ def test_tracks_that_are_the_labels_have_no_error_and_find_every_blink() -> None
 
 def test_errors_are_in_percent_of_the_distance_of_the_eyes() -> None:
     clip = made()
-    unit = faces_measures.interocular(clip.points)[0]
+    unit = faces_measures.eye_distance(clip.points)[0]
     shifted = [replace(t, points=t.points + np.float32((unit / 10, 0))) for t in clip.tracks]
     found = faces_measures.landmark_figures([replace(clip, tracks=shifted)])
     assert found["points"] == pytest.approx(10, rel=1e-3)

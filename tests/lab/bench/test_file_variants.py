@@ -156,12 +156,6 @@ def test_short_groups_cost_more(path: Path, tmp_path: Path) -> None:
     assert short > long
 
 
-def test_a_swapped_file_has_the_drivers_motion(path: Path, bundle: Bundle, tmp_path: Path) -> None:
-    puppet = write_file(tmp_path / "p.sglat", bundle, frames=8, seed=3)
-    out = file_variants.swapped(path, puppet, tmp_path / "s.sglat")
-    assert (file_variants.parse(out).motion.values == file_variants.parse(path).motion.values).all()
-
-
 def test_frames_are_spread_from_the_first_to_the_last() -> None:
     assert file_variants.spread(101, 5).tolist() == [0, 25, 50, 75, 100]
     assert file_variants.spread(3, 5).tolist() == [0, 1, 2]

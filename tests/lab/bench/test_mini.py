@@ -12,6 +12,7 @@ import torch
 
 from sglat_lab.bench import mini, mini_measures
 from sglat_lab.measure.judges import Judges, Perceptual
+from sglat_lab.train.data import FaceSampler, prepare
 from tests.bundles.tiny import make_tiny_bundle
 from tests.lab.train.pack import make_packs
 
@@ -21,24 +22,29 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_packs(Path(tmp_path_factory.mktemp("packs")))
 
 
-def test_stills_and_clips_are_held_back_ones_at_128_pixels(packs: Path) -> None:
+@pytest.fixture(scope="module")
+def sampler(packs: Path, tmp_path_factory: pytest.TempPathFactory) -> FaceSampler:
+    faces = prepare(packs, Path(tmp_path_factory.mktemp("decoded")), 128)
+    return FaceSampler(faces, packs, device=torch.device("cpu"), seed=0)
+
+
+def test_held_back_stills_are_those_of_the_first_pack_in_order(
+    packs: Path, sampler: FaceSampler
+) -> None:
     with np.load(packs / "faces128" / "labels.npz") as labels:
         chosen = (labels["split"] == "val") & (labels["clip"] == "")
         yaw = labels["yaw"][chosen]
-    stills, frames = mini_measures.held_back_stills(packs), mini_measures.held_back_frames(packs)
-    assert stills.images.shape == (int(chosen.sum()), 128, 128, 3)
-    np.testing.assert_allclose(stills.pose[:, 0], yaw, rtol=1e-6)
-    assert set(frames.clips) == {"val_clip"}
-    assert stills.tensor([0]).shape == (1, 3, 128, 128)
-    assert -1 <= float(stills.tensor().min()) < float(stills.tensor().max()) <= 1
+    stills = sampler.batch(sampler.val_stills)
+    assert stills.pixels.shape == (int(chosen.sum()), 128, 128, 3)
+    np.testing.assert_allclose(stills.pose_degrees[:, 0], yaw, rtol=1e-6)
 
 
-def test_pairs_are_of_one_clip_and_always_the_same(packs: Path) -> None:
-    frames = mini_measures.held_back_frames(packs)
-    first, second = mini_measures.clip_pairs(frames.clips, 5).tolist()
+def test_pairs_are_of_one_held_back_clip_and_always_the_same(sampler: FaceSampler) -> None:
+    first, second = sampler.val_pairs(5)
+    clip_of = dict(zip(sampler.val_frames, sampler.val_clips, strict=True))
     assert len(first) == 5
-    assert (frames.clips[first] == frames.clips[second]).all()
-    assert mini_measures.clip_pairs(frames.clips, 5).tolist() == [first, second]
+    assert {clip_of[row] for row in (*first, *second)} == {"val_clip"}
+    assert sampler.val_pairs(5).tolist() == [first.tolist(), second.tolist()]
 
 
 def test_slope_and_correlation_of_angles_leave_unseen_faces_out() -> None:

@@ -11,7 +11,6 @@ import pytest
 from sglat.errors import UsageError
 from sglat.networks.faces import FaceBox, FaceLandmarks
 from sglat_lab.measure import landmarks
-from sglat_lab.measure.judges import Judges
 from tests.support.video import moving_square, write_video
 
 
@@ -32,9 +31,9 @@ class Faces:
         )  # fmt: skip
 
 
-def test_the_bundle_s_network_stands_in_without_mediapipe() -> None:
+def test_the_bundle_s_network_reads_the_face_of_an_aligned_crop() -> None:
     faces: Any = Faces()
-    landmarker = landmarks.make_landmarker(Judges(), faces)
+    landmarker = landmarks.EmbeddedLandmarker(faces)
     crops = np.stack([np.full((64, 64, 3), 9, np.uint8), np.zeros((64, 64, 3), np.uint8)])
     seen = landmarker.signals(crops)
     assert landmarker.name == "the bundle's own landmark network"
@@ -42,7 +41,7 @@ def test_the_bundle_s_network_stands_in_without_mediapipe() -> None:
     assert seen.points[0] == pytest.approx(np.full((478, 2), 0.25))
     assert seen.pose[0].tolist() == [5, -3]
     assert np.isnan(seen.points[1]).all()
-    assert (faces.boxes[0].left, faces.boxes[0].bottom) == pytest.approx((12.8, 57.6))
+    assert (faces.boxes[0].left, faces.boxes[0].bottom) == pytest.approx((12.8, 60.8))
 
 
 def test_signals_survive_packing() -> None:
