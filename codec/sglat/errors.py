@@ -15,6 +15,8 @@ SglatError                      one line, a code, nothing lost
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class SglatError(Exception):
     """Base of all errors with a clear one-line message.
@@ -25,7 +27,7 @@ class SglatError(Exception):
     """
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(code, message)  # what an error is made of again in another process
         self.code = code
         self.message = message
         self.path: str | None = None
@@ -91,3 +93,6 @@ class MissingExtraError(SglatError):
         )
         self.module = module
         self.extra = extra
+
+    def __reduce__(self) -> tuple[partial[MissingExtraError], tuple[()]]:
+        return partial(MissingExtraError, self.module, extra=self.extra), ()

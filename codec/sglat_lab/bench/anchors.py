@@ -49,18 +49,16 @@ SCALE_BITS: Final = 16  # a stored scale of a stock model
 LEAST_SCALE: Final = 0.05  # steps
 RATE: Final = 1 / 16  # of the running mean of magnitudes
 LEAST_FRAMES: Final = 8
-METHOD: Final = (
-    "*Same model*: the adaptive frequencies of our coder, each symbol coded by the library's range "
-    "coder and by its ANS coder. *Stock models*: differences to the frame before, quantized "
-    "Gaussian and Laplace distributions with one fitted scale a channel, and a Laplace "
-    "distribution whose scale follows the channel. The library codes a whole track as one stream; "
-    "ours begins anew every 256 frames, which random access needs."
+CODERS: Final = (
+    "ours",
+    "ideal",
+    "same_range",
+    "same_ans",
+    "adaptive_laplace",
+    "laplace",
+    "gaussian",
 )
-COLUMNS: Final = {
-    "ours": "ours", "ideal": "entropy under our model", "same_range": "same model, range coder",
-    "same_ans": "same model, ANS", "adaptive_laplace": "adaptive Laplace", "laplace": "Laplace",
-    "gaussian": "Gaussian",
-}  # fmt: skip
+"""Bits of a frame that are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,7 +313,7 @@ def measure(tracks: Sequence[Integers]) -> dict[str, float]:
     long = [values for values in tracks if len(values) >= LEAST_FRAMES]
     frames = sum(map(len, long))
     bits = [same_model_bits(values) | stock_model_bits(values) for values in long]
-    return {"frames": frames} | {key: sum(b[key] for b in bits) / frames for key in COLUMNS}
+    return {"frames": frames} | {key: sum(b[key] for b in bits) / frames for key in CODERS}
 
 
 def motion_of(path: Path) -> Integers:
@@ -346,8 +344,6 @@ def main() -> int:
         ):
             tracks[kind] = [track.quantized() for track in made.values()]
     record: Record = {
-        "method": METHOD,
-        "columns": COLUMNS,
         "tracks": {name: measure(parts) for name, parts in tracks.items()},
         "runs": [provenance("python -m sglat_lab.bench.anchors")],
     }

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -53,6 +53,7 @@ FIXED_STAGES: Final = ("refine", "tune", "jacobian")
 """They take the same time however long the clip is."""
 RESUME_SECONDS: Final = 1.0
 RESUME_STEPS: Final = 15
+KILLS: Final = 5
 LEAST_SECONDS: Final = 3.0  # before a kill; earlier nothing but imports has happened
 
 
@@ -139,10 +140,10 @@ def figures_probe(clip: Clip, tools: Tools) -> Record:
 def small_probe(clip: Clip, tools: Tools) -> Record:
     """Encode the beginning with a small identity, and measure the pictures."""
     target = clip.path("_small.sglat")
-    piece = file_variants.shortened(clip.video, clip.path("_small.mp4"), SMALL_SECONDS)
     config = clip.config("_small.work", SMALL_IDENTITY_BYTES)
-    sizes = sglat.encode(piece, target, config).bytes_by_stream
-    source = file_variants.source_crops(piece, file_variants.parse(target))
+    config = replace(config, end_seconds=SMALL_SECONDS)
+    sizes = sglat.encode(clip.video, target, config).bytes_by_stream
+    source = file_variants.source_crops(clip.video, file_variants.parse(target))
     shown, is_held = file_variants.decoded(target, tools.bundle)
     rows = spread_rows(is_held)
     figures = picture_figures(shown[rows], reference_at(source, rows, tools), tools)
@@ -246,37 +247,35 @@ def swap_all(records: dict[str, Record], out: Path, tools: Tools) -> int:
     return count
 
 
-def check_resume(video: Path, folder: Path, *, kills: int = 5, threads: int = 1) -> Record:
+def check_resume(video: Path, folder: Path, *, threads: int) -> Record:
     """Encode a piece of a clip undisturbed and with kills at random moments, and compare.
 
     Args:
         video: its first second is used.
         folder: where the files go.
-        kills: how many.
         threads: of the encoder.
 
     Returns:
         `kills` of a running encoder, the seconds after which each came, `is_same`.
     """
     folder.mkdir(exist_ok=True)
-    piece = file_variants.shortened(video, folder / f"piece{video.suffix}", RESUME_SECONDS)
     whole, cut = folder / "whole.sglat", folder / "cut.sglat"
 
     def start(target: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "sglat.cli.encode", str(piece), str(target), "--quiet",
-                   "--tune-steps", str(RESUME_STEPS), "--threads", str(threads),
-                   "--no-self-check"]  # fmt: skip
+        command = [sys.executable, "-m", "sglat.cli.encode", str(video), str(target), "--quiet",
+                   "--end", str(RESUME_SECONDS), "--tune-steps", str(RESUME_STEPS),
+                   "--threads", str(threads), "--no-self-check"]  # fmt: skip
         return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
     whole.unlink(missing_ok=True)
     cut.unlink(missing_ok=True)
     began = time.monotonic()
     if start(whole).wait() != 0:
-        raise SystemExit(f"expected {piece} to be encoded, the encoder failed")
+        raise SystemExit(f"expected {video} to be encoded, the encoder failed")
     span = time.monotonic() - began
     moments = random.Random(0)
     waits: list[float] = []
-    for _ in range(kills):
+    for _ in range(KILLS):
         wait = moments.uniform(LEAST_SECONDS, LEAST_SECONDS + span / 2)
         process = start(cut)
         try:

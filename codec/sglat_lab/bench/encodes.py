@@ -12,8 +12,9 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
@@ -26,14 +27,13 @@ from sglat.encoder.losses import LossConfig
 from sglat.encoder.quantize import PictureMetric, QuantizeConfig, motion_steps, quantize_motion
 from sglat.encoder.tune import TuneConfig
 from sglat.encoder.workfile import Store
-from sglat.errors import UsageError
+from sglat.errors import SglatError, UsageError
 from sglat.files import AtomicOutput, write_atomically
 from sglat_lab.bench import file_variants
 from sglat_lab.bench.harness import (
     BenchConfig,
     Budget,
     Clock,
-    Failure,
     Plan,
     Speeds,
     apart,
@@ -72,6 +72,8 @@ class EncodeJob:
     target: Path
     """`.sglat`; beside it lie its record (`.json`) and, if kept, its work file (`.work`)."""
     bundle: str
+    end_seconds: float | None = None
+    """None: the whole video."""
     tune_steps: int | None = None
     """None: the encoder's default."""
     identity_bytes: int | None = None
@@ -91,11 +93,6 @@ class EncodeJob:
         return self.target.with_suffix(".work")
 
 
-def job_name(video: Path, decoder_id: bytes, *settings: object) -> str:
-    """Return a name for an encoding of a video that changes with what it depends on."""
-    return f"{video.stem}-{digest(video, decoder_id, settings)}"
-
-
 def run_job(job: EncodeJob) -> dict[str, Any]:
     """Encode, unless it is done already, and return the record with the peak memory.
 
@@ -109,7 +106,7 @@ def run_job(job: EncodeJob) -> dict[str, Any]:
         share_stages(job.shares, job.work)
     config = EncodeConfig(
         bundle=job.bundle, force=True, tune_steps=job.tune_steps, threads=job.threads,
-        device="cpu", workfile=job.work, keep_workfile=True,
+        device="cpu", workfile=job.work, keep_workfile=True, end_seconds=job.end_seconds,
     )  # fmt: skip
     if job.identity_bytes is not None:
         config = replace(config, identity_bytes=job.identity_bytes)
@@ -133,11 +130,11 @@ def run_job(job: EncodeJob) -> dict[str, Any]:
     return record
 
 
-def run_jobs(jobs: Sequence[EncodeJob], workers: int) -> list[dict[str, Any] | Failure]:
-    """Run encodings side by side, each in a fresh process; what failed is returned as that."""
+def run_jobs(jobs: Sequence[EncodeJob], workers: int) -> list[dict[str, Any] | Exception]:
+    """Run encodings side by side, each in a fresh process, and return records or errors."""
     if all(job.record.exists() for job in jobs):
         return [run_job(job) for job in jobs]
-    found: list[dict[str, Any] | Failure] = apart(workers, run_job, [(job,) for job in jobs])
+    found: list[dict[str, Any] | Exception] = apart(workers, run_job, [(job,) for job in jobs])
     return found
 
 
@@ -235,12 +232,14 @@ class Encodes:
         )
         for video in videos[plan.clips :]:
             self.skipped[video.name] = "left out: no time was left to encode it"
-        jobs = [self._job(video, plan) for video in videos[: plan.clips]]
+        jobs = [
+            self._job(video, "whole", plan.frames, plan.tune_steps)
+            for video in videos[: plan.clips]
+        ]
         found = []
         for video, job in zip(videos, self._done(jobs), strict=False):
             if job is not None:
-                short = self._short(video, plan.frames)
-                found.append(ClipFiles(video=short, encoded=job.target, work=job.work))
+                found.append(ClipFiles(video=video, encoded=job.target, work=job.work))
         return found
 
     def sweep(self, files: list[ClipFiles], measure_seconds: float) -> list[ClipFiles]:
@@ -280,12 +279,7 @@ class Encodes:
         if plan is not None and is_affordable and not self.options.is_quick and self._records:
             job, record = max(self._records.values(), key=lambda pair: pair[1]["frames"])
             half = max(2, int(record["frames"]) // 2)
-            short = self._short(job.video, half)
-            steps = self.budget.probe_steps
-            name = job_name(short, self.bundle.decoder_id, "memory", half, steps)
-            self._done([replace(
-                job, video=short, target=self.folder / f"{name}.sglat", tune_steps=steps
-            )])  # fmt: skip
+            self._done([self._job(job.video, "memory", half, self.budget.probe_steps)])
         points = {
             (job.video.stem, record["frames"], record["peak_memory_megabytes"])
             for job, record in self._records.values()
@@ -304,11 +298,7 @@ class Encodes:
         if path.exists():
             return Plan(**json.loads(path.read_text(encoding="utf-8")))
         self.clock.stage("plan", f"timing encodings of {probe[0]} frames")
-        jobs = []
-        for video in videos[: self.workers]:
-            short = self._short(video, probe[0])
-            name = job_name(short, self.bundle.decoder_id, "probe", probe)
-            jobs.append(self._new(short, name, tune_steps=probe[1]))
+        jobs = [self._job(video, "probe", *probe) for video in videos[: self.workers]]
         done = [job for job in self._done(jobs) if job is not None]
         times = [speeds(self._records[job.target][1], probe[1]) for job in done]
         cost = _mean(times) if times else Speeds(once=0.0, step=0.0, frame=0.0)
@@ -318,29 +308,19 @@ class Encodes:
             seconds=max(seconds - self.clock.elapsed, seconds / 4), frames=options.frames,
             least_frames=budget.least_frames,
         )  # fmt: skip
-        write_atomically(path, json.dumps(plan.to_json()))
+        write_atomically(path, json.dumps(asdict(plan)))
         return plan
 
-    def _short(self, video: Path, frames: int) -> Path:
-        """Return the beginning of a video, or the video itself where it is no longer."""
-        return file_variants.first_frames(
-            video, self.options.out / "shortened" / str(frames), frames
-        )
-
-    def _job(self, video: Path, plan: Plan) -> EncodeJob:
-        short = self._short(video, plan.frames)
-        name = job_name(short, self.bundle.decoder_id, "whole", plan.tune_steps)
-        return self._new(short, name, tune_steps=plan.tune_steps)
-
     def _sized(self, files: ClipFiles, plan: Plan, size: int) -> EncodeJob:
-        name = job_name(files.video, self.bundle.decoder_id, "sized", plan.tune_steps, size)
-        job = self._new(files.video, name, tune_steps=plan.tune_steps)
+        job = self._job(files.video, f"sized {size}", plan.frames, plan.tune_steps)
         return replace(job, identity_bytes=size, shares=files.work)
 
-    def _new(self, video: Path, name: str, *, tune_steps: int | None) -> EncodeJob:
+    def _job(self, video: Path, what: str, frames: int, tune_steps: int | None) -> EncodeJob:
+        """Return the encoding of a video's first frames."""
+        name = f"{video.stem}-{digest(video, self.bundle.decoder_id, what, frames, tune_steps)}"
         return EncodeJob(
             video=video, target=self.folder / f"{name}.sglat", bundle=self.options.bundle,
-            tune_steps=tune_steps,
+            end_seconds=file_variants.end_of(video, frames), tune_steps=tune_steps,
         )  # fmt: skip
 
     def _with_sizes(self, files: ClipFiles) -> ClipFiles:
@@ -355,9 +335,10 @@ class Encodes:
         """Run encodings; what failed is noted and None."""
         found: list[EncodeJob | None] = []
         for job, result in zip(jobs, run_jobs(jobs, self.workers), strict=True):
-            if isinstance(result, Failure):
-                self.skipped[job.video.name] = str(result)
-                self.clock.tell(f"{job.video.name} left out: {result}")
+            if isinstance(result, Exception):
+                reason = str(result) if isinstance(result, SglatError) else repr(result)
+                self.skipped[job.video.name] = reason
+                self.clock.tell(f"{job.video.name} left out: {reason}")
                 found.append(None)
             else:
                 self._records[job.target] = (job, result)
@@ -366,9 +347,6 @@ class Encodes:
 
 
 def _mean(times: Sequence[Speeds]) -> Speeds:
-    count = len(times)
     return Speeds(
-        once=sum(t.once for t in times) / count,
-        step=sum(t.step for t in times) / count,
-        frame=sum(t.frame for t in times) / count,
+        **{name: fmean(getattr(t, name) for t in times) for name in ("once", "step", "frame")}
     )

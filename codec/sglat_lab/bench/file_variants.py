@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +24,10 @@ from sglat.bitstream.records import Header, Motion, Placement
 from sglat.bitstream.writer import GROUP_FRAMES, open_writer
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import DecodeConfig, Decoder
-from sglat.errors import MediaError, SglatError, UsageError
-from sglat.files import AtomicOutput, atomic_file
+from sglat.errors import SglatError, UsageError
+from sglat.files import atomic_file
 from sglat.media.audio import AudioReader
-from sglat.media.reader import VideoReader, exact_seconds
+from sglat.media.reader import VideoReader
 from sglat_lab.measure.rates import file_cost
 
 Pictures = NDArray[np.uint8]
@@ -88,8 +89,7 @@ def source_crops(video: Path, parsed: Parsed) -> Pictures:
     with VideoReader(video, threads=1) as reader:
         crops = [
             crop_picture(frame.picture, places[frame.index], parsed.header.resolution)
-            for frame in reader
-            if frame.index < len(places)
+            for frame in islice(reader, len(places))
         ]
     if len(crops) != len(places):
         raise UsageError(
@@ -220,66 +220,13 @@ def concealed(values: NDArray[np.int32], is_lost: NDArray[np.bool_]) -> NDArray[
     return shown
 
 
-def shortened(video: Path, out: Path, seconds: float) -> Path:
-    """Write the beginning of a video; packets are copied, nothing is encoded again.
-
-    A stream ends before its first packet, in decoding order, that is shown too late: what was
-    written thus has all it refers to.
-
-    Raises:
-        MediaError: the container does not take the streams.
-    """
-    import av
-
-    limit = exact_seconds(seconds)
-    ended: set[int] = set()
-    try:
-        with (
-            AtomicOutput(out, force=True) as partial,
-            av.open(str(video)) as source,
-            av.open(str(partial), "w") as target,
-        ):
-            kept = {
-                stream.index: target.add_stream_from_template(stream)
-                for stream in [*source.streams.video[:1], *source.streams.audio[:1]]
-            }
-            for packet in source.demux(*[source.streams[index] for index in kept]):
-                if packet.dts is None or packet.pts is None:
-                    continue
-                if packet.pts * Fraction(packet.time_base) >= limit:
-                    ended.add(packet.stream.index)
-                if packet.stream.index not in ended:
-                    packet.stream = kept[packet.stream.index]
-                    target.mux(packet)
-    except (av.error.FFmpegError, ValueError) as error:
-        raise MediaError("cannot-shorten", f"{video.name}: {error}") from error
-    return out
-
-
-def first_frames(video: Path, folder: Path, frames: int) -> Path:
-    """Return a copy in a folder of a video's first frames, made once; the video if it is shorter.
-
-    The copy may have a few frames less, where the last of them need later ones.
-
-    Raises:
-        MediaError: no video, or the container does not take the streams.
-    """
-    out = folder / video.name
-    if out.exists():
-        return out
-    import av
-
-    try:
-        with av.open(str(video)) as container:
-            stream = container.streams.video[0]
-            rate, count = stream.average_rate or Fraction(25), stream.frames
-            began = (stream.start_time or 0) * Fraction(stream.time_base or 1)
-    except (av.error.FFmpegError, IndexError) as error:
-        raise MediaError("cannot-shorten", f"{video.name}: {error}") from error
-    if count and count <= frames:
-        return video
-    folder.mkdir(parents=True, exist_ok=True)
-    return shortened(video, out, float(began + Fraction(frames) / rate))
+def end_of(video: Path, frames: int) -> float | None:
+    """Return the second before which a video's first frames lie; None: it has no more."""
+    with VideoReader(video, threads=1) as reader:
+        info = reader.info
+    if info.frame_count and info.frame_count <= frames:
+        return None
+    return float((frames - Fraction(1, 2)) / info.frame_rate)
 
 
 def audio_lag_seconds(video: Path) -> float | None:

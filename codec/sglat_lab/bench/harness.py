@@ -1,8 +1,7 @@
 """What every benchmark runs on: processes side by side, results kept on disk, a plan of its time.
 
-Exceptions of other processes come back as values, since ours carry more than one argument and do
-not survive pickling. A process that is ended from outside (by a person, or for want of memory) ends
-those beside it, and each unfinished task returns a failure.
+Errors of other processes come back as values. A process that is ended from outside (by a person, or
+for want of memory) ends those beside it, and each unfinished task returns an error.
 
 Time is planned from short, timed encodings: the cost of a frame, of a step of tuning and of the
 rest on this machine with all its workers busy.
@@ -20,14 +19,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.errors import SglatError, UsageError
+from sglat.errors import UsageError
 from sglat.files import atomic_file, write_atomically
 
 PROTOCOL: Final = 3
@@ -111,54 +110,10 @@ class Cache:
         return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """What went wrong in another process."""
-
-    code: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.message}"
-
-
-def guarded(task: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a task returns, or its failure; for the other process."""
-    try:
-        return task(*arguments)
-    except SglatError as error:
-        return Failure(code=error.code, message=error.message)
-    except Exception as error:
-        return Failure(code="failed", message=f"{type(error).__name__}: {error}")
-
-
-def unwrapped(result: Any) -> Any:
-    """Return a result; for this process.
-
-    Raises:
-        UsageError: it is a failure.
-    """
-    if isinstance(result, Failure):
-        raise UsageError(result.code, result.message)
-    return result
-
-
 @contextmanager
-def processes(
-    count: int,
-    *,
-    begin: Callable[..., None] | None = None,
-    arguments: tuple[Any, ...] = (),
-) -> Iterator[ProcessPoolExecutor]:
-    """Give fresh processes, and end them; at once where an exception leaves the block.
-
-    Args:
-        count: how many.
-        begin: called first in each, with `arguments`.
-        arguments: of `begin`.
-    """
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(count, context, begin, arguments)
+def processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Give fresh processes, and end them; at once where an exception leaves the block."""
+    executor = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
     before = set(multiprocessing.active_children())
     try:
         yield executor
@@ -175,23 +130,23 @@ def side_by_side(
     task: Callable[..., Any],
     arguments: Sequence[tuple[Any, ...]],
 ) -> list[Any]:
-    """Return what a task returns for each set of arguments, in order, or its `Failure`."""
-    lost = Failure(
-        code="process-lost",
-        message="expected a result, found that a process was ended from outside "
-        "(out of memory?); run the same command again to go on",
-    )
+    """Return what a task returns for each set of arguments, in order, or the error it raises."""
     try:
-        futures = [executor.submit(guarded, task, *one) for one in arguments]
+        futures = [executor.submit(task, *one) for one in arguments]
     except BrokenProcessPool:
-        return [lost] * len(arguments)
-    found = []
-    for future in futures:
-        try:
-            found.append(future.result())
-        except BrokenProcessPool:
-            found.append(lost)
-    return found
+        return [_lost()] * len(arguments)
+    errors = [future.exception() for future in futures]
+    return [
+        _lost() if isinstance(error, BrokenProcessPool) else error or future.result()
+        for future, error in zip(futures, errors, strict=True)
+    ]
+
+
+def _lost() -> UsageError:
+    return UsageError(
+        "process-lost", "expected a result, found that a process was ended from outside (out of "
+        "memory?); run the same command again to go on",
+    )  # fmt: skip
 
 
 def apart(count: int, task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -283,10 +238,6 @@ class Plan:
     """How many of the clips; the others are left out for lack of time."""
     encode_seconds: float
     """Expected for one clip."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 def make_plan(

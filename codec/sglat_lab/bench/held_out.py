@@ -33,11 +33,12 @@ from sglat_lab.bench.encodes import share_stages
 from sglat_lab.bench.harness import Cache
 from sglat_lab.bench.mini_measures import Measured
 from sglat_lab.measure.judges import Judges, find_teachers, load_judges
-from sglat_lab.report.pages import part, provenance, targets
+from sglat_lab.report.pages import average, part, provenance, targets
 from sglat_lab.report.plots import write_sheet
 
 BATCH = 8
 SHOWN = 12  # frames on the sheet
+FIGURES = ("psnr", "perceptual", "identity")
 # Frames far from each other do not help each other, as neighbours in a film do
 ALONE = SolverConfig(window=6, fresh=6, fresh_iterations=8)
 
@@ -94,17 +95,6 @@ def measure(clip: Path, args: argparse.Namespace, judges: Judges) -> dict[str, A
     return found
 
 
-def mean_figures(clips: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return the means over clips of the frames tuned on and of the others."""
-    return {
-        who: {
-            key: float(np.mean([clip[who][key] for clip in clips]))
-            for key in ("psnr", "perceptual", "identity")
-        }
-        for who in ("others", "tuned")
-    }
-
-
 def main() -> None:
     """Run over all clips."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -132,7 +122,10 @@ def main() -> None:
         print(clip.stem, json.dumps(clips[clip.stem]), flush=True)
     record = {
         "clips": clips,
-        "mean": mean_figures(list(clips.values())),
+        "mean": {
+            who: {key: average(clips.values(), f"{who}/{key}") for key in FIGURES}
+            for who in ("others", "tuned")
+        },
         "perceptual": judges.perceptual and judges.perceptual.name,
         "targets": targets("held_out"),
         "runs": [run],

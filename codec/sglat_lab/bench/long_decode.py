@@ -85,27 +85,20 @@ def decode_memory(
     return found
 
 
-def reference_ratio(bundle: Bundle, *, batch: int = 8, runs: int = 3) -> float:
-    """Return how many times faster the decoder renders than the plain generator, in one process.
-
-    The two take turns, and the least time of each counts.
-    """
+def reference_ratio(bundle: Bundle) -> float:
+    """Return how many times faster the decoder renders than the plain generator, in one process."""
     import torch
 
     from sglat.networks.stylegan2_fast import FastSynthesis
+    from sglat_lab.bench.synthesis import best_times
 
     generator = bundle.generator
-    ws = generator.repeat(generator.w_avg.expand(batch, -1))
+    ws = generator.repeat(generator.w_avg.expand(8, -1))
     with torch.inference_mode():
-        styles = generator.styles(ws)
-        fast = FastSynthesis(generator)
-        times: dict[str, list[float]] = {"fast": [], "plain": []}
-        for _ in range(runs + 1):
-            for name, render in (("fast", fast), ("plain", generator.synthesize)):
-                began = time.perf_counter()
-                render(styles)
-                times[name].append(time.perf_counter() - began)
-    return min(times["plain"][1:]) / min(times["fast"][1:])
+        styles, fast = generator.styles(ws), FastSynthesis(generator)
+        calls = {"fast": lambda: fast(styles), "plain": lambda: generator.synthesize(styles)}
+        times = best_times(calls, rounds=4, device=ws.device, clock=time.perf_counter)
+    return times["plain"] / times["fast"]
 
 
 def decode_here(options: Record) -> Record:

@@ -65,10 +65,6 @@ class Measured:
         """Return latents `[N, L, D]` of crops."""
         return torch.cat([self.bundle.inverter(part) for part in pictures.split(BATCH)])
 
-    def sample(self, count: int, seed: int) -> Tensor:
-        """Return latents `[N, L, D]` of people who do not exist."""
-        return draw_identities(self.bundle, count, seed=seed)
-
     def identity(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return MobileFaceNet's unit vectors `[N, 128]`."""
         assert self.judges.identity is not None, self.judges.missing
@@ -160,7 +156,7 @@ def samples(measured: Measured, stills: FaceBatch, sampler: FaceSampler) -> dict
     perceptual = measured.judges.perceptual
     count = len(stills)
     training = sampler.stills[:: max(1, len(sampler.stills) // count)][:count]
-    drawn = measured.render(measured.sample(count, seed=1))
+    drawn = measured.render(draw_identities(measured.bundle, count, seed=1))
     write_sheet(measured.out / "samples.png", [drawn[at : at + 8] for at in range(0, 64, 8)])
     inverted = measured.render(measured.invert(stills.images))
     sets = {"random people": drawn, "inverted held-back stills": inverted,
@@ -243,7 +239,8 @@ def _people(
     """Return latents of inverted stills, then of samples, and the stills' poses `[N, 2]`."""
     rows = np.linspace(0, len(stills) - 1, inverted + 2).astype(int)[1:-1].tolist()
     some = stills.part(rows)
-    ws = torch.cat([measured.invert(some.images), measured.sample(sampled, seed=3)])
+    drawn = draw_identities(measured.bundle, sampled, seed=3)
+    ws = torch.cat([measured.invert(some.images), drawn])
     return ws, torch.cat([some.pose_degrees, torch.zeros(sampled, 2)])
 
 
@@ -275,7 +272,7 @@ def controls_figures(
     agreement = _agreement(torch.stack(changes))
     sheet_of_controls(measured.out / "controls.png", [tiles[p] for p in (0, 1, 4, 5, 6)])
     if card_sheet is not None:
-        extra = measured.sample(5, seed=11)
+        extra = draw_identities(bundle, 5, seed=11)
         people = []
         for latent in extra:
             styles = bundle.generator.styles(latent[None])
@@ -320,11 +317,11 @@ def _agreement(changes: Tensor) -> list[float]:
     return mean
 
 
-def sheet_of_controls(path: Path, people: list[NDArray[np.uint8]], side: int = 64) -> None:
+def sheet_of_controls(path: Path, people: list[NDArray[np.uint8]]) -> None:
     """Write a sheet: two rows a person, at -2 σ and +2 σ; the person itself, then 32 controls."""
     rows = []
     for pictures in people:
-        small = [cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in pictures]
+        small = [cv2.resize(p, (64, 64), interpolation=cv2.INTER_AREA) for p in pictures]
         base, moved = small[0], small[1:]
         rows += [[base, *moved[:NUM_CONTROLS]], [base, *moved[NUM_CONTROLS:]]]
     write_sheet(path, rows)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -22,12 +23,9 @@ from sglat_lab.bench.harness import (
     QUICK_BUDGET,
     BenchConfig,
     Clock,
-    Failure,
     Plan,
-    guarded,
     processes,
     side_by_side,
-    unwrapped,
 )
 from sglat_lab.bench.long_decode import decode_apart, decode_memory
 from sglat_lab.bench.probes import (
@@ -64,29 +62,17 @@ def clip_paths(folder: Path) -> list[Path]:
     return found
 
 
-_tools: list[Tools | Failure] = []
-
-
-def _begin(config: BenchConfig, threads: int) -> None:
-    """Load the tools of a process; a failure is kept, since a pool would try again for ever."""
+@cache
+def _tools(config: BenchConfig, threads: int) -> Tools:
+    """Return the tools of a process."""
     torch.set_num_threads(threads)
-    _tools.append(guarded(Tools, config))
+    return Tools(config)
 
 
-def _in_process(task: Callable[..., Any], *arguments: Any) -> Any:
-    return task(unwrapped(_tools[0]), *arguments)
-
-
-def each(
-    pool: ProcessPoolExecutor, task: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
-) -> list[Any]:
-    """Do a task with the tools of a process of the pool for each set of arguments.
-
-    Raises:
-        UsageError: of the first failure.
-    """
-    found = side_by_side(pool, _in_process, [(task, *one) for one in arguments])
-    return [unwrapped(result) for result in found]
+def _in_process(
+    task: Callable[..., Any], config: BenchConfig, threads: int, *arguments: Any
+) -> Any:
+    return task(_tools(config, threads), *arguments)
 
 
 def _measure_clip(tools: Tools, files: ClipFiles, names: Sequence[str]) -> None:
@@ -118,7 +104,7 @@ class Benchmark:
             budget = replace(budget, minutes=config.minutes)
         self.budget = budget
         self.clock = Clock(tell, budget.minutes)
-        self.cores = os.cpu_count() or 1
+        self.cores = self.threads = os.cpu_count() or 1
         self.tools = Tools(config)
         self.clips: list[ClipBench] = []
         self.skipped: dict[str, str] = dict(self.tools.refused)
@@ -136,8 +122,8 @@ class Benchmark:
         else:
             files = self._made_earlier(videos)
         files = self._usable(files)
-        threads = max(1, self.cores // count)
-        with processes(count, begin=_begin, arguments=(self.config, threads)) as pool:
+        self.threads = max(1, self.cores // count)
+        with processes(count) as pool:
             files = self._measure(pool, files, encodes)
             swaps = self._swaps(pool, files) if "swap" in self.probes else []
             solvers = self._solvers(pool, files) if "solvers" in self.probes else NOT_CHOSEN
@@ -167,6 +153,24 @@ class Benchmark:
     def close(self) -> None:
         """Release what the measurements used."""
         self.tools.close()
+
+    def _each(
+        self,
+        pool: ProcessPoolExecutor,
+        task: Callable[..., Any],
+        arguments: Sequence[tuple[Any, ...]],
+    ) -> list[Any]:
+        """Do a task with the tools of a process of the pool for each set of arguments.
+
+        Raises:
+            Exception: the first of the tasks.
+        """
+        known = (task, self.config, self.threads)
+        found = side_by_side(pool, _in_process, [(*known, *one) for one in arguments])
+        for error in found:
+            if isinstance(error, BaseException):
+                raise error
+        return found
 
     def _made_earlier(self, videos: Sequence[Path]) -> list[ClipFiles]:
         folder = self.config.encoded
@@ -221,7 +225,7 @@ class Benchmark:
             if not is_recorded(clip, self.probes)
         ]
         if waiting:
-            each(pool, _measure_clip, [(files, self.probes) for files in waiting])
+            self._each(pool, _measure_clip, [(files, self.probes) for files in waiting])
 
     def _swaps(self, pool: ProcessPoolExecutor, files: Sequence[ClipFiles]) -> list[dict[str, Any]]:
         """Put each clip's motion onto the next clip's person."""
@@ -229,7 +233,7 @@ class Benchmark:
             return []
         self.clock.stage("swap")
         pairs = [*pairwise(files), (files[-1], files[0])]
-        each(pool, _swap, pairs)
+        self._each(pool, _swap, pairs)
         clips = [*pairwise(self.clips), (self.clips[-1], self.clips[0])]
         return [swap_record(self.tools, driver, puppet) for driver, puppet in clips]
 
@@ -246,13 +250,14 @@ class Benchmark:
 
         def make() -> dict[str, Any]:
             count = min(SOLVER_FRAMES, clip.window)
-            (record,) = each(pool, solver_probe, [(one, count, epochs, SOLVER_ITERATIONS)])
+            tasks = [(one, count, epochs, SOLVER_ITERATIONS)]
+            (record,) = self._each(pool, solver_probe, tasks)
             return record  # type: ignore[no-any-return]
 
         try:
             found: dict[str, Any] = clip.cache.record(f"solvers-{epochs}", make)
             return found
-        except UsageError as error:
+        except SglatError as error:
             return f"not measured: {error.message}"
 
     def _speed(self, encodes: Encodes | None) -> dict[str, Any]:
@@ -287,7 +292,7 @@ class Benchmark:
             "is_quick": self.config.is_quick,
             "probes": self.probes,
             "effort": asdict(self.tools.effort),
-            "plan": None if self.plan is None else self.plan.to_json(),
+            "plan": None if self.plan is None else asdict(self.plan),
             "minutes": self.budget.minutes,
             "tuning_networks": None if self.plan is None else tuning_networks(),
             "workers": workers,

@@ -225,16 +225,10 @@ def tracked_video(video: Path, task: Path, folder: Path) -> Tracked:
         folder.mkdir(parents=True, exist_ok=True)
         found = _track(video, task)
         with atomic_file(path, force=True) as file:
-            np.savez(
-                file, points=found.points, blendshapes=found.blendshapes, angles=found.angles,
-                is_found=found.is_found, names=np.array(found.names), fps=np.array(found.fps),
-            )  # fmt: skip
+            np.savez(file, allow_pickle=False, **vars(found))
     with np.load(path, allow_pickle=False) as stored:
-        return Tracked(
-            points=stored["points"], blendshapes=stored["blendshapes"], angles=stored["angles"],
-            is_found=stored["is_found"], names=tuple(map(str, stored["names"])),
-            fps=float(stored["fps"]),
-        )  # fmt: skip
+        plain = {"names": tuple(map(str, stored["names"])), "fps": float(stored["fps"])}
+        return Tracked(**{**stored, **plain})
 
 
 def _track(video: Path, task: Path) -> Tracked:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -273,18 +273,9 @@ def bd_rate_percent(anchor: Curve, test: Curve, *, method: Method) -> float:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A mean over clips with its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-    clips: int
-
-
-def bootstrap(values: Sequence[float]) -> Interval:
-    """Return the mean and the 95 % percentile interval of resampled clips.
+def bootstrap(values: Sequence[float]) -> dict[str, Any]:
+    """Return `mean`, `low` and `high` of the 95 % percentile interval of resampled clips, and their
+    number `clips`.
 
     One clip has no spread: its interval is the value itself, and `clips` is 1.
 
@@ -296,7 +287,9 @@ def bootstrap(values: Sequence[float]) -> Interval:
     sample = np.asarray(values, np.float64)
     picks = np.random.default_rng(0).integers(len(sample), size=(DRAWS, len(sample)))
     low, high = np.percentile(sample[picks].mean(axis=1), [2.5, 97.5])
-    return Interval(mean=float(sample.mean()), low=float(low), high=float(high), clips=len(sample))
+    return {
+        "mean": float(sample.mean()), "low": float(low), "high": float(high), "clips": len(sample),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,8 +370,8 @@ def summarize(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
               for m in METRICS}  # fmt: skip
         rates = ("kbit_per_second_60s", "kbit_per_second_cached")
         summary[name] = {
-            "figures": {key: asdict(bootstrap(values)) for key, values in of.items() if values},
-            **{key: asdict(bootstrap([v[key] for v in versions])) for key in rates},
+            "figures": {key: bootstrap(values) for key, values in of.items() if values},
+            **{key: bootstrap([v[key] for v in versions]) for key in rates},
             "clips_at_lowest_rate": sum(v["is_lowest"] for v in versions),
         }
     return summary

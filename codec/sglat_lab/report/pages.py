@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Undefined
@@ -212,7 +213,7 @@ def grid(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def average(records: Iterable[Any], path: str) -> float | None:
     """Return the mean of the figures at a path; None where no record has it."""
     values = [v for record in records if isinstance(v := lookup(record, path), float | int)]
-    return quality.mean(values) if values else None
+    return fmean(values) if values else None
 
 
 def target_grid(record: Record) -> str:
@@ -221,7 +222,7 @@ def target_grid(record: Record) -> str:
     return grid(
         ["figure", "target", "measured", ""],
         [[f.label, f.target(), f.found(record), verdicts[f.is_met(record)]]
-         for f in map(from_json, record["targets"])],
+         for f in (Figure(**one) for one in record["targets"])],
     )  # fmt: skip
 
 
@@ -244,11 +245,6 @@ def percent(value: float, digits: int = 0) -> str:
     return f"{value:.{digits}%}"
 
 
-def from_json(plain: Record) -> Figure:
-    """Return a figure with its target from plain values."""
-    return Figure(**plain)
-
-
 TEMPLATES.filters |= {"cells": cells, "number": number, "percent": percent, "bold": bold}
 TEMPLATES.globals |= {
     "grid": grid, "average": average, "target_grid": target_grid, "figure_rows": figure_rows,
@@ -264,7 +260,7 @@ def targets(name: str, **facts: Any) -> list[Record]:
         facts: what its template repeats figures for.
     """
     text = TEMPLATES.get_template(f"{name}.targets.json").render(facts)
-    return [asdict(from_json(one)) for one in json.loads(text)]
+    return [asdict(Figure(**one)) for one in json.loads(text)]
 
 
 def part(name: str, **facts: Any) -> str:
@@ -281,7 +277,7 @@ def page(name: str, record: Record) -> str:
 
     context = record | {
         "record": record, "remarks": remarks,
-        "targets": [from_json(one) for one in record.get("targets", [])],
+        "targets": [Figure(**one) for one in record.get("targets", [])],
     }  # fmt: skip
     runs = record["runs"] if "runs" in record else [record["about"]]
     lines = ["", "## Provenance", "", *provenance_lines(runs), ""]

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean as mean
 from typing import Any, Final
 
 import cv2
@@ -20,7 +21,6 @@ from sglat_lab.measure.landmarks import Signals
 from sglat_lab.measure.picture_metrics import METRICS, Metric
 from sglat_lab.measure.rates import COARSER, ENCODED, IDENTITY, LAYERS, QUALITY
 from sglat_lab.report.pages import Record
-from sglat_lab.report.quality import mean
 
 Pictures = NDArray[np.uint8]
 EVEN_FRAMES: Final = 4  # evenly spread ones beside the extremes

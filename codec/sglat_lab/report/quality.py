@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean as mean
 from typing import Any, Final
 
 from sglat_lab.measure.picture_metrics import METRICS, Metric
-from sglat_lab.measure.rates import Curve, Interval, bootstrap, envelope, read_curve
+from sglat_lab.measure.rates import Curve, bootstrap, envelope, read_curve
 
 Record = dict[str, Any]
 Rows = list[list[str]]
@@ -32,16 +33,10 @@ def main_metrics(record: Record) -> list[Metric]:
     return [metric for metric in present if metric.key in wanted]
 
 
-def interval(figure: Interval, digits: int) -> str:
+def interval(figure: Record, digits: int, sign: str = "", unit: str = "") -> str:
     """Return a mean with its interval; of one clip the mean alone."""
-    text = f"{figure.mean:.{digits}f}"
-    if figure.clips == 1:
-        return text
-    return f"{text} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
-
-
-def _interval(figure: Record, digits: int) -> str:
-    return interval(Interval(**figure), digits)
+    mean, low, high = (f"{figure[key]:{sign}.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean}{unit}" + (f" [{low}, {high}]" if figure["clips"] > 1 else "")
 
 
 def verdict_metrics(record: Record) -> list[Metric]:
@@ -83,7 +78,7 @@ def at_our_rate(record: Record) -> Rows:
     summary = record["summary"]
     names = list(summary)
     rows = [
-        [label, *(_interval(summary[name][key], 2) for name in names)]
+        [label, *(interval(summary[name][key], 2) for name in names)]
         for label, key in (
             ("kbit/s over 60 s", "kbit_per_second_60s"),
             ("kbit/s, cached identity or intra frame", "kbit_per_second_cached"),
@@ -96,7 +91,7 @@ def at_our_rate(record: Record) -> Rows:
         ours = summary["sglat"]["figures"][metric.key]["mean"]
         for name in names:
             figure = summary[name]["figures"].get(metric.key)
-            text = "–" if figure is None else _interval(figure, metric.digits)
+            text = "–" if figure is None else interval(figure, metric.digits)
             is_better = figure is not None and _beats(figure["mean"], ours, metric)
             row.append(f"{text} (better)" if is_better else text)
         rows.append(row)
@@ -177,11 +172,6 @@ def _duel(
     return text
 
 
-def mean(values: Sequence[float]) -> float:
-    """Return the arithmetic mean."""
-    return sum(values) / len(values)
-
-
 def cached(record: Record) -> Rows:
     """Return ours with a known identity against the least each anchor spends without its intra."""
     metrics = main_metrics(record)
@@ -211,12 +201,7 @@ def bd_rates(record: Record) -> Rows:
                 all_ = [clip["bd_rate"][name].get(key, {}).get(method) for clip in record["clips"]]
                 figures = [value for value in all_ if isinstance(value, float)]
                 refused = sum(isinstance(value, str) for value in all_)
-                text = "–"
-                if figures:
-                    saved = bootstrap(figures)
-                    text = f"{saved.mean:+.0f} %"
-                    if saved.clips > 1:
-                        text += f" [{saved.low:+.0f}, {saved.high:+.0f}]"
+                text = interval(bootstrap(figures), 0, "+", " %") if figures else "–"
                 row.append(f"{text} ({len(figures)} clips, {refused} refused)")
             rows.append(row)
     return rows

@@ -32,6 +32,7 @@ from sglat.networks.pixels import from_pixels, to_pixels
 from sglat_lab.train.data import Faces, prepare
 
 WEIGHT_L2 = 4.0  # of the encoder's loss, beside the weights of its perceptual and identity terms
+SIDE = 128  # of the pictures
 BATCH = 16
 TUNED_STEPS = (4, 33)  # from, to below
 WEIGHT_PERCEPTUAL = 0.7  # of the encoder's loss
@@ -73,11 +74,10 @@ def fooled(
 class TunedGenerator:
     """A bundle's generator and inverter, tuned to pictures as an encoder tunes them."""
 
-    def __init__(self, bundle: str | Path = EMBEDDED, *, size: int = 128) -> None:
+    def __init__(self, bundle: str | Path = EMBEDDED) -> None:
         loaded = load_bundle(bundle)
         self.generator = loaded.generator.requires_grad_(False)
         self.inverter = loaded.inverter.requires_grad_(False)
-        self.size = size
         self.weights = {
             name: value.clone()
             for name, value in self.generator.named_parameters()
@@ -87,11 +87,7 @@ class TunedGenerator:
     @torch.no_grad()
     def pictures(self, references: Tensor) -> Tensor:
         """Return the untuned reconstructions of pictures `[N, 3, H, W]` in [-1, 1]."""
-        return self.render(self.inverter(references))
-
-    def render(self, latents: Tensor) -> Tensor:
-        """Return the untuned generator's pictures `[N, 3, size, size]` of latents `[N, L, W]`."""
-        return self._render(latents, {})
+        return self.render(self.inverter(references), {})
 
     def tuned(
         self,
@@ -104,7 +100,7 @@ class TunedGenerator:
         """Return generator outputs after Adam steps on latents and filters that lower a distance.
 
         Args:
-            references: `[N, 3, size, size]` in [-1, 1].
+            references: `[N, 3, 128, 128]` in [-1, 1].
             distance: one distance a picture, `[N]`; differentiable.
             steps: how many.
             rate: learning rate of the filters relative to their size; tenfold for latents.
@@ -122,23 +118,25 @@ class TunedGenerator:
             betas=(0.9, 0.99),
         )
         for _ in range(steps):
-            pictures = self._render(latents, offsets)
+            pictures = self.render(latents, offsets)
             squared = (pictures - references).square().mean((1, 2, 3))
             loss = (distance(pictures) + WEIGHT_L2 * squared).sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            return self._render(latents, offsets)
+            return self.render(latents, offsets)
 
-    def _render(self, latents: Tensor, offsets: dict[str, Tensor]) -> Tensor:
+    def render(self, latents: Tensor, offsets: dict[str, Tensor]) -> Tensor:
+        """Return pictures `[N, 3, 128, 128]` of latents `[N, L, W]` with filters changed by
+        offsets."""
         changed = {
             name: self.weights[name] * (1 + offset) + 0.1 * offset * self.weights[name].std()
             for name, offset in offsets.items()
         }
         made: Tensor = torch.func.functional_call(self.generator, changed, (latents,))
-        if made.shape[-1] != self.size:
-            made = functional.interpolate(made, (self.size, self.size), mode="area")
+        if made.shape[-1] != SIDE:
+            made = functional.interpolate(made, (SIDE, SIDE), mode="area")
         return made.clamp(-1, 1)
 
 
@@ -176,7 +174,7 @@ def generated_pairs(
         rows[first : first + BATCH] = some
         references = from_pixels(faces.images[some])
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            made = maker.render(moved(maker.inverter(references).float(), generator))
+            made = maker.render(moved(maker.inverter(references).float(), generator), {})
         pictures.append(to_pixels(made))
     return {"rows": rows, "pictures": np.concatenate(pictures)}
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from sglat.files import atomic_file
@@ -119,14 +120,11 @@ def blendshape_names(packs_folder: Path) -> list[str]:
         return [str(name) for name in stored["blendshape_names"]]
 
 
-def mirror_order(points: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return each landmark's nearest mirror image on the mean shape of `[N, 478, 2]`."""
-    mean = points.mean(0)
-    mean = mean - mean.mean(0)
-    mirrored = mean * np.array([-1.0, 1.0], np.float32)
-    distance = np.square(mirrored[:, None] - mean[None]).sum(-1)
-    order: NDArray[np.int64] = distance.argmin(1)
-    return order
+def mirrored_points(mean_shape: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return which point of a centred shape `[K, 2]` each becomes in its mirror image, one to
+    one."""
+    cost = np.linalg.norm(mean_shape[:, None] - mean_shape * (-1, 1), axis=-1)
+    return np.asarray(linear_sum_assignment(cost)[1], np.int64)
 
 
 def mirrored_names(names: list[str]) -> list[int]:
@@ -219,7 +217,8 @@ class FaceSampler:
         pose = np.stack([labels["yaw"], labels["pitch"]], 1).astype(np.float32)
         self.pose = torch.from_numpy(pose).to(device)
         names = blendshape_names(packs)
-        self.mirror_points = torch.from_numpy(mirror_order(points[:2000])).to(device)
+        mean = points[:2000].mean(0)
+        self.mirror_points = torch.from_numpy(mirrored_points(mean - mean.mean(0))).to(device)
         self.mirror_blendshapes = torch.tensor(mirrored_names(names), device=device)
         self.stills = faces.rows(split="train", stills=True)
         frames = faces.rows(split="train", stills=False)

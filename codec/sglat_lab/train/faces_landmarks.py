@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,7 +24,7 @@ from sglat.networks.face_points import (
     RIGHT_EYE,
 )
 from sglat.networks.pixels import from_pixels
-from sglat_lab.train.data import Faces, mirrored_names
+from sglat_lab.train.data import Faces, mirrored_names, mirrored_points
 from sglat_lab.train.faces_augment import cover, cut, deformed, degrade, scenery, shuffled
 from sglat_lab.train.faces_loop import Batch
 
@@ -258,13 +257,6 @@ def principal_shapes(
     shapes = vectors[:, strongest].T * np.sqrt(values[strongest])[:, None]
     shapes = shapes.reshape(NUM_SHAPES, NUM_POINTS, 2) / emphasis
     return mean.astype(np.float32), shapes.astype(np.float32)
-
-
-def mirrored_points(mean_shape: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return which point each point becomes in a mirrored face."""
-    flipped = mean_shape * (-1, 1)
-    cost = np.linalg.norm(mean_shape[:, None] - flipped[None], axis=-1)
-    return np.asarray(linear_sum_assignment(cost)[1], np.int64)
 
 
 def interocular(points: Tensor) -> Tensor:

@@ -247,11 +247,6 @@ class PerceptualTask:
     def _ordered(self, features: list[Tensor]) -> list[Tensor]:
         return [f[:, order] for f, order in zip(features, self.orders, strict=True)]
 
-    def _teacher(self, reference: Tensor, variant: Tensor) -> Tensor:
-        times = len(variant) // len(reference)
-        one = [m.repeat_interleave(times, 0) for m in self.teacher.features(reference)]
-        return self.teacher.distance(one, self.teacher.features(variant), use_heads=True)
-
     @torch.inference_mode()
     def validate(self, network: nn.Module, *, seed: int = 9) -> dict[str, float]:
         """Return the rank correlation with the teacher, over all distortions and for each."""
@@ -269,7 +264,7 @@ class PerceptualTask:
             variant = from_pixels(picture[None])
             kinds.append(kind)
             found.append(float(network(reference, variant)))
-            wanted.append(float(self._teacher(reference, variant)))
+            wanted.append(float(self.teacher(reference, variant, use_heads=True)))
         figures = {"spearman": float(spearmanr(found, wanted).statistic)}
         for kind in sorted(set(kinds)):
             chosen = np.array(kinds) == kind

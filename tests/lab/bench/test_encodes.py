@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from sglat.bundles.bundle import Bundle
+from sglat.errors import FaceError
 from sglat_lab.bench import encodes
 from sglat_lab.bench.encodes import IDENTITY_BYTES, EncodeJob, Encodes
-from sglat_lab.bench.harness import BenchConfig, Budget, Clock, Failure
+from sglat_lab.bench.harness import BenchConfig, Budget, Clock
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.video import moving_square, write_video
 
@@ -24,12 +25,12 @@ class Encoder:
         self.seconds, self.fails_on = seconds, fails_on
         self.jobs: list[EncodeJob] = []
 
-    def __call__(self, jobs: Sequence[EncodeJob], workers: int) -> list[dict[str, Any] | Failure]:
+    def __call__(self, jobs: Sequence[EncodeJob], workers: int) -> list[dict[str, Any] | Exception]:
         return [self._run(job) for job in jobs]
 
-    def _run(self, job: EncodeJob) -> dict[str, Any] | Failure:
+    def _run(self, job: EncodeJob) -> dict[str, Any] | Exception:
         if job.video.stem == self.fails_on:
-            return Failure(code="no-face", message="none")
+            return FaceError("no-face", "none")
         if job.record.exists():
             return json.loads(job.record.read_text())
         self.jobs.append(job)

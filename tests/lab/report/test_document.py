@@ -96,6 +96,6 @@ def test_provenance_names_commit_machine_and_command_without_folders(
 
 
 def test_a_page_ends_with_its_provenance() -> None:
-    text = pages.page("constriction", {"method": "One.", "columns": {}, "tracks": {}, "runs": [{}]})
-    assert text.startswith("# Motion coder against constriction\n\nOne.\n\n## Bits a frame")
+    text = pages.page("constriction", {"tracks": {}, "runs": [{}]})
+    assert text.startswith("# Motion coder against constriction\n\n*Same model*")
     assert text.endswith("## Provenance\n\n* commit unknown\n")
