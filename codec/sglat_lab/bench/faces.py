@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import cv2
 import numpy as np
@@ -162,13 +162,10 @@ def _tile(frame: Picture) -> Picture:
 PARTS: Final = "detection,landmarks,validation,parsing,identity,perceptual,speed,pictures"
 
 
-def rounded(value: Any) -> Any:
-    """Round every number of a nest of dictionaries to four places."""
-    if isinstance(value, dict):
-        return {key: rounded(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [rounded(inner) for inner in value]
-    return round(value, 4) if isinstance(value, float) else value
+def rounded(value: Record) -> Record:
+    """Return plain values with every number rounded to four places."""
+    found: Record = json.loads(json.dumps(value), parse_float=lambda text: round(float(text), 4))
+    return found
 
 
 def load_faces(weights: Path) -> EmbeddedAnalysis:

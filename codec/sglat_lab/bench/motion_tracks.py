@@ -156,7 +156,7 @@ def control_effects(
     return np.asarray(effects / rms[:, None])
 
 
-def landmark_tracks(clips: dict[str, Tracked], step_px: float = STEP_PX) -> dict[str, Track]:
+def landmark_tracks(clips: dict[str, Tracked]) -> dict[str, Track]:
     """Return simulation 1: 32 overlapping landmark controls, solved per frame."""
     frontal = {name: frontal_points(clip.points) for name, clip in clips.items()}
     targets = {name: group_targets(points) for name, points in frontal.items()}
@@ -168,8 +168,8 @@ def landmark_tracks(clips: dict[str, Tracked], step_px: float = STEP_PX) -> dict
         solver = np.linalg.solve(effects @ effects.T + ridge * np.eye(count), effects)
         for name in clips:
             columns[name].append(targets[name][group] @ solver.T)
-    steps = np.full(CHANNELS, step_px)
-    steps[:2] = step_px / PX_PER_DEGREE
+    steps = np.full(CHANNELS, STEP_PX)
+    steps[:2] = STEP_PX / PX_PER_DEGREE
     return {
         name: Track(
             values=np.concatenate([clip.angles[:, :2], *columns[name]], axis=1).astype(np.float32),
@@ -180,9 +180,9 @@ def landmark_tracks(clips: dict[str, Tracked], step_px: float = STEP_PX) -> dict
     }
 
 
-def blendshape_tracks(clips: dict[str, Tracked], step: float = BLENDSHAPE_STEP) -> dict[str, Track]:
+def blendshape_tracks(clips: dict[str, Tracked]) -> dict[str, Track]:
     """Return simulation 2: yaw, pitch and 32 of the landmarker's blendshapes."""
-    steps = np.full(CHANNELS, step)
+    steps = np.full(CHANNELS, BLENDSHAPE_STEP)
     steps[:2] = STEP_PX / PX_PER_DEGREE
     result = {}
     for name, clip in clips.items():
@@ -194,9 +194,10 @@ def blendshape_tracks(clips: dict[str, Tracked], step: float = BLENDSHAPE_STEP) 
     return result
 
 
-def header(values: Integers) -> Header:
-    """Return the header of a measuring file."""
-    return Header(
+def write_file(values: Integers, identity: Identity | None = None) -> bytes:
+    """Return a whole file of these integers."""
+    out = io.BytesIO()
+    head = Header(
         decoder_id=bytes(range(32)),
         bundle="mini",
         resolution=128,
@@ -209,23 +210,17 @@ def header(values: Integers) -> Header:
         encoder="sglat 0.1.0",
         model=fit_model(values),
     )
+    writer = Writer(out, head)
+    writer.put_identity(identity or small_identity())
+    writer.put_motion(Motion(values=values, steps=head.motion_steps))
+    writer.close()
+    return out.getvalue()
 
 
 def small_identity() -> Identity:
     """Return an identity of one flat latent: its cost is measured elsewhere."""
     latent = QuantizedTensor(values=np.zeros(LATENT_SHAPE, np.int32), step=1.0)
     return Identity(layers=(LatentLayer(latent=latent),), neutral=np.zeros(34, np.float32))
-
-
-def write_file(values: Integers, identity: Identity | None = None) -> bytes:
-    """Return a whole file of these integers."""
-    out = io.BytesIO()
-    head = header(values)
-    writer = Writer(out, head)
-    writer.put_identity(identity or small_identity())
-    writer.put_motion(Motion(values=values, steps=head.motion_steps))
-    writer.close()
-    return out.getvalue()
 
 
 def delta_layer(size_bytes: int) -> DeltaLayer:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.errors import MissingExtraError
-from sglat.media.pictures import encode_png
 from sglat_lab.measure.face_signals import eye_opening, gaze, mouth_opening
 from sglat_lab.measure.landmarks import Signals
 from sglat_lab.measure.picture_metrics import METRICS, Metric
@@ -47,12 +46,8 @@ def write_sheet(
                 head, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, (0, 0, 0), 1, cv2.LINE_AA
             )
         sheet = np.concatenate([head, sheet], axis=0)
-    if path.suffix == ".jpg":
-        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        if not cv2.imwrite(str(path), sheet[:, :, ::-1], options):
-            raise OSError(f"cannot write {path}")
-    else:
-        path.write_bytes(encode_png(np.ascontiguousarray(sheet)))
+    if not cv2.imwrite(str(path), sheet[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
+        raise OSError(f"cannot write {path}")
 
 
 def telling_frames(signals: Signals) -> list[tuple[str, int]]:
@@ -170,7 +165,10 @@ def drawing(
             ):
                 if ticks:
                     set_scale("log")
-                    _plain_numbers(side, ticks)
+                    low, high = side.get_view_interval()
+                    shown = [tick for tick in ticks if low <= tick <= high]
+                    side.set_ticks(shown, [f"{tick:g}" for tick in shown])
+                    side.set_ticks([], minor=True)
             if panel.bottom is not None:
                 axis.set_ylim(bottom=panel.bottom)
     first = axes[0, 0]
@@ -262,16 +260,6 @@ def _dotted(colour: str, label: str, *, ms: float = 4, **style: Any) -> dict[str
 
 def _line(points: Sequence[Record], metric: Metric, rate: str) -> list[tuple[float, float]]:
     return sorted((p[rate], p["figures"][metric.key]) for p in points if metric.key in p["figures"])
-
-
-def _plain_numbers(side: Any, ticks: Sequence[float]) -> None:
-    """Label a logarithmic axis at some places, as people write numbers."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
-
-    low, high = side.get_view_interval()
-    side.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
-    side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    side.set_minor_formatter(NullFormatter())
 
 
 def length_plot(record: Record) -> str:

@@ -120,19 +120,17 @@ class LandmarkTask:
         """Return the weighted sum of point, pose, eye, blendshape and score errors."""
         out: LandmarkOutput = network(from_pixels(batch["crop"]))
         face = batch["is_face"]
-        count = face.sum().clamp(min=1)
+
+        def mean(error: Tensor, counts: Tensor = face) -> Tensor:
+            return (error.mean(1) * counts).sum() / counts.sum().clamp(min=1)
+
+        distance, eyes, pose = _errors(out, batch)
+        point = mean(distance * self.emphasis.to(distance.device))
+        gaze = mean(distance[:, FIRST_IRIS_POINT:])
         unit = interocular(batch["points"])[:, None]
-        distance = torch.linalg.vector_norm(out.points - batch["points"], dim=-1) / unit
-        emphasis = self.emphasis.to(distance.device)
-        point = ((distance * emphasis).mean(1) * face).sum() / count
-        gaze = (distance[:, FIRST_IRIS_POINT:].mean(1) * face).sum() / count
-        gap_out, gap = _gaps(out.points) / unit, _gaps(batch["points"]) / unit
-        lids = ((gap_out - gap).abs().mean(1) * face).sum() / count
-        eyes = ((out.eye_openness - batch["eyes"]).abs().mean(1) * face).sum() / count
-        pose = ((out.pose - batch["pose"]).abs().mean(1) * face).sum() / count
-        known = batch["is_known"]
-        shapes = ((out.blendshapes - batch["blendshapes"]).abs().mean(1) * known).sum()
-        shapes = shapes / known.sum().clamp(min=1)
+        lids = mean((_gaps(out.points) / unit - _gaps(batch["points"]) / unit).abs())
+        eyes, pose = mean(eyes), mean(pose)
+        shapes = mean((out.blendshapes - batch["blendshapes"]).abs(), batch["is_known"])
         score = functional.binary_cross_entropy_with_logits(out.score_logit, face)
         loss = (
             point + 0.4 * gaze + 2 * lids + 0.5 * eyes + 0.01 * pose + 0.5 * shapes + 0.05 * score
@@ -167,14 +165,21 @@ class LandmarkTask:
                     }
                 )
             batch = _stack(samples)
-            out: LandmarkOutput = network(from_pixels(batch["crop"]))
-            unit = interocular(batch["points"])[:, None]
-            distance = torch.linalg.vector_norm(out.points - batch["points"], dim=-1) / unit
+            distance, eyes, pose = _errors(network(from_pixels(batch["crop"])), batch)
             figures[f"{kind}_points"] = float(100 * distance.mean())
             figures[f"{kind}_iris"] = float(100 * distance[:, FIRST_IRIS_POINT:].mean())
-            figures[f"{kind}_pose"] = float((out.pose - batch["pose"]).abs().mean())
-            figures[f"{kind}_eyes"] = float((out.eye_openness - batch["eyes"]).abs().mean())
+            figures[f"{kind}_pose"], figures[f"{kind}_eyes"] = (
+                float(pose.mean()),
+                float(eyes.mean()),
+            )
         return figures
+
+
+def _errors(out: LandmarkOutput, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return errors of points in inter-ocular distances `[N, 478]`, eyes and pose."""
+    unit = interocular(batch["points"])[:, None]
+    distance = torch.linalg.vector_norm(out.points - batch["points"], dim=-1) / unit
+    return distance, (out.eye_openness - batch["eyes"]).abs(), (out.pose - batch["pose"]).abs()
 
 
 def eye_aspect(points: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ pictures.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,14 +80,10 @@ class MiniModel(nn.Module):
             for style, entry in zip(styles, self.generator.config.style_table, strict=True)
         ]
 
-    def forward(self, identity: FaceBatch, motion: FaceBatch) -> tuple[Tensor, Tensor]:
-        """Render the identities of one batch with the motion of another, frame by frame.
-
-        Returns:
-            Pictures `[N, 3, H, W]` and the ID latents `[N, L, D]`.
-        """
-        ws = self.inverter(identity.images)
-        return self.generator.synthesize(self.moved_styles(ws, identity, motion)), ws
+    def forward(self, identity: FaceBatch, motion: FaceBatch) -> Tensor:
+        """Return pictures `[N, 3, H, W]` of one batch's identities with the motion of another."""
+        styles = self.moved_styles(self.inverter(identity.images), identity, motion)
+        return self.generator.synthesize(styles)
 
     def moved_styles(self, ws: Tensor, identity: FaceBatch, motion: FaceBatch) -> list[Tensor]:
         """Return StyleSpace vectors of ID latents `[N, L, D]` of one batch with the motion of
@@ -200,7 +196,7 @@ def validate(trainer: Trained, *, stills: int = 96, pairs: int = 48) -> dict[str
     sampler, model = trainer.sampler, trainer.average
     rows = sampler.val_stills[:: max(1, len(sampler.val_stills) // stills)]
     faces = sampler.batch(rows)
-    inverted = _in_parts(faces, faces, model, inversion=True)
+    inverted = _in_parts(lambda some: model.generator(model.inverter(some.images)), faces)
     record: dict[str, Any] = {
         "step": trainer.state["step"],
         "images": trainer.state["images"],
@@ -208,7 +204,7 @@ def validate(trainer: Trained, *, stills: int = 96, pairs: int = 48) -> dict[str
         **{f"still_{k}": v for k, v in _figures(trainer, inverted, faces.images).items()},
     }
     identity, motion = map(sampler.batch, sampler.val_pairs(pairs))
-    moved = _in_parts(identity, motion, model, inversion=False)
+    moved = _in_parts(model, identity, motion)
     record.update({f"moved_{k}": v for k, v in _figures(trainer, moved, motion.images).items()})
     record["static_psnr"] = round(float(psnr(identity.images, motion.images).mean()), 2)
     print("VALIDATION", json.dumps(record), flush=True)
@@ -219,17 +215,9 @@ def validate(trainer: Trained, *, stills: int = 96, pairs: int = 48) -> dict[str
     return record
 
 
-def _in_parts(
-    identity: FaceBatch, motion: FaceBatch, model: MiniModel, *, inversion: bool
-) -> Tensor:
-    pictures = []
-    for start in range(0, len(identity), 16):
-        part = slice(start, start + 16)
-        a, b = identity.part(part), motion.part(part)
-        if inversion:
-            pictures.append(model.generator(model.inverter(a.images)))
-        else:
-            pictures.append(model(a, b)[0])
+def _in_parts(render: Callable[..., Tensor], *batches: FaceBatch) -> Tensor:
+    parts = [slice(start, start + 16) for start in range(0, len(batches[0]), 16)]
+    pictures = [render(*(batch.part(part) for batch in batches)) for part in parts]
     return torch.cat(pictures).clamp(-1, 1)
 
 
