@@ -342,10 +342,6 @@ class ClipBench:
         figures = means(measure_pictures(shown, self.reference, self.judges))
         return {"share": share, **what, **figures}
 
-    def damage(self) -> dict[str, Any]:
-        """Return what a reader makes of damaged files."""
-        return file_variants.corruption(self.encoded, trials=self.effort.damage_trials)
-
     def pictures(
         self, record: dict[str, Any], codecs: Sequence[anchors.AnchorCodec]
     ) -> ClipPictures:

@@ -20,6 +20,7 @@ from sglat.files import Closable
 from sglat_lab.bench.anchors import ANCHORS, AnchorCodec, refusal
 from sglat_lab.bench.clip_bench import FULL, QUICK, ClipBench, Effort
 from sglat_lab.bench.encodes import ClipFiles
+from sglat_lab.bench.file_variants import corruption
 from sglat_lab.bench.harness import ToolConfig, digest
 from sglat_lab.bench.solvers import compare_solvers, piece_of
 from sglat_lab.measure.face_signals import compare
@@ -119,7 +120,9 @@ PROBES: Final[dict[str, Callable[[ClipBench, Tools], Figures]]] = {
     "quality": quality_probe,
     "rates": lambda clip, tools: {"rates": clip.rates()},
     "loss": lambda clip, tools: clip.loss(),
-    "damage": lambda clip, tools: {"damage": clip.damage()},
+    "damage": lambda clip, tools: {
+        "damage": corruption(clip.encoded, trials=clip.effort.damage_trials)
+    },
 }
 """Their figures are joined to the clip's record."""
 ON_SEVERAL: Final = ("swap", "solvers", "speed", "frechet")

@@ -46,7 +46,8 @@ def write_sheet(
                 head, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, (0, 0, 0), 1, cv2.LINE_AA
             )
         sheet = np.concatenate([head, sheet], axis=0)
-    if not cv2.imwrite(str(path), sheet[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
+    if not cv2.imwrite(str(path), sheet[:, :, ::-1], options):
         raise OSError(f"cannot write {path}")
 
 

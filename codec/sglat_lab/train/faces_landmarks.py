@@ -168,10 +168,8 @@ class LandmarkTask:
             distance, eyes, pose = _errors(network(from_pixels(batch["crop"])), batch)
             figures[f"{kind}_points"] = float(100 * distance.mean())
             figures[f"{kind}_iris"] = float(100 * distance[:, FIRST_IRIS_POINT:].mean())
-            figures[f"{kind}_pose"], figures[f"{kind}_eyes"] = (
-                float(pose.mean()),
-                float(eyes.mean()),
-            )
+            figures[f"{kind}_pose"] = float(pose.mean())
+            figures[f"{kind}_eyes"] = float(eyes.mean())
         return figures
 
 

@@ -13,7 +13,7 @@ from sglat.decoder.decode import decode
 from sglat.errors import FormatError, UsageError
 from sglat.media.audio import AudioReader
 from sglat.media.reader import Clip, VideoReader, exact_seconds
-from sglat_lab.bench import file_variants
+from sglat_lab.bench import file_variants, rate
 from sglat_lab.measure import rates
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.files import write_file
@@ -160,6 +160,15 @@ def test_short_groups_cost_more(path: Path, tmp_path: Path) -> None:
 def test_frames_are_spread_from_the_first_to_the_last() -> None:
     assert file_variants.spread(101, 5).tolist() == [0, 25, 50, 75, 100]
     assert file_variants.spread(3, 5).tolist() == [0, 1, 2]
+
+
+def test_every_byte_of_a_file_counts_for_a_stream_once(bundle: Bundle, tmp_path: Path) -> None:
+    path = write_file(tmp_path / "c.sglat", bundle, consent="yes", source_sha256=b"1" * 32)
+    streams = rates.file_rates(path)["bytes_by_stream"]
+    parts = rate.sizes_of(path.read_bytes())
+    assert streams.pop("total") == sum(streams.values()) == path.stat().st_size
+    named = ("identity", "placement", "motion", "sound", "header", "frame")
+    assert parts["bytes"] == sum(parts[name] for name in named)
 
 
 @pytest.mark.parametrize("frame", [Fraction(1, 25), Fraction(1, 30), Fraction(1001, 30000)])
