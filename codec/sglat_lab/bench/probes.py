@@ -71,8 +71,12 @@ class Tools(Closable):
         """Anchors that are at hand."""
         return [codec for codec in ANCHORS if codec.name not in self.refused]
 
-    def clip(self, files: ClipFiles, kind: type[Bench] = ClipBench) -> Bench:  # type: ignore[assignment]
+    def clip(self, files: ClipFiles) -> ClipBench:
         """Return the bench of a clip."""
+        return self.clip_as(files, ClipBench)
+
+    def clip_as(self, files: ClipFiles, kind: type[Bench]) -> Bench:
+        """Return the bench of a clip, of a kind with further measurements."""
         return kind(
             video=files.video, encoded=files.encoded, bundle=self.bundle, judges=self.judges,
             landmarker=self.landmarker, effort=self.effort, folder=self.config.out / "cache",

@@ -224,7 +224,7 @@ def main() -> None:
         for network, metric in ((judges.landmarker, "signals"), (judges.identity, "L_ID")):
             if network is None:
                 raise SystemExit(f"needs {judges.missing[metric]}")
-        clips = [tools.clip(one, PuppetClip) for one in files]
+        clips = [tools.clip_as(one, PuppetClip) for one in files]
         records = measure(clips, args.out, drivers=args.drivers)
     result = {"pairs": records, "mean": mean_figures(records)}
     write_atomically(args.out / "puppets.json", json.dumps(result, indent=1) + "\n")

@@ -138,7 +138,7 @@ def _write(
     tensors: Mapping[str, Tensor],
     *,
     kind: str,
-    config: dict[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a part of a bundle in half precision, under the licence of its generator."""
     part = bundle.part("generator")

@@ -180,10 +180,6 @@ class FaceBatch:
             **{field.name: getattr(self, field.name)[chosen] for field in fields(self)}
         )
 
-    def tail(self, count: int) -> FaceBatch:
-        """Return the last faces."""
-        return self.part(slice(-count, None))
-
 
 class FaceSampler:
     """Draws batches of pairs (identity frame, motion frame) from pictures kept on the device."""

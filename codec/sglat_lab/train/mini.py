@@ -300,10 +300,10 @@ class Trainer:
             terms["identity"] = 1 - (found * wanted).sum(1).mean()
             loss = loss + config.weight_identity * config.identity_every * terms["identity"]
         if self.control_losses is not None:
-            count = config.trial_faces
+            last = slice(-config.trial_faces, None)
             more, cost = self.control_losses(
-                self.model, identity.tail(count), ws[-count:], [s[-count:] for s in styles],
-                pictures[-count:], step=self.state["step"], dtype=self.dtype,
+                self.model, identity.part(last), ws[last], [s[last] for s in styles],
+                pictures[last], step=self.state["step"], dtype=self.dtype,
             )  # fmt: skip
             terms, loss = terms | more, loss + cost
         if config.weight_adversarial:
