@@ -5,8 +5,8 @@
 
 Measured on pictures and clips that were never trained on. SqueezeNet features and MobileFaceNet
 measure here and were losses in training; poses are also measured by the bundle's own landmark
-network, which the page names. Writes `figures.json` and sheets into the output folder, and the page
-with its record beside it.
+network, which the page names. Writes `figures.json`, sheets and the decoded packs into the output
+folder, and the page with its record beside it.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch
 
 from sglat.networks.embedded_perceptual import PerceptualNetwork, normalised, pooled
 from sglat_lab.train.adversarial_examples import moved, tuned_pairs
-from sglat_lab.train.data import Faces
+from sglat_lab.train.data import Faces, mirrored_points
 from sglat_lab.train.faces_augment import deformed
 from sglat_lab.train.faces_perceptual import channel_weights, unexplained, unexplained_change
 
@@ -128,3 +128,10 @@ def test_tuned_pictures_are_of_training_faces_each_with_its_own_number_of_steps(
     assert len(set(maker.steps)) > 2
     expected = images[pairs["rows"]].astype(int) / 2
     assert np.abs(pairs["pictures"] - expected).max() <= 1
+
+
+def test_each_point_is_the_mirror_image_of_one_other() -> None:
+    shape = np.array([(-1, 0), (1, 0), (1.1, 0), (-1.4, 0)], np.float32)  # two are nearest to -1
+    order = mirrored_points(shape)
+    assert sorted(order.tolist()) == [0, 1, 2, 3]
+    assert order[order].tolist() == [0, 1, 2, 3]
