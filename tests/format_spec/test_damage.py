@@ -171,27 +171,13 @@ def test_groups_come_out_of_a_pipe_before_its_end() -> None:
         feeder.join()
 
 
-@pytest.mark.parametrize("name", small(READABLE, 900))
-def test_salvage_keeps_every_whole_group_of_a_cut_file(name: str) -> None:
-    data = data_of(name)
-    whole = reference.decode(data)
-    for cut in range(data.index(b"IDEN") if b"IDEN" in data else len(data), len(data), 37):
-        reader = Reader(io.BytesIO(data[:cut]), is_salvage=True)
-        found = sum(len(group.motion.values) for group in reader.groups())
-        ends = [(_chunk_end(data, g.offset), len(g.values)) for g in whole.groups]
-        assert found == sum(length for end, length in ends if end <= cut)
-        assert reader.damage is not None
-        assert reader.damage.code == "truncated"
-
-
-def test_salvage_keeps_what_stands_before_a_damaged_group() -> None:
+def test_what_stands_before_a_damaged_group_is_read() -> None:
     data = bytearray(data_of("valid/two-groups.sglat"))
     second = reference.decode(bytes(data)).groups[1].offset
     data[second + 20] ^= 4
-    reader = Reader(io.BytesIO(bytes(data)), is_salvage=True)
-    assert sum(len(group.motion.values) for group in reader.groups()) == 50
-    assert reader.damage is not None
-    assert reader.damage.code == "bad-crc"
+    frames, error = groups_before_error(bytes(data))
+    assert error is not None
+    assert (len(frames), error.code) == (50, "bad-crc")
 
 
 @pytest.mark.parametrize("name", small(REFUSED, 1100))

@@ -21,7 +21,7 @@ from sglat.bitstream.constants import (
 from sglat.errors import FormatError
 from sglat.files import KIND_BYTES, kind_of
 
-_HEAD: Final = struct.Struct("<4sI")  # type; flags in the low byte, length in the upper three
+HEAD: Final = struct.Struct("<4sI")  # type; flags in the low byte, length in the upper three
 _CRC: Final = struct.Struct("<I")
 _PIECE_BYTES: Final = 1 << 16  # a false length costs the memory of one piece
 _TYPE_BYTES: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
@@ -99,7 +99,7 @@ def pack_chunk(type_: str, payload: bytes, *, flags: int | None = None) -> bytes
             f"{type_} expected {rule.min_bytes} to {rule.max_bytes} bytes, found {len(payload)}",
         )
     bits = rule.flags if flags is None else flags
-    body = _HEAD.pack(type_.encode("ascii"), bits | len(payload) << 8) + payload
+    body = HEAD.pack(type_.encode("ascii"), bits | len(payload) << 8) + payload
     return body + _CRC.pack(crc32c(body))
 
 
@@ -164,7 +164,7 @@ def read_chunk(source: ByteSource) -> Chunk:
     """Read one chunk and check all that needs no context."""
     offset = source.position
     head = source.read(CHUNK_HEAD_BYTES, "a chunk head")
-    raw_type, packed = _HEAD.unpack(head)
+    raw_type, packed = HEAD.unpack(head)
     flags, length = packed & 255, packed >> 8
     if not _TYPE_BYTES.issuperset(raw_type):
         raise FormatError(

@@ -151,12 +151,9 @@ _BY_TYPE: dict[str, type[Event]] = {
 
 
 class Demuxer:
-    """Reads the events of a file after HEAD, pipes included; holds one chunk.
+    """Reads the events after HEAD of a file open for reading, pipes included; holds one chunk.
 
     Checked are order and number of chunks, frame numbers, time stamps, placement, index and counts.
-
-    Args:
-        file: open for reading in binary mode; it is not closed.
     """
 
     def __init__(self, file: BinaryIO) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -19,7 +19,7 @@ from sglat.bitstream.identity import (
     layer_version,
     pack_reference,
 )
-from sglat.bitstream.records import AudioFormat, AudioPacket, Header, IdentityReference, Provenance
+from sglat.bitstream.records import AudioFormat, Header, IdentityReference, Provenance
 from sglat.bitstream.writer import Muxer
 from sglat.errors import BundleMismatchError, FormatError, SglatError, UsageError
 from sglat.files import naming
@@ -30,11 +30,7 @@ LOOK_CHUNKS = (*IDENTITY_CHUNKS, "PLAT", "THMB", "PROV")
 
 
 class Source:
-    """A file opened for an edit: its preamble in memory, its body event by event.
-
-    Args:
-        file: open for reading in binary mode.
-    """
+    """A file opened for an edit: its preamble in memory, its body event by event."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -257,8 +253,3 @@ def salvage(file: BinaryIO, out: BinaryIO) -> SglatError | None:
         damage = FormatError("motion-hash", "expected the motion that was written, found another")
     muxer.finish(digest.digest())
     return damage
-
-
-def shifted(packets: Sequence[AudioPacket], ticks: int) -> list[AudioPacket]:
-    """Return packets some ticks later or earlier."""
-    return [replace(p, pts=p.pts + ticks, dts=p.dts + ticks) for p in packets]

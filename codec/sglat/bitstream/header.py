@@ -95,10 +95,12 @@ def unpack_header(payload: bytes, *, offset: int | None = None) -> Header:
         [(1, MAX_TIME_BASE), (1, MAX_TIME_BASE), (0, MAX_TIME_BASE), (-MAX_TICKS, MAX_TICKS)],
     )
     size = fields.integers("size", [(1, MAX_RESOLUTION), (1, MAX_NUM_WS), (1, MAX_W_DIM)])
-    source = fields.optional_integers("source", [(1, MAX_RESOLUTION), (1, MAX_RESOLUTION)])
+    source = None
+    if "source" in fields:
+        source = fields.integers("source", [(1, MAX_RESOLUTION), (1, MAX_RESOLUTION)])
     placement = fields.data("placement", 4 * PLACEMENT_CHANNELS, is_required=False)
     model = fields.data("model", None, is_required=False)
-    frames = fields.optional_integer("frames", 0, MAX_FRAMES)
+    frames = fields.integer("frames", 0, MAX_FRAMES) if "frames" in fields else None
     return Header(
         decoder_id=fields.data("decoder", 32),
         bundle=fields.text("bundle", 64, min_bytes=1),

@@ -50,12 +50,8 @@ def concat(files: Sequence[BinaryIO], out: BinaryIO, *, names: Sequence[str] = (
 
     Preamble, metadata and look are the first file's. Steps and model are those of the file with the
     finest steps. Motion bytes of files that have the same are copied, the motion of others is
-    quantized again. Files of different rates make one of variable rate.
-
-    Args:
-        files: open for reading, seekable.
-        out: the new file.
-        names: of the files, for messages.
+    quantized again. Files of different rates make one of variable rate. All must be seekable;
+    `names` stand in messages.
 
     Raises:
         BundleMismatchError: other decoders.

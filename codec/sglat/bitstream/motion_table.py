@@ -19,7 +19,6 @@ from sglat.bitstream.records import (
     MOTION_CHANNELS,
     PLACEMENT_CHANNELS,
     Float32,
-    Header,
     Int64,
     Motion,
     Placement,
@@ -44,24 +43,8 @@ class MotionTable:
     time_base: Fraction
     frame_ticks: int | None
     start_ticks: int
-
-    @classmethod
-    def of(cls, header: Header, motion: Motion, placement: Placement | None) -> MotionTable:
-        """Return the table of a file's track."""
-        return cls(
-            motion=motion,
-            placement=placement,
-            time_base=header.time_base,
-            frame_ticks=header.frame_ticks,
-            start_ticks=header.start_ticks,
-        )
-
-    def pts(self) -> Int64:
-        """Return time stamps in ticks, `[T]`."""
-        if self.motion.pts is not None:
-            return self.motion.pts
-        frames = np.arange(len(self.motion.values), dtype=np.int64) + self.motion.first_frame
-        return self.start_ticks + frames * (self.frame_ticks or 0)
+    pts: Int64
+    """Time stamps in ticks, `[T]`."""
 
 
 def save_table(table: MotionTable, path: Path, *, force: bool = False) -> None:
@@ -116,7 +99,11 @@ def read_table(file: BinaryIO) -> MotionTable:
         values = np.concatenate([track.values for track in tracks])
         placement = replace(tracks[0], values=values)
     motion = join_motion([group.motion for group in groups], reader.header)
-    return MotionTable.of(reader.header, motion, placement)
+    header = reader.header
+    return MotionTable(
+        motion=motion, placement=placement, time_base=header.time_base,
+        frame_ticks=header.frame_ticks, start_ticks=header.start_ticks, pts=motion.stamps(header),
+    )  # fmt: skip
 
 
 def file_of_table(table: MotionTable, template: BinaryIO, out: BinaryIO) -> None:
@@ -153,7 +140,7 @@ def write_csv(table: MotionTable, file: TextIO) -> None:
         file.write("# placement " + " ".join(map(repr, table.placement.steps.tolist())) + "\n")
         columns.append(table.placement.dequantize())
         names += PLACEMENT_NAMES
-    pts = table.pts().tolist()
+    pts = table.pts.tolist()
     flags = _flags(table).tolist()
     out = csv.writer(file, lineterminator="\n")
     out.writerow(names)
@@ -239,6 +226,7 @@ def _table(
         time_base=time_base,
         frame_ticks=ticks or None,
         start_ticks=start if ticks else 0,
+        pts=pts,
     )
 
 
@@ -261,7 +249,7 @@ def _pack_hdf5(table: MotionTable) -> bytes:
         file.create_dataset("names", data=[name.encode() for name in MOTION_NAMES])
         file.create_dataset("steps", data=table.motion.steps)
         file.create_dataset("values", data=table.motion.dequantize(), compression="gzip")
-        file.create_dataset("pts", data=table.pts(), compression="gzip")
+        file.create_dataset("pts", data=table.pts, compression="gzip")
         file.create_dataset("flags", data=_flags(table), compression="gzip")
         if table.placement is not None:
             file.create_dataset("placement_steps", data=table.placement.steps)

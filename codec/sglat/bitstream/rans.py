@@ -173,11 +173,8 @@ class StreamReader:
 class LaneReader:
     """Reads one symbol in each of many lanes at a time; the fast twin of `StreamReader`.
 
-    What a lane reads words and escapes from is a subclass's matter.
-
-    Args:
-        data: all bytes.
-        states: first coder state of each lane.
+    What a lane reads words and escapes from is a subclass's matter; it gives the first coder
+    states.
     """
 
     def __init__(self, data: bytes, states: Sequence[int]) -> None:
@@ -255,9 +252,7 @@ class SharedLanes(LaneReader):
 class SeparateLanes(LaneReader):
     """Lanes of one stream each, whose damage is found late: `is_overrun`, `is_finished`.
 
-    Args:
-        streams: of one lane each.
-        most_symbols: read between two calls of `is_overrun`.
+    At most `most_symbols` are read between two calls of `is_overrun`.
     """
 
     def __init__(self, streams: Sequence[bytes], most_symbols: int) -> None:

@@ -54,18 +54,14 @@ class Group:
 class Reader:
     """Reads one file front to back, pipes included; holds one group at a time.
 
-    What stands before the first motion group is read at once. With `is_salvage` an error after the
-    header ends the file early instead of being raised; `damage` holds it.
+    What stands before the first motion group is read at once.
 
     Args:
         file: open for reading in binary mode; it is not closed.
         max_layers: stop after this many identity layers; None takes all.
-        is_salvage: keep what stands before the damage.
     """
 
-    def __init__(
-        self, file: BinaryIO, *, max_layers: int | None = None, is_salvage: bool = False
-    ) -> None:
+    def __init__(self, file: BinaryIO, *, max_layers: int | None = None) -> None:
         self.identity: Identity | None = None
         self.identity_sha256: bytes | None = None
         self.identity_reference: IdentityReference | None = None
@@ -75,11 +71,9 @@ class Reader:
         self.thumbnail: Picture | None = None
         self.provenance: Provenance | None = None
         self.metadata: dict[str, str] = {}
-        self.damage: FormatError | None = None
         self.end: extras.End | None = None
         self.trailing_packets: tuple[AudioPacket, ...] = ()
         """Audio after the last group; complete when the groups are."""
-        self._is_salvage = is_salvage
         self._max_layers = max_layers
         self._layers: list[LatentLayer | DeltaLayer] = []
         self._identity_digest = IdentityDigest()
@@ -98,18 +92,13 @@ class Reader:
 
     def _read_to_group(self) -> bool:
         """Handle events up to the next group; return whether there is one."""
-        try:
-            while type_ := self._demuxer.peek():
-                if type_ == "MOTN":
-                    self._finish_identity()
-                    return True
-                if type_ == "ENDS":
-                    self._decode_pending()
-                self._take(next(self._demuxer))
-        except FormatError as error:
-            if not self._is_salvage:
-                raise
-            self.damage = error
+        while type_ := self._demuxer.peek():
+            if type_ == "MOTN":
+                self._finish_identity()
+                return True
+            if type_ == "ENDS":
+                self._decode_pending()
+            self._take(next(self._demuxer))
         self._finish_identity()
         self.trailing_packets = tuple(self._packets)
         return False
@@ -217,22 +206,13 @@ class Reader:
     def groups(self, *, batch_groups: int = 1) -> Iterator[Group]:
         """Yield motion groups in order.
 
-        The last step compares count and motion hash with the end of the file.
-
-        Args:
-            batch_groups: 1 delivers each group as soon as its bytes are here; more decode side by
-                side, which is several times faster for long files.
+        The last step compares count and motion hash with the end of the file. With `batch_groups`
+        of 1 each group comes as soon as its bytes are here; more are decoded side by side, which is
+        several times faster for long files.
         """
-        batch = 1 if self._is_salvage else batch_groups
         while self._has_more:
-            try:
-                with naming(self._file):
-                    self._take_group(batch)
-            except FormatError as error:
-                if not self._is_salvage:
-                    raise
-                self.damage, self._has_more = error, False
-                return
+            with naming(self._file):
+                self._take_group(batch_groups)
             yield from self._drain()
             with naming(self._file):
                 self._has_more = self._read_to_group()
@@ -252,9 +232,7 @@ class Reader:
 
 
 @contextmanager
-def open_reader(
-    path: StrPath, *, max_layers: int | None = None, is_salvage: bool = False
-) -> Iterator[Reader]:
+def open_reader(path: StrPath, *, max_layers: int | None = None) -> Iterator[Reader]:
     """Yield a reader of a file on disk.
 
     Raises:
@@ -262,16 +240,16 @@ def open_reader(
         UsageError: no such file.
     """
     with open_input(path) as file:
-        yield Reader(file, max_layers=max_layers, is_salvage=is_salvage)
+        yield Reader(file, max_layers=max_layers)
 
 
-def load_identity(path: StrPath, *, max_layers: int | None = None) -> Identity:
+def load_identity(path: StrPath) -> Identity:
     """Return the identity of a file, a detached one or a complete one.
 
     Raises:
         FormatError: any code; `no-identity` when it is only referenced.
     """
-    with open_reader(path, max_layers=max_layers) as reader:
+    with open_reader(path) as reader:
         if reader.identity is None:
             raise FormatError("no-identity", f"expected an identity in {path}, found a reference")
         return reader.identity

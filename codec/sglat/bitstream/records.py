@@ -81,6 +81,13 @@ class Motion:
     flags: UInt8 | None = None
     """Bits `FRAME_HELD`, `FRAME_CUT` per frame, `[T]`; None: all zero."""
 
+    def stamps(self, header: Header) -> Int64:
+        """Return the time stamps in ticks, `[T]`."""
+        if self.pts is not None:
+            return self.pts
+        frames = self.first_frame + np.arange(len(self.values), dtype=np.int64)
+        return header.start_ticks + frames * (header.frame_ticks or 0)
+
     def dequantize(self) -> Float32:
         """Return yaw, pitch (degrees) and the controls, `[T, 34]`; exact on every machine."""
         return self.values.astype(np.float32) * self.steps

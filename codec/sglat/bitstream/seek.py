@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import struct
 from bisect import bisect_left, bisect_right
 from fractions import Fraction
 from math import ceil
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 import numpy as np
 
 from sglat.bitstream import extras
-from sglat.bitstream.chunks import ByteSource, Chunk, read_chunk, read_signature
+from sglat.bitstream.chunks import HEAD, ByteSource, Chunk, read_chunk, read_signature
 from sglat.bitstream.constants import (
     CHUNK_FRAME_BYTES,
     CHUNK_HEAD_BYTES,
@@ -23,18 +22,13 @@ from sglat.bitstream.constants import (
 )
 from sglat.bitstream.groups import unpack_group_head, unpack_motion
 from sglat.bitstream.header import unpack_header
-from sglat.bitstream.records import Header, IndexEntry, Int64, Motion
+from sglat.bitstream.records import Header, IndexEntry, Motion
 from sglat.errors import FormatError
 from sglat.files import naming
 
-_HEAD: Final = struct.Struct("<4sI")
-
 
 class SeekableFile:
-    """Groups by time or number; a seek reads one group besides header and index.
-
-    Args:
-        file: open for reading in binary mode and seekable.
+    """Groups of a seekable file by time or number; a seek reads one besides header and index.
 
     Raises:
         FormatError: the header is damaged.
@@ -103,7 +97,7 @@ class SeekableFile:
         offset = self._after_header
         while offset + CHUNK_FRAME_BYTES <= self._size and len(entries) < MAX_GROUPS:
             self._file.seek(offset)
-            type_, packed = _HEAD.unpack(ByteSource(self._file).read(CHUNK_HEAD_BYTES, "a head"))
+            type_, packed = HEAD.unpack(ByteSource(self._file).read(CHUNK_HEAD_BYTES, "a head"))
             length = packed >> 8
             if type_ == b"MOTN":
                 try:
@@ -140,10 +134,6 @@ class SeekableFile:
         at = max(0, bisect_right(self._stamps, ticks) - 1)
         return self._group(at)
 
-    def group_at_seconds(self, seconds: float | Fraction) -> Motion:
-        """Return the group on screen at a time in seconds."""
-        return self.group_at_ticks(int(Fraction(seconds) / self.header.time_base))
-
     def group_at_frame(self, frame: int) -> Motion:
         """Return the group that holds a frame."""
         starts = [entry.first_frame for entry in self.index]
@@ -153,18 +143,15 @@ class SeekableFile:
         """Return where to read on for a time: an offset, and the frame its first group begins with.
 
         From there a reader meets the group on screen at that time with its placement, and the audio
-        packet that sounds then. None: the file must be read from the front.
-
-        Args:
-            ticks: time in the file's time base.
-            audio_ticks: the same time in the audio's time base; None without sound.
+        packet that sounds then; `audio_ticks` is the same time in the audio's time base, None
+        without sound. None: the file must be read from the front.
         """
         at = bisect_right(self._stamps, ticks) - 1
         if at < 1 or self.is_index_rebuilt:
             return None
         before = self.index[at - 1].offset
         self._file.seek(before)
-        _, packed = _HEAD.unpack(ByteSource(self._file).read(CHUNK_HEAD_BYTES, "a head"))
+        _, packed = HEAD.unpack(ByteSource(self._file).read(CHUNK_HEAD_BYTES, "a head"))
         offset = before + (packed >> 8) + CHUNK_FRAME_BYTES
         if audio_ticks is not None:
             heard = [place for place, first in self.audio_index if first <= audio_ticks]
@@ -179,7 +166,7 @@ class SeekableFile:
         at = max(0, bisect_left(self._stamps, first) - 1)
         for number in range(at, len(self.index)):
             motion = self._group(number)
-            found = int(np.searchsorted(self._pts_of(motion), first))
+            found = int(np.searchsorted(motion.stamps(self.header), first))
             if found < len(motion.values):
                 return motion.first_frame + found
         return sum(entry.frame_count for entry in self.index)
@@ -189,13 +176,7 @@ class SeekableFile:
         if frame >= sum(entry.frame_count for entry in self.index):
             return None
         motion = self.group_at_frame(frame)
-        return int(self._pts_of(motion)[frame - motion.first_frame])
-
-    def _pts_of(self, motion: Motion) -> Int64:
-        if motion.pts is not None:
-            return motion.pts
-        step, numbers = self.header.frame_ticks or 0, np.arange(len(motion.values), dtype=np.int64)
-        return self.header.start_ticks + step * (motion.first_frame + numbers)
+        return int(motion.stamps(self.header)[frame - motion.first_frame])
 
     def end_ticks(self) -> int:
         """Return the first tick after the last frame; at a variable rate it lasts one tick.

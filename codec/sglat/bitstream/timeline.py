@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
 from typing import BinaryIO
@@ -13,7 +13,7 @@ import numpy as np
 from sglat.bitstream import extras
 from sglat.bitstream.demux import Group, Packets
 from sglat.bitstream.demux import Placement as PlacementEvent
-from sglat.bitstream.edits import Source, shifted
+from sglat.bitstream.edits import Source
 from sglat.bitstream.groups import (
     GroupHead,
     pack_group_head,
@@ -30,7 +30,6 @@ from sglat.bitstream.records import (
     Float32,
     Header,
     Int32,
-    Int64,
     Motion,
     Placement,
 )
@@ -91,7 +90,10 @@ class Joiner:
                     if kept:
                         self._place(chunk.payload, placement, source.header, kept)
                 case Packets(packets=packets):
-                    self._packets(shifted(list(filter(is_kept, packets)), audio_ticks))
+                    self._packets(
+                        replace(packet, pts=packet.pts + audio_ticks, dts=packet.dts + audio_ticks)
+                        for packet in filter(is_kept, packets)
+                    )
                 case _:
                     self.muxer.copy([event.chunk])
 
@@ -107,7 +109,7 @@ class Joiner:
         header, first = self.muxer.header, self.muxer.frame_count
         motion = unpack_motion(head, source)
         values = motion.values[kept]
-        pts = _stamps(head, source)[kept] * scale + ticks
+        pts = motion.stamps(source)[kept] * scale + ticks
         flags = None if head.flags is None else head.flags[kept]
         has_own_steps = source.motion_steps.tolist() == header.motion_steps.tolist()
         if shift is not None or not has_own_steps:
@@ -161,7 +163,7 @@ class Joiner:
             moved = pack_placement(Placement(values=values, steps=steps, first_frame=first), header)
         self.muxer.put("PLAC", moved)
 
-    def _packets(self, packets: Sequence[AudioPacket]) -> None:
+    def _packets(self, packets: Iterable[AudioPacket]) -> None:
         """Append packets, if any are left.
 
         Where files meet, those of the later one are left out that begin before most of the earlier
@@ -193,14 +195,6 @@ def _overlap(first: int, count: int, frames: range) -> slice | None:
     """Return which of `count` frames from `first` are taken; None if none is."""
     start, stop = max(frames.start - first, 0), min(frames.stop - first, count)
     return slice(start, stop) if start < stop else None
-
-
-def _stamps(head: GroupHead, header: Header) -> Int64:
-    """Return the time stamps of a group, `[T]`."""
-    if head.pts is not None:
-        return head.pts
-    step = header.frame_ticks or 0
-    return head.first_pts(header) + step * np.arange(head.frame_count, dtype=np.int64)
 
 
 def trim(file: BinaryIO, out: BinaryIO, *, start_seconds: Fraction, end_seconds: Fraction) -> None:

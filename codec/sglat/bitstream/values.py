@@ -179,10 +179,7 @@ def _is_plain(value: Any, depth: int) -> bool:
 class Fields:
     """A decoded map whose values are checked when they are taken.
 
-    Args:
-        values: the map.
-        chunk: its chunk type, for messages.
-        code: error code of a missing, mistyped or out-of-range value.
+    A missing, mistyped or out-of-range value of a `chunk` raises FormatError with `code`.
     """
 
     def __init__(
@@ -235,9 +232,6 @@ class Fields:
             raise self._error(key, f"an integer {low} to {high}", value)
         return value
 
-    def optional_integer(self, key: str, low: int, high: int) -> int | None:
-        return self.integer(key, low, high) if key in self._values else None
-
     def integers(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[int]:
         value = self._take(key)
         if not (
@@ -247,9 +241,6 @@ class Fields:
         ):
             raise self._error(key, f"{len(ranges)} integers within {list(ranges)}", value)
         return list(value)
-
-    def optional_integers(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[int] | None:
-        return self.integers(key, ranges) if key in self._values else None
 
     def texts(self, key: str, max_keys: int, max_bytes: int) -> dict[str, str]:
         """Take a map of text to text; absent is empty."""

@@ -42,12 +42,8 @@ GROUP_FRAMES: Final = 256  # ten seconds: a group's own cost is then about one b
 
 
 class Muxer:
-    """Writes chunks to any file, a pipe included, and collects their offsets for the index.
-
-    Args:
-        file: open for writing in binary mode; it is not closed.
-        header: HEAD of the file.
-    """
+    """Writes chunks to a file open for writing, a pipe included; collects their offsets for the
+    index."""
 
     def __init__(self, file: BinaryIO, header: Header) -> None:
         self.header = header
@@ -127,12 +123,7 @@ class Writer:
     """Writes one file front to back; nothing is held but the group in progress.
 
     Order of calls: identity, pictures, provenance, metadata and audio format first; then motion and
-    audio as they come; then `close`.
-
-    Args:
-        file: open for writing in binary mode, a pipe included; it is not closed.
-        header: goes out at once.
-        group_frames: frames in each motion group.
+    audio as they come; then `close`, which leaves the file open. The header goes out at once.
     """
 
     def __init__(self, file: BinaryIO, header: Header, *, group_frames: int = GROUP_FRAMES) -> None:

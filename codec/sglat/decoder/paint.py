@@ -65,12 +65,9 @@ def read_track(path: Path) -> FaceTrack:
         raise UsageError("no-placement", f"{path} does not contain where its face lies")
     motion = join_motion([group.motion for group in groups], header)
     count = len(motion.values)
-    stamps = motion.pts
-    if stamps is None:
-        stamps = header.start_ticks + np.arange(count) * (header.frame_ticks or 1)
     flags = np.zeros(count, np.uint8) if motion.flags is None else motion.flags
     return FaceTrack(
-        seconds=(stamps * float(header.time_base)).astype(np.float64),
+        seconds=(motion.stamps(header) * float(header.time_base)).astype(np.float64),
         placement=np.concatenate(placed).astype(np.float64),
         is_held=flags & FRAME_HELD > 0,
         is_cut=flags & FRAME_CUT > 0,
@@ -80,12 +77,8 @@ def read_track(path: Path) -> FaceTrack:
 
 def agreement(one: FaceTrack, other: FaceTrack) -> float:
     """Return how far two tracks lie apart: the median distance of their centres, and the median
-    difference of their sizes, in face sizes; infinite without a common frame.
-
-    Args:
-        one: scaled to the frames of the other one.
-        other: where times are taken from.
-    """
+    difference of their sizes, in face sizes; infinite without a common frame. The first is scaled
+    to the frames of the other one, which gives the times."""
     rows = np.flatnonzero(~other.is_held & (other.seconds <= one.seconds[-1] + 0.1))
     pairs = [(one.row(Fraction(float(other.seconds[row]))), row) for row in rows]
     pairs = [(mine, row) for mine, row in pairs if not one.is_held[mine]]
@@ -178,13 +171,8 @@ def fit_placement(
     source_size: tuple[int, int] | None,
     size: tuple[int, int],
 ) -> NDArray[np.float64]:
-    """Return a placement `[4]` for frames of another size than the source's.
-
-    Args:
-        placement: centre x, centre y, size (pixels of the source), roll (degrees).
-        source_size: width and height of the source; None: the same as `size`.
-        size: width and height of the frames at hand.
-    """
+    """Return a placement `[4]` (centre x, centre y, size in pixels, roll in degrees) for frames of
+    another size, width and height, than the source's; None: of the same size."""
     fitted = np.asarray(placement, dtype=np.float64).copy()
     if source_size is None:
         return fitted

@@ -265,7 +265,7 @@ def seek_probe(values: Integers) -> Record:
         seekable = SeekableFile(file)
         opening = sum(end - start for start, end in file.spans)
         file.spans.clear()
-        motion = seekable.group_at_seconds(second)
+        motion = seekable.group_at_ticks(int(second / seekable.header.time_base))
         assert motion.first_frame <= second * FPS < motion.first_frame + len(motion.values)
         touched = {
             at for at, size in groups.items() for s, e in file.spans if s < at + size and e > at
