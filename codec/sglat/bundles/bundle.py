@@ -190,12 +190,8 @@ class Bundle:
         return self._modules[role]
 
     def check_decoder_id(self, decoder_id: bytes, *, wanted_bundle: str) -> None:
-        """Compare a file's decoder id with this bundle's.
-
-        Args:
-            decoder_id: from the file's header, 32 bytes.
-            wanted_bundle: bundle name from the file's header, for the message.
-        """
+        """Compare a file's decoder id, 32 bytes, with this bundle's; `wanted_bundle` is the name in
+        the file's header, for the message."""
         if decoder_id != self.decoder_id:
             raise BundleMismatchError(
                 "wrong-decoder",

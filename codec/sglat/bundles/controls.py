@@ -71,8 +71,8 @@ class Controls:
         """
         self.matrix = matrix.detach().to(torch.float32)
         self.style_widths = tuple(style_widths)
-        self.names = tuple(names) if names is not None else _numbered_names()
-        self.groups = GROUPS
+        numbered = (f"{group} {i + 1}" for group, size in GROUP_SIZES.items() for i in range(size))
+        self.names = tuple(numbered if names is None else names)
         self.sigma = tuple(sigma) if sigma is not None else (1.0,) * NUM_CONTROLS
         self.step = tuple(step) if step is not None else tuple(s / 4 for s in self.sigma)
         self.yaw_step_degrees = yaw_step_degrees
@@ -228,7 +228,3 @@ class _LayerEdit:
         # a plain copy: no matrix product, whose precision a device may lower
         offset = values.new_zeros(len(values), self.matrix.shape[1])
         return offset.index_add(1, self.channels, values.index_select(1, self.controls))
-
-
-def _numbered_names() -> tuple[str, ...]:
-    return tuple(f"{group} {i + 1}" for group, size in GROUP_SIZES.items() for i in range(size))

@@ -49,16 +49,11 @@ class Part:
 
 
 def convert_checkpoint(path: Path) -> list[Part]:
-    """Read a published checkpoint and identify its parts.
+    """Return the parts of a published checkpoint, float32, under our names.
 
     Known are StyleGAN2 generators in the rosinality and NVIDIA layouts, e4e (inverter and
-    generator), StyleFlow, ArcFace IR-SE50, BiSeNet and torchvision's AlexNet.
-
-    Args:
-        path: `.pt`, `.pth`, `.pkl` or `.safetensors`.
-
-    Returns:
-        Its parts, float32, under our names.
+    generator), StyleFlow, ArcFace IR-SE50, BiSeNet and torchvision's AlexNet, as `.pt`, `.pth`,
+    `.pkl` or `.safetensors`.
     """
     tensors = read_checkpoint(path)
     for mark, reader in _READERS.items():
@@ -93,16 +88,7 @@ def add_parts(
     """Write parts into a bundle's folder."""
     check_fit(folder, parts)
     return [
-        write_part(
-            folder,
-            name=name,
-            role=part.role,
-            kind=part.kind,
-            tensors=part.tensors,
-            config=part.config,
-            licence=licence,
-            source=source,
-        )
+        write_part(folder, name=name, licence=licence, source=source, **vars(part))
         for part in parts
     ]
 
@@ -144,22 +130,10 @@ def unpack(
                 _extract(archive, member, partial, path.name)
     except (zipfile.BadZipFile, OSError) as error:
         raise BundleError("damaged-pack", f"{path.name}: {error}") from error
-    records = []
-    for member in file.members:
-        records.append(
-            PartRecord(
-                role=member.role,
-                kind="onnx",
-                file=f"{member.folder}{member.name}",
-                size_bytes=member.size_bytes,
-                sha256=member.sha256,
-                tensors_sha256="",
-                licence=LICENCES[file.licence].name,
-                source=source,
-            )
-        )
-        enter_part(folder, name=name, record=records[-1])
-    return records
+    return [
+        _enter(folder, member, file, kind="onnx", name=name, source=source)
+        for member in file.members
+    ]
 
 
 def keep_file(
@@ -169,16 +143,21 @@ def keep_file(
     folder.mkdir(parents=True, exist_ok=True)
     with AtomicOutput(folder / file.name, force=True) as partial:
         shutil.copyfile(path, partial)
+    role = Path(file.name).stem.replace("-", "_")
+    size = path.stat().st_size
+    member = Member(name=file.name, role=role, size_bytes=size, sha256=hash_file(path))
+    return _enter(folder, member, file, kind=file.content, name=name, source=source)
+
+
+def _enter(
+    folder: Path, member: Member, file: CatalogueFile, *, kind: str, name: str, source: str
+) -> PartRecord:
+    """Register a file that is kept as it is."""
     record = PartRecord(
-        role=Path(file.name).stem.replace("-", "_"),
-        kind=file.content,
-        file=file.name,
-        size_bytes=path.stat().st_size,
-        sha256=hash_file(path),
-        tensors_sha256="",
-        licence=LICENCES[file.licence].name,
-        source=source,
-    )
+        role=member.role, kind=kind, file=f"{member.folder}{member.name}",
+        size_bytes=member.size_bytes, sha256=member.sha256, tensors_sha256="",
+        licence=LICENCES[file.licence].name, source=source,
+    )  # fmt: skip
     enter_part(folder, name=name, record=record)
     return record
 

@@ -44,10 +44,8 @@ class Symbol:
 
 @dataclass(eq=False)
 class InertObject:
-    """What would have been an object: its class's name and its state."""
+    """What would have been an object: its state."""
 
-    symbol: Symbol
-    args: tuple[Any, ...] = ()
     state: dict[str, Any] = field(default_factory=dict)
 
 
@@ -68,14 +66,9 @@ class Rebuilder(Protocol):
 
 
 def read_pickle(stream: ByteStream, rebuilder: Rebuilder) -> Any:
-    """Interpret one pickle and leave the stream right after it.
+    """Interpret the pickle at the stream's position and leave the stream right after it.
 
-    Args:
-        stream: positioned at the pickle's first byte.
-        rebuilder: the allow-list.
-
-    Returns:
-        Plain containers, numbers, strings, and what `rebuilder` made.
+    The result holds plain containers, numbers, strings, and what `rebuilder`, the allow-list, made.
 
     Raises:
         BundleError: a forbidden name, a broken or truncated stream, more operations than the limit.

@@ -8,7 +8,7 @@ import os
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,7 +94,8 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
     Hashed: `sglat tensors 1`, a line feed and, in the order of the UTF-8 names, the name's length
     (u32) and bytes, the dtype's name (`float16`) the same way, the number of axes (u32), each
-    length (u64), the number of bytes (u64) and the elements, row-major; all little-endian.
+    length (u64), the number of bytes (u64) and the elements, row-major; all little-endian, as torch
+    supports no other hosts.
     """
     digest = hashlib.sha256(b"sglat tensors 1\n")
     for name in sorted(tensors, key=lambda name: name.encode()):
@@ -104,7 +105,7 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
             digest.update(struct.pack("<I", len(raw)) + raw)
         digest.update(struct.pack(f"<I{tensor.ndim}Q", tensor.ndim, *tensor.shape))
         digest.update(struct.pack("<Q", tensor.numel() * tensor.element_size()))
-        digest.update(_bytes_of(tensor))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -173,7 +174,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "manifest_version": MANIFEST_VERSION,
         "name": manifest.name,
         "decoder_id": _hex(manifest.decoder_id),
-        "parts": [_part_to_json(part) for part in manifest.parts.values()],
+        "parts": [asdict(part) for part in manifest.parts.values()],
     }
     write_atomically(folder / MANIFEST_NAME, json.dumps(record, indent=1) + "\n")
 
@@ -223,10 +224,6 @@ def _hex(decoder_id: bytes | None) -> str | None:
     return None if decoder_id is None else decoder_id.hex()
 
 
-def _part_to_json(part: PartRecord) -> dict[str, Any]:
-    return {name: getattr(part, name) for name in PartRecord.__dataclass_fields__}
-
-
 def _manifest_from_json(record: Any, path: Path) -> Manifest:
     if not isinstance(record, dict) or record.get("manifest_version") != MANIFEST_VERSION:
         found = record.get("manifest_version") if isinstance(record, dict) else record
@@ -267,8 +264,3 @@ def _part_from_json(record: Any, path: Path) -> PartRecord:
     if part.tensors_sha256 and not _SHA256.fullmatch(part.tensors_sha256):
         raise BundleError("bad-manifest", f"{path}: bad tensors_sha256 of {part.file}")
     return part
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    """Return a contiguous CPU tensor's elements; torch supports little-endian hosts only."""
-    return tensor.reshape(-1).view(torch.uint8).numpy().data

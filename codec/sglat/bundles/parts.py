@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sglat.bundles.manifest import PartRecord
 from sglat.errors import BundleError, SglatError
-from sglat.networks.layouts import COUNTER
+from sglat.networks.layouts import state_of
 
 
 class Kind(NamedTuple):
@@ -48,12 +48,8 @@ _BUILT_OF_TENSORS: Final = "lpips_alex"  # its package builds it of the backbone
 
 
 def build_network(kind: str, config: Mapping[str, Any]) -> nn.Module:
-    """Return an untrained network of a kind.
-
-    Args:
-        kind: a name of `KINDS`.
-        config: the sizes, plain JSON values.
-    """
+    """Return an untrained network of a kind of `KINDS`; `config` holds its sizes, plain JSON
+    values."""
     if kind not in KINDS:
         raise BundleError("unknown-kind", f"expected one of {sorted(KINDS)}, found {kind!r:.80}")
     entry = KINDS[kind]
@@ -76,38 +72,11 @@ def build_network(kind: str, config: Mapping[str, Any]) -> nn.Module:
 def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], *, place: str) -> nn.Module:
     """Copy stored tensors into a network, exactly; half precision widens to the network's type.
 
-    Args:
-        network: as `build_network` returned it.
-        tensors: by the network's own names.
-        place: file name for the error message.
-
-    Returns:
-        The network in evaluation mode, without gradients.
+    Returned is the network, in evaluation mode and without gradients; `place` is the file's name,
+    for messages.
     """
-    expected = {
-        name: tuple(value.shape)
-        for name, value in network.state_dict().items()
-        if not name.endswith(COUNTER)
-    }
-    missing = sorted(set(expected) - set(tensors))
-    surplus = sorted(
-        name for name in tensors if name not in expected and not name.endswith(COUNTER)
-    )
-    if missing:
-        raise BundleError(
-            "missing-tensors", f"{place}: expected {missing[0]!r} ({len(missing)} missing)"
-        )
-    if surplus:
-        raise BundleError(
-            "surplus-tensors", f"{place}: no place for {surplus[0]!r} ({len(surplus)} surplus)"
-        )
-    for name, shape in expected.items():
-        if tuple(tensors[name].shape) != shape:
-            raise BundleError(
-                "wrong-shape",
-                f"{place}: {name}: expected {list(shape)}, found {list(tensors[name].shape)}",
-            )
-    network.load_state_dict(dict(tensors), strict=False)  # compared by name and shape above
+    # not strict: counters of batch normalisation are not stored
+    network.load_state_dict(state_of(network, tensors, source=place), strict=False)
     return network.eval().requires_grad_(False)
 
 

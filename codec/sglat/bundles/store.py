@@ -122,14 +122,9 @@ def check_licences(bundle: CatalogueBundle, *, is_accepted: bool) -> None:
     if missing and not is_accepted:
         names = "; ".join(f"{LICENCES[name].name} ({LICENCES[name].url})" for name in missing)
         raise DownloadError("licence", f"not accepted yet: {names}; see --accept-licence")
-    accept_licences(missing)
-
-
-def accept_licences(names: list[str]) -> None:
-    """Remember that licences were accepted."""
     path = _licence_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(sorted(_accepted_licences() | set(names))) + "\n")
+    write_atomically(path, json.dumps(sorted(_accepted_licences() | set(missing))) + "\n")
 
 
 def fetch_bundle(

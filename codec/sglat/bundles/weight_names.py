@@ -129,7 +129,7 @@ class WeightNames:
         if call is not None:
             return call(self, *args)
         if str(symbol) in _INERT_CLASSES or symbol.module.startswith(_INERT_MODULES):
-            return InertObject(symbol, args)
+            return InertObject()
         raise BundleError("forbidden-name", f"the file calls {str(symbol)!r:.120}")
 
     def persistent(self, key: Any) -> Storage | Symbol:
@@ -219,11 +219,10 @@ class WeightNames:
         return self._nested(data)
 
     def persistent_object(self, meta: Any) -> InertObject:
-        """NVIDIA's modules carry source text; only class name and state are kept."""
+        """NVIDIA's modules carry source text; only their state is kept."""
         if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
             raise BundleError("bad-checkpoint", "expected a persistent object with a state")
-        name = meta.get("class_name")
-        return InertObject(Symbol("", name if isinstance(name, str) else ""), (), meta["state"])
+        return InertObject(meta["state"])
 
     def reconstruct(self, symbol: Any, *_: Any) -> Any:
         """An instance made by protocols 0 and 1."""
@@ -244,17 +243,11 @@ class WeightNames:
 
     def numpy_scalar(self, dtype: Any, data: Any) -> StoredTensor:
         """A single number."""
-        array = _NumpyArray()
-        array.fill(1, (), dtype, False, data)
-        assert array.tensor is not None
-        return array.tensor
+        return _NumpyArray().fill(1, (), dtype, False, data)
 
     def numpy_buffer(self, data: Any, dtype: Any, shape: Any, order: Any) -> StoredTensor:
         """An array of protocol 5."""
-        array = _NumpyArray()
-        array.fill(1, shape, dtype, order == "F", data)
-        assert array.tensor is not None
-        return array.tensor
+        return _NumpyArray().fill(1, shape, dtype, order == "F", data)
 
 
 @dataclass(eq=False)
@@ -268,8 +261,8 @@ class _NumpyArray:
 
     tensor: StoredTensor | None = None
 
-    def fill(self, _: Any, shape: Any, dtype: Any, is_fortran: Any, data: Any) -> None:
-        """Take an array's state as numpy pickles it."""
+    def fill(self, _: Any, shape: Any, dtype: Any, is_fortran: Any, data: Any) -> StoredTensor:
+        """Take an array's state as numpy pickles it; return the tensor."""
         if not isinstance(dtype, _NumpyDtype) or not isinstance(data, bytes):
             raise BundleError("unsupported-checkpoint", "a numpy array of objects")
         if dtype.order == ">" and dtype.dtype.itemsize > 1:
@@ -282,6 +275,7 @@ class _NumpyArray:
         steps = [prod(axes[:i]) for i in range(len(axes))]
         stride = tuple(steps if is_fortran else steps[::-1])
         self.tensor = StoredTensor(storage, 0, shape, stride)
+        return self.tensor
 
 
 _CALLS: Final[dict[str, Callable[..., Any]]] = {

@@ -57,14 +57,9 @@ class FoundGenerator:
 
 
 def find_generator(names: Iterable[str]) -> FoundGenerator | None:
-    """Find the averaged generator in a file.
-
-    Args:
-        names: tensor names, containers joined with dots: `g_ema.input.input`.
-
-    Returns:
-        The layout and prefix, or None. Averaged weights win over the ones in training.
-    """
+    """Return layout and prefix of the averaged generator in a file, or None, by its tensor names,
+    containers joined with dots: `g_ema.input.input`. Averaged weights win over the ones in
+    training."""
     found: list[FoundGenerator] = []
     for name in names:
         for layout in ("rosinality", "nvidia"):
@@ -85,12 +80,8 @@ def names_of(layout: Layout, config: GeneratorConfig) -> tuple[TensorName, ...]:
 def read_generator(
     tensors: Mapping[str, Tensor], *, source: str
 ) -> tuple[GeneratorConfig, dict[str, Tensor]]:
-    """Return the config and state of the generator in a checkpoint.
-
-    Args:
-        tensors: the file's tensors, containers joined with dots.
-        source: the file's name, for messages.
-    """
+    """Return the config and state of the generator in a checkpoint; `source` is the file's name,
+    for messages."""
     found = find_generator(tensors)
     if found is None:
         raise BundleError(
@@ -317,10 +308,16 @@ def read_state(
 ) -> dict[str, Tensor]:
     """Return the state of a network whose names are the file's; raises BundleError."""
     with torch.device("meta"):
-        own = network().state_dict()
+        return state_of(network(), tensors, source=source)
+
+
+def state_of(
+    network: nn.Module, tensors: Mapping[str, Tensor], *, source: str
+) -> dict[str, Tensor]:
+    """Return the tensors of a network, float32, where all are there and nothing else is."""
     names = [
         TensorName(ours=name, theirs=name, shape=tuple(tensor.shape))
-        for name, tensor in own.items()
+        for name, tensor in network.state_dict().items()
         if not name.endswith(COUNTER)
     ]
     counters = [name for name in tensors if name.endswith(COUNTER)]
