@@ -108,7 +108,7 @@ def test_insightface_detects_and_compares_where_present_but_has_no_gradient(
     assert vectors.shape == (1, size)
     vectors.sum().backward()  # type: ignore[no-untyped-call]
     assert crops.grad is not None and bool(crops.grad.abs().sum() > 0)
-    assert isinstance(faces.parser, EmbeddedAnalysis)
+    assert isinstance(getattr(faces.parse, "__self__", None), EmbeddedAnalysis)
 
 
 def test_a_fetched_pack_is_looked_for_in_the_cache(

@@ -72,11 +72,8 @@ def fast_type(device: torch.device) -> torch.dtype:
 
 
 def feature_type(precision: str, device: torch.device) -> torch.dtype:
-    """Return the type of features for a precision.
-
-    Args:
-        precision: `bf16`, `fp32`, or `auto`: the device's fastest.
-        device: where features are computed.
+    """Return the type of features for a precision: `bf16`, `fp32`, or `auto` for the device's
+    fastest.
 
     Raises:
         ValueError: another precision.

@@ -52,14 +52,10 @@ MIN_SIDE: Final = 16  # pixels; a smaller picture holds no face that could be fo
 
 
 class EmbeddedAnalysis:
-    """The embedded networks behind the interface of `FaceAnalysis`.
+    """The embedded networks, by role (`ROLES`), behind the interface of `FaceAnalysis`.
 
     Arrays that are no picture, boxes that are empty and tensors that are no batch of crops raise
     FaceError.
-
-    Args:
-        networks: by role (`ROLES`).
-        device: where the networks run.
     """
 
     def __init__(
@@ -80,13 +76,6 @@ class EmbeddedAnalysis:
             given[role].eval().requires_grad_(False)
             given[role].to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks = given
-
-    @property
-    def perceptual(self) -> PerceptualNetwork:
-        """The perceptual distance `[N]` of two batches of pictures; differentiable."""
-        network = self.networks["perceptual"]
-        assert isinstance(network, PerceptualNetwork)
-        return network
 
     @torch.inference_mode()
     def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sglat.networks.perceptual import weighted_feature_distance
+from sglat.networks.perceptual import PerceptualDistance
 
 CHANNELS: Final = (64, 128, 256, 384, 96)  # of the levels; the last two have one scale
 COMPARED: Final = (16, 16, 64, 256, 96)  # the first of them, of which distances are made
@@ -37,11 +36,12 @@ class Fire(nn.Module):
         return functional.silu(torch.cat((self.point(narrow), self.patch(narrow)), 1))
 
 
-class PerceptualNetwork(nn.Module):
+class PerceptualNetwork(PerceptualDistance):
     """Distances of normalised features at five levels.
 
     The first four have places and channels as SqueezeNet 1.1 has them, so that its features can be
-    learned from it; filters, activations, pooling and all weights are the network's own.
+    learned from it; filters, activations, pooling and all weights are the network's own. Pictures
+    have sides of at least 32.
     Activations and pooling are smooth, so that the gradient of the distance is too: it serves as a
     loss. The form of the distance is that of Zhang et al. 2018, https://arxiv.org/abs/1801.03924.
     """
@@ -83,19 +83,6 @@ class PerceptualNetwork(nn.Module):
     def heads(self) -> list[Tensor]:
         """Return the weight of each channel, `[C]` a level; none is negative."""
         return [functional.softplus(logarithm) for logarithm in self.log_weights]
-
-    def forward(self, first: Tensor, second: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the distance `[N]` of pictures `[N, 3, H, W]` in [-1, 1], H and W at least 32.
-
-        `mask` `[N, 1, H, W]` weighs places, 0 to 1.
-        """
-        return self.distance(self.features(first), self.features(second), mask)
-
-    def distance(
-        self, first: Sequence[Tensor], second: Sequence[Tensor], mask: Tensor | None = None
-    ) -> Tensor:
-        """Return the distance `[N]` of two results of `features`."""
-        return weighted_feature_distance(first, second, self.heads(), mask)
 
     def maps(self, first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
         """Return the distance at every place, `[N, h, w]` at each level, of two `features`."""

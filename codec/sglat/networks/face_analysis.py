@@ -12,10 +12,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -56,11 +56,8 @@ _CROP: Final = ((0.375, 0.472), (0.625, 0.472), (0.41, 0.75), (0.59, 0.75))
 
 
 def pack_folder(root: Path | None = None) -> Path:
-    """Return where insightface keeps the model pack.
-
-    Args:
-        root: insightface's home; `INSIGHTFACE_HOME`, else `~/.insightface`.
-    """
+    """Return where insightface keeps the model pack: below `root`, else `INSIGHTFACE_HOME`, else
+    `~/.insightface`."""
     home = root or Path(os.environ.get("INSIGHTFACE_HOME", "~/.insightface")).expanduser()
     return home / "models" / PACK
 
@@ -177,16 +174,8 @@ class _Face(dict[str, Any]):
 def similarity(
     source: NDArray[np.floating[Any]], target: NDArray[np.floating[Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the turn, scale and shift that bring points nearest to others.
-
-    Args:
-        source: `[N, 2]`.
-        target: `[N, 2]`.
-
-    Returns:
-        Matrix `[2, 2]` and shift `[2]`: target ≈ source · matrixᵀ + shift in the least-squares
-        sense.
-    """
+    """Return matrix `[2, 2]` and shift `[2]` that bring points `[N, 2]` nearest to others by a
+    turn, a scale and a shift: target ≈ source · matrixᵀ + shift in the least-squares sense."""
     from_middle, to_middle = source.mean(0), target.mean(0)
     a, b = (np.asarray(source) - from_middle).T
     c, d = (np.asarray(target) - to_middle).T
@@ -220,31 +209,15 @@ def _blue_first(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 OWN_ROLES: Final = ("parsing", "identity")  # for which a bundle may bring another kind of network
 
 
-class Parser(Protocol):
-    """A parsing network such as BiSeNet."""
-
-    def parse(self, crops: Tensor) -> Tensor:
-        """Return class probabilities `[N, 19, H, W]`."""
-
-
-class Embedder(Protocol):
-    """An identity network such as ArcFace."""
-
-    def embed(self, crops: Tensor) -> Tensor:
-        """Return unit vectors `[N, D]`."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class MixedAnalysis:
     """Detection and landmarks of one analysis; parsing and identity of other networks."""
 
     finder: FaceFinder
-    parser: Parser
-    """Differentiable."""
-    eval_embedder: Embedder
-    """Identity vectors for comparing people."""
-    loss_embedder: Embedder
-    """Identity vectors for losses, differentiable."""
+    parse: Callable[[Tensor], Tensor]
+    """See `FaceAnalysis`, also for the next two."""
+    embed: Callable[[Tensor], Tensor]
+    embed_for_loss: Callable[[Tensor], Tensor]
 
     def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
         """See `FaceAnalysis`."""
@@ -255,18 +228,6 @@ class MixedAnalysis:
     ) -> FaceLandmarks:
         """See `FaceAnalysis`."""
         return self.finder.landmarks(picture, box, previous=previous)
-
-    def parse(self, crops: Tensor) -> Tensor:
-        """See `FaceAnalysis`."""
-        return self.parser.parse(crops)
-
-    def embed(self, crops: Tensor) -> Tensor:
-        """See `FaceAnalysis`."""
-        return self.eval_embedder.embed(crops)
-
-    def embed_for_loss(self, crops: Tensor) -> Tensor:
-        """See `FaceAnalysis`."""
-        return self.loss_embedder.embed(crops)
 
 
 def face_analysis(
@@ -297,10 +258,11 @@ def face_analysis(
     other = {role: network for role, network in own.items() if role not in same}
     if not other and finder is analysis:
         return analysis
-    loss_embedder = cast(Embedder, other.get("identity", analysis))
+    parser: Any = other.get("parsing", analysis)  # such as BiSeNet
+    embedder: Any = other.get("identity", analysis)  # such as ArcFace
     return MixedAnalysis(
         finder=finder,
-        parser=cast(Parser, other.get("parsing", analysis)),
-        eval_embedder=loss_embedder if finder is analysis else finder,
-        loss_embedder=loss_embedder,
+        parse=parser.parse,
+        embed=embedder.embed if finder is analysis else finder.embed,
+        embed_for_loss=embedder.embed,
     )

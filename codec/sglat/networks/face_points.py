@@ -75,16 +75,8 @@ _FEATURE_RADII: Final = ((0.075, 0.055), (0.075, 0.055), (0.13, 0.10))  # of the
 
 
 def feature_weights(points: Tensor, side: int, extra: float) -> Tensor:
-    """Return pixel weights: 1, rising to `1 + extra` at eyes and mouth.
-
-    Args:
-        points: landmarks in crop units (0 to 1), `[N, 478, 2]`.
-        side: of the picture in pixels.
-        extra: added at the centre of each feature.
-
-    Returns:
-        `[N, 1, side, side]`.
-    """
+    """Return pixel weights `[N, 1, side, side]`: 1, rising to `1 + extra` at the centres of eyes
+    and mouth of landmarks in crop units (0 to 1), `[N, 478, 2]`."""
     centres = torch.stack([points[:, list(group)].mean(1) for group in _FEATURES], dim=1)
     radii = points.new_tensor(_FEATURE_RADII)
     axis = (torch.arange(side, device=points.device) + 0.5) / side

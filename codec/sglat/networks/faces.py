@@ -62,7 +62,7 @@ class FaceFinder(Protocol):
     ) -> FaceLandmarks:
         """Return the landmarks of the face in a box; `previous` smooths tracking over time."""
 
-    def embed(self, crops: Tensor) -> Tensor:
+    def embed(self, crops: Tensor, /) -> Tensor:
         """Return unit identity vectors `[N, D]` of aligned crops, for comparing persons.
 
         From the best network available, which may lack a gradient.
@@ -72,10 +72,10 @@ class FaceFinder(Protocol):
 class FaceAnalysis(FaceFinder, Protocol):
     """Face-analysis interface."""
 
-    def parse(self, crops: Tensor) -> Tensor:
+    def parse(self, crops: Tensor, /) -> Tensor:
         """Return class probabilities `[N, 19, H, W]` of aligned crops `[N, 3, H, W]`."""
 
-    def embed_for_loss(self, crops: Tensor) -> Tensor:
+    def embed_for_loss(self, crops: Tensor, /) -> Tensor:
         """Return unit identity vectors `[N, D]` of aligned crops, for losses: differentiable.
 
         Possibly from another network than `embed`'s; never compare vectors of the two.

@@ -95,14 +95,8 @@ class Inverter(nn.Module):
             self.offsets.weight.mul_(0.1)  # training begins near one code for all rows
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Return W+ codes.
-
-        Args:
-            crops: aligned faces in [-1, 1], `[N, 3, H, W]`; larger ones are scaled down.
-
-        Returns:
-            Style rows, `[N, L, D]`.
-        """
+        """Return W+ codes `[N, L, D]` of aligned faces in [-1, 1], `[N, 3, H, W]`; larger ones are
+        scaled down."""
         side = self.config.resolution
         if crops.shape[-1] > side:
             crops = F.interpolate(crops, size=side, mode="area")

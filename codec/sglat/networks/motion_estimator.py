@@ -62,16 +62,8 @@ class MotionEstimator(nn.Module):
 
     @staticmethod
     def features(points: Tensor, blendshapes: Tensor, pose_degrees: Tensor) -> list[Tensor]:
-        """Return the inputs of each group.
-
-        Args:
-            points: landmarks in crop units (0 to 1), `[N, 478, 2]`.
-            blendshapes: `[N, 52]`.
-            pose_degrees: yaw and pitch, `[N, 2]`.
-
-        Returns:
-            One array a group, `[N, inputs of the group]`.
-        """
+        """Return the inputs of each group, `[N, inputs of the group]`, from landmarks in crop units
+        (0 to 1) `[N, 478, 2]`, blendshapes `[N, 52]`, and yaw and pitch in degrees `[N, 2]`."""
         origin = points[:, list(NOSE_BRIDGE)].mean(1, keepdim=True)
         rows = []
         for group in GROUP_INPUTS:

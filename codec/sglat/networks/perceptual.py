@@ -5,9 +5,10 @@ Source of the scheme: Zhang et al. 2018, https://arxiv.org/abs/1801.03924, secti
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,31 +17,30 @@ from torch import Tensor, nn
 from sglat.errors import BundleError, MissingExtraError
 
 
-class PerceptualDistance(Protocol):
+class PerceptualDistance(nn.Module, ABC):
     """Perceptual distance of pictures, float32 NCHW in [-1, 1]; differentiable."""
 
-    def __call__(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return one distance per pair, `[N]`; 0 for equal pictures.
-
-        Args:
-            a: `[N, 3, H, W]`.
-            b: `[N, 3, H, W]`.
-            mask: weights `[N, 1, H, W]`, 0 to 1; the whole picture if None.
-        """
-
-    def features(self, x: Tensor) -> list[Tensor]:
+    @abstractmethod
+    def features(self, pictures: Tensor) -> list[Tensor]:
         """Return the compared feature maps `[N, C, h, w]`, unit length over channels.
 
         `distance` compares two such lists; a fixed target needs its features only once.
         """
 
+    @abstractmethod
+    def heads(self) -> list[Tensor]:
+        """Return the weight of each channel, `[C]` a level; none is negative."""
+
     def distance(
         self, a: Sequence[Tensor], b: Sequence[Tensor], mask: Tensor | None = None
     ) -> Tensor:
         """Return the distance `[N]` of two feature lists; `mask` as for the pictures."""
+        return weighted_feature_distance(a, b, self.heads(), mask)
 
-    def heads(self) -> list[Tensor]:
-        """Return the weight of each channel, `[C]` a level; none is negative."""
+    def forward(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the distance `[N]` of pictures `[N, 3, H, W]`; `mask` `[N, 1, H, W]` weighs
+        places, 0 to 1."""
+        return self.distance(self.features(a), self.features(b), mask)
 
 
 def unit_features(x: Tensor) -> Tensor:
@@ -54,16 +54,10 @@ def weighted_feature_distance(
     heads: Sequence[Tensor],
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Sum squared feature differences over channels and levels, average over positions.
+    """Sum squared differences of unit feature maps `[N, C, h, w]`, one per level, over weighted
+    channels `[C]` and levels, average over positions: `[N]`.
 
-    Args:
-        a: unit feature maps `[N, C, h, w]`, one per level.
-        b: the same of the other picture.
-        heads: non-negative channel weights `[C]`, one per level.
-        mask: `[N, 1, H, W]`, averaged down to each level; positions count by its value.
-
-    Returns:
-        `[N]`.
+    A mask `[N, 1, H, W]` is averaged down to each level; positions count by its value.
     """
     total = a[0].new_zeros(a[0].shape[0])
     for first, second, head in zip(a, b, heads, strict=True):
@@ -79,7 +73,7 @@ def weighted_feature_distance(
     return total
 
 
-class Lpips(nn.Module):
+class Lpips(PerceptualDistance):
     """LPIPS v0.1 through the `lpips` package, whose weights define the scale."""
 
     def __init__(self, *, backbone: Mapping[str, Tensor] | None = None) -> None:
@@ -103,23 +97,14 @@ class Lpips(nn.Module):
         _load_backbone(metric.net, _cached_backbone(models) if backbone is None else backbone)
         self.metric = metric.eval().requires_grad_(False)
 
-    def features(self, x: Tensor) -> list[Tensor]:
+    def features(self, pictures: Tensor) -> list[Tensor]:
         """See `PerceptualDistance`."""
-        return [unit_features(level) for level in self.metric.net(self.metric.scaling_layer(x))]
-
-    def distance(
-        self, a: Sequence[Tensor], b: Sequence[Tensor], mask: Tensor | None = None
-    ) -> Tensor:
-        """See `PerceptualDistance`."""
-        return weighted_feature_distance(a, b, self.heads(), mask)
+        levels = self.metric.net(self.metric.scaling_layer(pictures))
+        return [unit_features(level) for level in levels]
 
     def heads(self) -> list[Tensor]:
         """See `PerceptualDistance`."""
         return [line.model[-1].weight.flatten() for line in self.metric.lins]
-
-    def forward(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
-        """See `PerceptualDistance`."""
-        return self.distance(self.features(a), self.features(b), mask)
 
 
 def _cached_backbone(models: Any) -> Mapping[str, Tensor]:

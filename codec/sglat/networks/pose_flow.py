@@ -54,7 +54,7 @@ class ConcatSquash(nn.Module):
         self.shift = nn.Linear(context, outputs, bias=False)
 
     def modulation(self, context: Tensor) -> Modulation:
-        """Return the gate and the shift of time and conditions, `[..., 3]`."""
+        """Return the gate and the shift of time and conditions, `[..., 1 + K]`, time first."""
         return torch.sigmoid(self.gate(context)), self.shift(context)
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
@@ -209,21 +209,6 @@ class MovingBatchNorm(nn.Module):
         return (y - self.bias) * (-self._log_gain()).exp() + self.running_mean
 
 
-class GatedLinear(nn.Module):
-    """Linear layer, gated and shifted by time and conditions."""
-
-    def __init__(self, inputs: int, outputs: int, conditions: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(inputs, outputs)
-        self.gate = nn.Linear(1 + conditions, outputs)
-        self.shift = nn.Linear(1 + conditions, outputs, bias=False)
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Map `[N, L, I]` under a context `[N, 1, 1 + K]`, time first, to `[N, L, O]`."""
-        y: Tensor = self.linear(x) * self.gate(context).sigmoid() + self.shift(context)
-        return y
-
-
 class StyleFlow(nn.Module):
     """Normalisation, continuous flow, normalisation; each W+ row flows alone."""
 
@@ -233,7 +218,7 @@ class StyleFlow(nn.Module):
         widths = (config.style_dim, *config.hidden, config.style_dim)
         self.before = MovingBatchNorm(config.style_dim)
         self.layers = nn.ModuleList(
-            GatedLinear(inputs, outputs, len(config.conditions))
+            ConcatSquash(inputs, outputs, 1 + len(config.conditions))
             for inputs, outputs in pairwise(widths)
         )
         self.sqrt_end_time = nn.Parameter(torch.ones(()))
@@ -263,13 +248,8 @@ class StyleFlow(nn.Module):
         return torch.cat([ws[:, :first], moved, ws[:, end:]], dim=1)
 
     def turn(self, ws: Tensor, source_degrees: Tensor, target_degrees: Tensor) -> Tensor:
-        """Return the latents with the head turned; only the pose rows differ.
-
-        Args:
-            ws: `[N, L, D]`; one, `[1, L, D]`, is turned to every target.
-            source_degrees: yaw and pitch the latents have, `[N, 2]`, or `[1, 2]` of one latent.
-            target_degrees: yaw and pitch of the result, `[N, 2]`; differentiable.
-        """
+        """Return the latents with the head turned, as `PoseFlow.turn`; only the pose rows
+        differ."""
         source, target = self.with_pose(source_degrees), self.with_pose(target_degrees)
         return self.edit(ws, source, target, rows=self.config.pose_rows)
 
@@ -286,10 +266,10 @@ class StyleFlow(nn.Module):
         """Return dx/dt `[N, L, D]` at a time `[]`, under conditions `[N, K]`."""
         stamp = time.to(x).expand(len(conditions), 1)
         context = torch.cat([stamp, conditions], dim=1)[:, None]
-        for layer in self.layers[:-1]:
-            x = layer(x, context).tanh()
-        last: Tensor = self.layers[-1](x, context)
-        return last
+        for index, layer in enumerate(self.layers):
+            modulation = layer.modulation(context)  # type: ignore[operator]
+            x = layer(x if index == 0 else x.tanh(), modulation)
+        return x
 
     def _flow(self, x: Tensor, conditions: Tensor, *, reverse: bool) -> Tensor:
         start, end = self.sqrt_end_time.new_zeros(()), self.sqrt_end_time.square()

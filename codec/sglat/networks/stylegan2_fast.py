@@ -78,13 +78,8 @@ def profits_from_winograd(layer: StyledConv, dtype: torch.dtype) -> bool:
 
 
 class FastConv(nn.Module):
-    """A 3x3 layer with final weights.
-
-    Args:
-        layer: the trainable layer.
-        dtype: of its features.
-        winograd: convolve by Winograd's scheme; None: where it pays.
-    """
+    """A 3x3 layer with final weights and features of a type; `winograd` convolves by Winograd's
+    scheme, None where it pays."""
 
     weight: Tensor
     energy: Tensor
@@ -121,12 +116,8 @@ class FastConv(nn.Module):
         self.register_buffer("blur", blur if self.transposed else None)
 
     def modulate(self, style: Tensor, pixels: int) -> Modulation:
-        """Return how a style acts in this layer.
-
-        Args:
-            style: `[N, I]`, float32.
-            pixels: of the layer's input picture.
-        """
+        """Return how a style `[N, I]`, float32, acts in this layer, whose input picture has some
+        pixels."""
         if self.dtype == torch.float16:  # demodulation undoes any scale; keep far from overflow
             style = style / style.abs().amax(dim=1, keepdim=True).clamp_min(1e-6)
         gain = (style.square() @ self.energy + DEMODULATION_EPSILON).rsqrt() * ACTIVATION_GAIN
