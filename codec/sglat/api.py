@@ -23,8 +23,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sglat.errors import UsageError
-from sglat.files import StrPath, atomic_file, open_input, refuse_existing
+from sglat.errors import BundleError, FaceError, MissingExtraError, UsageError
+from sglat.files import StrPath, atomic_file, hash_file, open_input, refuse_existing
 
 if TYPE_CHECKING:
     from sglat.bitstream.reader import Reader
@@ -103,9 +103,10 @@ def decode(
         BundleMismatchError: the file was made for other weights.
         UsageError: no such file; an empty range.
     """
-    from sglat.decoder.decode import decode as run
+    from sglat.decoder.decode import Decoder
 
-    yield from run(Path(path), bundle=bundle, config=config)
+    with open_input(path) as file:
+        yield from Decoder(file, bundle=bundle, config=config).frames()
 
 
 def decode_video(
@@ -194,7 +195,6 @@ def choose_track(
         FormatError, UsageError: the `.sglat` file to take the placement of; `face` without `auto`.
     """
     from sglat.decoder.paint import agreement, read_track
-    from sglat.errors import BundleError, FaceError, MissingExtraError
 
     if face is not None and wanted != "auto":
         raise UsageError("bad-options", "--track and --face contradict each other")
@@ -246,7 +246,6 @@ def _searched(decoder: Decoder, onto: Path) -> Clip:
 
 def _is_made_from(decoder: Decoder, video: Path) -> bool:
     """Whether a file's motion is that of a whole video."""
-    from sglat.files import hash_file
     from sglat.media.reader import VideoReader
 
     provenance, frames = decoder.reader.provenance, decoder.header.frame_count

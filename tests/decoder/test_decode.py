@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from sglat.api import decode
 from sglat.bitstream.reader import Reader
 from sglat.bitstream.records import Picture
 from sglat.bitstream.seek import SeekableFile
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.decoder.backdrop import StillBackdrop
-from sglat.decoder.decode import DecodeConfig, Decoder, decode, prefetch
+from sglat.decoder.decode import DecodeConfig, Decoder, prefetch
 from sglat.decoder.output import OutputConfig, write_decoded
 from sglat.errors import BundleMismatchError, FormatError, UsageError
 from sglat.media.audio import AudioReader

@@ -9,15 +9,10 @@ from typing import Annotated
 
 import typer
 
-from sglat.cli.common import ByteBar, StageBar, run, say
+from sglat.cli.common import ByteBar, StageBar, new_app, run, say
 
-app = typer.Typer(
-    help="Sets of weights: what is here, what can be fetched, and your own.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    epilog="--version prints the version.",
+app = new_app(
+    "Sets of weights: what is here, what can be fetched, and your own.", has_subcommands=True
 )
 
 Accept = Annotated[

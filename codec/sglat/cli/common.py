@@ -18,9 +18,21 @@ from sglat.version import __version__
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
+    from typer import Typer
 
 SECONDS_BETWEEN_LINES: Final = 10.0  # where stderr is a file, not a screen
 _open: list[Progress] = []
+
+
+def new_app(about: str | None = None, *, has_subcommands: bool = False) -> Typer:
+    """Return the typer application of a command; typer is not loaded with this module, since it
+    takes longer than all of `sgl-info`."""
+    from typer import Typer
+
+    return Typer(
+        help=about, no_args_is_help=has_subcommands, add_completion=False, rich_markup_mode=None,
+        pretty_exceptions_enable=False, epilog="--version prints the version.",
+    )  # fmt: skip
 
 
 def run(app: Callable[[], object]) -> None:
@@ -75,12 +87,8 @@ def parse_time(text: str) -> float | None:
 
 @contextmanager
 def video_source(path: Path, beside: Path) -> Iterator[Path]:
-    """Yield a video file that can be read several times.
-
-    Args:
-        path: the file, or `-` for standard input, which is kept in a hidden file until the end.
-        beside: a file in whose folder that is done.
-    """
+    """Yield a video file that can be read several times: standard input, `-`, is kept in a hidden
+    file in the folder of `beside` until the end."""
     if str(path) != "-":
         yield path
         return
@@ -128,12 +136,7 @@ def closed_bars() -> Iterator[None]:
 
 
 class StageBar:
-    """One bar a stage.
-
-    Args:
-        is_quiet: draw nothing.
-        is_bytes: units are bytes.
-    """
+    """One bar a stage, of units or of bytes; `is_quiet` draws nothing."""
 
     def __init__(self, *, is_quiet: bool = False, is_bytes: bool = False) -> None:
         self.is_quiet = is_quiet
@@ -179,11 +182,7 @@ class StageBar:
 
 
 class ByteBar(StageBar):
-    """A bar for one file; nothing where stderr is no screen.
-
-    Args:
-        label: what is fetched.
-    """
+    """A bar for one file, named by a label; nothing where stderr is no screen."""
 
     def __init__(self, label: str) -> None:
         super().__init__(is_quiet=not sys.stderr.isatty(), is_bytes=True)
@@ -239,12 +238,8 @@ def describe_progress(
 ) -> str:
     """Return one plain line such as `track 120/480 31.5/s 0:00:11 left`.
 
-    Args:
-        stage: its name.
-        done: units done, those of an earlier run included.
-        total: all units; None or 0 if unknown.
-        recent: units done in this run, from which the rate is taken.
-        elapsed_seconds: time this run has taken.
+    `done` counts the units of an earlier run too, `recent` those of this run, from which the rate
+    is taken; `total` is None or 0 if unknown.
     """
     rate = recent / elapsed_seconds if elapsed_seconds > 0 else 0.0
     if not total:

@@ -10,15 +10,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sglat.cli.common import StageBar, open_source, parse_time, run, say
+from sglat.cli.common import StageBar, new_app, open_source, parse_time, run, say
 from sglat.errors import UsageError
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    epilog="--version prints the version.",
-)
+app = new_app()
 
 
 @app.command()

@@ -19,21 +19,15 @@ from torch import Tensor
 from sglat import api
 from sglat.bundles.bundle import Bundle, draw_identities, load_bundle
 from sglat.bundles.controls import GROUPS
-from sglat.cli.common import StageBar, run, say
-from sglat.decoder.decode import DecodeConfig, Decoder
-from sglat.decoder.output import OutputConfig, write_decoded
+from sglat.cli.common import StageBar, new_app, run, say
+from sglat.decoder.decode import DecodeConfig
 from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.media.pictures import encode_png
 from sglat.media.reader import VideoReader
 from sglat.media.writer import VideoWriter
 from sglat.networks.pixels import resize, to_pixels
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    epilog="--version prints the version.",
-)
+app = new_app()
 
 FRAMES: Final = 40
 RATE: Final = Fraction(25)
@@ -42,11 +36,6 @@ SEEDS: Final = (5, 84)
 """Of the first and the second person: two plainly different ones without streaks in their hair."""
 SHEET_COLUMNS: Final = 8
 ENLARGED: Final = 2  # the pictures shown, against the generator's
-
-
-def sample_person(bundle: Bundle, seed: int) -> Person:
-    """Return a person who does not exist."""
-    return Person(ws=draw_identities(bundle, 1, seed=seed)[0], neutral=torch.zeros(34))
 
 
 def scripted_motion(frames: int) -> Tensor:
@@ -89,9 +78,8 @@ def write_clip(path: Path, frames: NDArray[np.uint8]) -> None:
 
 def decoded_frames(path: Path, bundle: Bundle, side: int) -> NDArray[np.uint8]:
     """Return the aligned pictures of a file, `[T, side, side, 3]`."""
-    with path.open("rb") as file:
-        decoder = Decoder(file, bundle=bundle, config=DecodeConfig(size=side))
-        return np.stack([frame.picture for frame in decoder.frames()])
+    frames = api.decode(path, bundle=bundle, config=DecodeConfig(size=side))
+    return np.stack([frame.picture for frame in frames])
 
 
 def source_frames(video: Path, path: Path, side: int) -> NDArray[np.uint8]:
@@ -127,8 +115,8 @@ def demo(
         say(f"sampling the {name} person and filming them")
         # of the second only the look is used: half the film shows it as well
         acted = motion if name == "first" else motion.flip(0)[: max(2, frames // 2)] * 0.7
-        clip = render_clip(bundle, sample_person(bundle, seed), acted)
-        write_clip(folder / f"{name}.mp4", clip)
+        person = Person(ws=draw_identities(bundle, 1, seed=seed)[0], neutral=torch.zeros(34))
+        write_clip(folder / f"{name}.mp4", render_clip(bundle, person, acted))
         bar = StageBar()
         result = api.encode(
             folder / f"{name}.mp4",
@@ -143,11 +131,8 @@ def demo(
         out=folder / "swapped.sglat", force=True,
     )  # fmt: skip
     for name in ("first", "swapped"):
-        with (folder / f"{name}.sglat").open("rb") as file:
-            done = write_decoded(
-                Decoder(file, bundle=bundle),
-                OutputConfig(path=folder / f"{name}_decoded.mp4", force=True),
-            )
+        video = folder / f"{name}_decoded.mp4"
+        done = api.decode_video(folder / f"{name}.sglat", video, bundle=bundle, force=True)
         print(f"{name}: decoded {done.frames} frames at {done.frames_per_second:.0f} a second")
     show_side_by_side(folder, bundle)
     say(f"look at {folder / 'side_by_side.mp4'} and {folder / 'contact_sheet.png'}")

@@ -8,17 +8,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from sglat.cli.common import parse_time, run, say, video_source
+from sglat.cli.common import new_app, parse_time, run, say, video_source
 from sglat.cli.encode_time import TotalBar, clock, expected_seconds
 from sglat.errors import UsageError
 from sglat.files import refuse_existing
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    epilog="--version prints the version.",
-)
+app = new_app()
 
 
 @app.command()

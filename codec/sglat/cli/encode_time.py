@@ -7,11 +7,9 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from sglat.cli.common import SECONDS_BETWEEN_LINES, open_bar, stop_bar
+from sglat.cli.common import SECONDS_BETWEEN_LINES, StageBar, open_bar
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from sglat.encoder.encode import EncodeConfig
 
 # One thread of the machine of benchmarks/results/RESULTS.md, section "Encoding: seconds a frame by
@@ -28,12 +26,7 @@ PHASES: Final = ("track", "align", "invert", "refine", "tune", "jacobian", "pose
 
 
 def expected_seconds(frames: int, config: EncodeConfig) -> dict[str, float]:
-    """Return an estimate by phase, in the order in which they run.
-
-    Args:
-        frames: of the clip.
-        config: steps and stages.
-    """
+    """Return an estimate for a clip of some frames by phase, in the order in which they run."""
     counts = {name: frames for name in FRAME_SECONDS}
     counts["invert"] = min(frames, INVERTED_FRAMES)
     seconds = {name: FRAME_SECONDS[name] * count for name, count in counts.items()}
@@ -53,24 +46,17 @@ def clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-class TotalBar:
+class TotalBar(StageBar):
     """One bar over all stages, with the stage's name and the time left; plain lines in a file.
-
-    Args:
-        expected: seconds by phase, in order.
-        is_quiet: show nothing.
-    """
+    `expected` has seconds by phase, in order."""
 
     def __init__(self, expected: dict[str, float], *, is_quiet: bool = False) -> None:
+        super().__init__(is_quiet=is_quiet)
         self.expected = expected
-        self.is_quiet = is_quiet
-        self.is_screen = sys.stderr.isatty()
         self._shares = dict.fromkeys(expected, 0.0)
         self._skipped = 0.0  # work of an earlier run
-        self._stage = ""
         self._started = time.monotonic()
         self._told = -SECONDS_BETWEEN_LINES
-        self._progress: Progress | None = None
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         """Take note of `done` of `total` units of a stage, and show it."""
@@ -83,7 +69,7 @@ class TotalBar:
         units = f"{done}/{total}" if total else f"{done}"
         text = f"{clock(self.seconds_left(now - self._started))} left"
         if self.is_screen:
-            self._draw(f"{stage} {units}", text)
+            self._draw_share(f"{stage} {units}", text)
         elif is_new or self.share == 1 or now - self._told >= SECONDS_BETWEEN_LINES:
             self._told = now
             print(f"{stage} {units}, {self.share:.0%} of all, {text}", file=sys.stderr, flush=True)
@@ -114,7 +100,7 @@ class TotalBar:
         left = sum(self.expected.values()) - self._work
         return left * (elapsed_seconds / work if work >= LEAST_SECONDS else 1.0)
 
-    def _draw(self, stage: str, left: str) -> None:
+    def _draw_share(self, stage: str, left: str) -> None:
         if self._progress is None:
             from rich import progress as parts
 
@@ -126,9 +112,3 @@ class TotalBar:
             )
             self._task = self._progress.add_task(stage, total=1.0, left=left)
         self._progress.update(self._task, completed=self.share, description=stage, left=left)
-
-    def close(self) -> None:
-        """End the bar, so that messages start on a line of their own."""
-        if self._progress is not None:
-            stop_bar(self._progress)
-        self._progress = None

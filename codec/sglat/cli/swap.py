@@ -11,19 +11,14 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 
 import typer
 
-from sglat.cli.common import printable, run, say
+from sglat.cli.common import new_app, printable, run, say
+from sglat.errors import UsageError
 from sglat.files import atomic_file, open_input, refuse_existing
 
 if TYPE_CHECKING:
     from sglat.bitstream.join import Joined
 
-app = typer.Typer(
-    help="Recombine .sglat files without decoding a picture.",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    epilog="--version prints the version.",
-)
+app = new_app("Recombine .sglat files without decoding a picture.")
 
 SAME_PERSON: Final = 0.4
 """Cosine of identity vectors of two rendered looks from which they are one person's. Of the six
@@ -63,7 +58,6 @@ def swap(
     Steps run in the order join, trim, swap or attach, layers, strip, identity file.
     """
     from sglat.bitstream import edits, join, timeline
-    from sglat.errors import UsageError
 
     if is_attached and identity is None:
         raise UsageError("no-identity-file", "--attach needs --identity")
@@ -104,7 +98,6 @@ def swap(
 def _motion_file(path: Path, identity: Path | None, stack: ExitStack) -> BinaryIO:
     """Open a motion file; a table is first turned into one."""
     from sglat.bitstream.motion_table import file_of_table, load_table
-    from sglat.errors import UsageError
 
     if path.suffix.lower() not in (".csv", ".h5", ".hdf5"):
         return stack.enter_context(open_input(path))
@@ -174,8 +167,6 @@ def _likeness(first: BinaryIO, other: BinaryIO) -> float:
 
 
 def _span(text: str) -> tuple[Fraction, Fraction]:
-    from sglat.errors import UsageError
-
     first, _, last = text.partition(":")
     try:
         span = Fraction(first or "0"), Fraction(last or str(1 << 40))

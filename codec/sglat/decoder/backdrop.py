@@ -10,8 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.bitstream.records import Picture
-from sglat.media.pictures import STILL_SUFFIXES, decode_picture, read_still
+from sglat.media.pictures import STILL_SUFFIXES, read_still
 from sglat.media.reader import Frame, VideoReader
 
 
@@ -87,8 +86,3 @@ def open_backdrop(path: Path) -> StillBackdrop | VideoBackdrop:
     if path.suffix.lower() in STILL_SUFFIXES:
         return StillBackdrop(read_still(path), has_face=True)
     return VideoBackdrop(path)
-
-
-def plate_backdrop(plate: Picture) -> StillBackdrop:
-    """Open the plate of a file; the whole crop covers it."""
-    return StillBackdrop(decode_picture(plate.data, what="background plate"), has_face=False)

@@ -25,7 +25,7 @@ from sglat.decoder.composite import CompositeConfig, Compositor, Parse
 from sglat.decoder.paint import FaceTrack, Painter
 from sglat.decoder.synthesizer import Renderer, Synthesizer, Transfer, retarget
 from sglat.errors import BundleError, UsageError
-from sglat.files import naming, open_input
+from sglat.files import naming
 from sglat.media.reader import exact_seconds
 from sglat.networks.devices import choose_device
 from sglat.networks.pixels import resize, to_pixels
@@ -162,7 +162,8 @@ class Decoder:
             with torch.inference_mode():
                 pictures = self._render(rows.motion)
                 if painter is not None:
-                    shown = painter.paint(pictures, self._seconds(rows), rows.placement, rows.flags)
+                    seconds = [int(pts) * self.header.time_base for pts in rows.pts]
+                    shown = painter.paint(pictures, seconds, rows.placement, rows.flags)
                 else:
                     shown = list(to_pixels(resize(pictures, self.side)))
             for at, picture in enumerate(shown):
@@ -172,9 +173,6 @@ class Decoder:
                     picture=picture,
                     is_held=bool(rows.flags[at] & FRAME_HELD),
                 )
-
-    def _seconds(self, rows: _Rows) -> list[Fraction]:
-        return [int(pts) * self.header.time_base for pts in rows.pts]
 
     def _find_identity(self, identity_file: Path | None) -> Identity:
         if self.reader.identity is not None:
@@ -288,36 +286,14 @@ class _Rows:
 
 def _rows_of(group: Group, header: Header) -> _Rows:
     motion = group.motion
-    count, first = len(motion.values), motion.first_frame
-    if motion.pts is not None:
-        pts = motion.pts
-    else:
-        numbers = np.arange(first, first + count, dtype=np.int64)
-        pts = header.start_ticks + numbers * np.int64(header.frame_ticks or 1)
+    count = len(motion.values)
     return _Rows(
-        index=first,
-        pts=pts,
+        index=motion.first_frame,
+        pts=motion.stamps(header),
         motion=motion.dequantize(),
         placement=None if group.placement is None else group.placement.dequantize(),
         flags=motion.flags if motion.flags is not None else np.zeros(count, np.uint8),
     )
-
-
-def decode(
-    path: Path | str, *, bundle: Bundle | None = None, config: DecodeConfig | None = None
-) -> Iterator[DecodedFrame]:
-    """Yield the frames of a file as aligned pictures.
-
-    Args:
-        path: the `.sglat` file.
-        bundle: loaded weights; None loads the bundle that the file names.
-        config: device, batch and range.
-
-    Raises:
-        FormatError, BundleMismatchError, UsageError: as `Decoder`.
-    """
-    with open_input(path) as file:
-        yield from Decoder(file, bundle=bundle, config=config).frames()
 
 
 def prefetch(items: Iterator[T], depth: int) -> Iterator[T]:

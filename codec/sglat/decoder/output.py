@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from sglat.bitstream.records import AudioFormat, AudioPacket
-from sglat.decoder.backdrop import Backdrop, VideoBackdrop, open_backdrop, plate_backdrop
+from sglat.decoder.backdrop import Backdrop, StillBackdrop, VideoBackdrop, open_backdrop
 from sglat.decoder.composite import CompositeConfig
 from sglat.decoder.decode import QUEUE_BATCHES, DecodedFrame, Decoder, prefetch
 from sglat.decoder.paint import FaceTrack
@@ -21,7 +21,7 @@ from sglat.errors import UsageError
 from sglat.files import refuse_existing
 from sglat.media.audio import open_sound
 from sglat.media.containers import choose_encoder, encoder_options
-from sglat.media.pictures import PngWriter, RawWriter, generated_marks
+from sglat.media.pictures import PngWriter, RawWriter, decode_picture, generated_marks
 from sglat.media.reader import exact_seconds
 from sglat.media.writer import VideoWriter
 
@@ -152,7 +152,8 @@ def _choose_backdrop(decoder: Decoder, config: OutputConfig) -> Backdrop | None:
     plate = decoder.reader.plate
     if plate is None or config.crop_only or decoder.header.placement_steps is None:
         return None
-    return plate_backdrop(plate)
+    picture = decode_picture(plate.data, what="background plate")
+    return StillBackdrop(picture, has_face=False)  # the whole crop covers it
 
 
 def _write(
@@ -235,12 +236,8 @@ class _Sound:
     """The sound of the output, moved along with the pictures.
 
     Time 0 of the output is its first frame when a range is wanted, else the earlier of first frame
-    and first sound, so that no blank stands in front.
-
-    Args:
-        decoder: reads the stored packets.
-        config: which sound is wanted.
-        first: time of the first frame, left out or not, in ticks of the file.
+    and first sound, so that no blank stands in front. `first` is the time of the first frame, left
+    out or not, in ticks of the file.
     """
 
     def __init__(self, decoder: Decoder, config: OutputConfig, first: int) -> None:
@@ -320,10 +317,7 @@ class _Sound:
 
 class _Gaps:
     """Time left out of the output; the sound loses whole packets and stays within one of them.
-
-    Args:
-        time_base: of the frames.
-    """
+    Ticks are the frames'."""
 
     def __init__(self, time_base: Fraction) -> None:
         self.ticks = 0

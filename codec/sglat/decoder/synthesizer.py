@@ -54,11 +54,8 @@ class Person:
 class Synthesizer:
     """Renders motion of a person; the generator's weights may be replaced per call.
 
-    Args:
-        generator: StyleSpace vectors to pictures.
-        pose_flow: turns latents to a yaw and pitch.
-        controls: the 32 directions in StyleSpace.
-        decoder_id: sha256 over the three as their bundle stores them, 32 bytes.
+    Generator, pose flow and controls have one id, the sha256 over the three as their bundle stores
+    them, 32 bytes.
     """
 
     def __init__(
@@ -116,17 +113,11 @@ class Synthesizer:
         return Synthesizer(generator, self.pose_flow, self.controls, decoder_id=self.id)
 
     def styles(self, person: Person, motion: Tensor) -> list[Tensor]:
-        """Return the StyleSpace vectors of each frame.
+        """Return the StyleSpace vectors of each frame, one `[N, C]` per layer.
 
         The ID latent is turned from its own yaw and pitch to the frame's, goes through the
         generator's affine layers, and is moved along the controls by their difference from neutral.
-
-        Args:
-            person: latent and neutral.
-            motion: yaw, pitch (degrees) and controls, `[N, 34]`; differentiable.
-
-        Returns:
-            One `[N, C]` per StyleSpace layer.
+        Motion has yaw, pitch (degrees) and controls, `[N, 34]`; differentiable.
         """
         source = person.neutral[None, :FIRST_CONTROL]  # one row: flows forward once for all frames
         turned = self.pose_flow.turn(person.ws[None], source, motion[:, :FIRST_CONTROL])
@@ -150,16 +141,7 @@ class Synthesizer:
                 layers).
             dtype: of the generator's features; the decoder's is float32.
         """
-        return self.synthesize(self.styles(person, motion), weights=weights, dtype=dtype)
-
-    def synthesize(
-        self,
-        styles: list[Tensor],
-        *,
-        weights: Mapping[str, Tensor] | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> Tensor:
-        """Return pictures `[N, 3, H, W]` of StyleSpace vectors; options as `render`."""
+        styles = self.styles(person, motion)
         return synthesize(self.generator, styles, weights=weights, dtype=dtype)
 
 

@@ -64,12 +64,7 @@ class TiledFrame:
 
 
 class TiledConverter:
-    """Puts tiles together.
-
-    Args:
-        inner: converts one tile.
-        grid: where tiles belong.
-    """
+    """Converts the tiles of a picture one by one and puts them together by a grid."""
 
     def __init__(self, inner: PictureConverter, grid: Grid) -> None:
         self._inner, self._grid = inner, grid

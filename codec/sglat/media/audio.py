@@ -123,12 +123,8 @@ def open_sound(path: Path) -> AudioReader:
 
 
 class StoredSound:
-    """Sound as it goes into a `.sglat` file.
-
-    Args:
-        reader: the source's sound, at its first packet.
-        choice: what is wanted.
-    """
+    """Sound as it goes into a `.sglat` file: that of the source, from its first packet on, as
+    chosen."""
 
     def __init__(self, reader: AudioReader, choice: SoundChoice = "auto") -> None:
         self._reader, self._source = reader, reader.format
@@ -154,12 +150,8 @@ class StoredSound:
             yield packet
 
     def notes(self, *, seconds: float, file_bytes: int) -> list[str]:
-        """Return what a user should know once all is written; nothing for sound that was copied.
-
-        Args:
-            seconds: length of the clip.
-            file_bytes: size of the finished file.
-        """
+        """Return what a user should know once all is written, by the length of the clip and the
+        size of the finished file; nothing for sound that was copied."""
         if self._source is None:
             return []
         if self.format is None:

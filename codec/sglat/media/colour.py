@@ -88,19 +88,15 @@ def nits_to_pq(nits: Float64) -> Float64:
     return np.asarray(np.power((PQ_C1 + PQ_C2 * power) / (1 + PQ_C3 * power), PQ_M2))
 
 
-def tone_curve(nits: Float64, *, peak_nits: float, white_nits: float = WHITE_NITS) -> Float64:
+def tone_curve(nits: Float64, *, peak_nits: float) -> Float64:
     """Return display light after the EETF of BT.2390, cd/m2.
 
-    A Hermite spline in PQ samples maps `peak_nits` to `white_nits`; below its knee light is kept.
-
-    Args:
-        nits: display light of the source.
-        peak_nits: the source's peak, above `white_nits`; brighter light is clipped to it.
-        white_nits: the target's peak.
+    A Hermite spline in PQ samples maps `peak_nits`, the source's peak, to reference white; below
+    its knee light is kept, and brighter light is clipped to the peak.
     """
     source_peak = nits_to_pq(np.array(peak_nits))
     sample = np.minimum(nits_to_pq(nits) / source_peak, 1)
-    target = nits_to_pq(np.array(white_nits)) / source_peak
+    target = nits_to_pq(np.array(WHITE_NITS)) / source_peak
     knee = 1.5 * target - 0.5
     t = np.clip((sample - knee) / (1 - knee), 0, 1)
     spline = (
@@ -148,12 +144,8 @@ class Conversion:
     def apply(
         self, samples: NDArray[np.uint16], *, full_scale: int = CODES - 1
     ) -> NDArray[np.uint8]:
-        """Return 8-bit bt709 RGB of non-linear 16-bit RGB `[H, W, 3]`.
-
-        Args:
-            samples: full-range R'G'B' in the stream's own transfer and primaries.
-            full_scale: the sample that stands for 1.
-        """
+        """Return 8-bit bt709 RGB of full-range 16-bit R'G'B' `[H, W, 3]` in the stream's own
+        transfer and primaries; the sample `full_scale` stands for 1."""
         out = np.empty(samples.shape, np.uint8)
         for at in range(0, len(samples), BAND_ROWS):
             self._convert(samples[at : at + BAND_ROWS], full_scale, out[at : at + BAND_ROWS])

@@ -34,12 +34,8 @@ PNG_HEADER_END: Final = 33  # signature 8 + IHDR chunk 25 bytes; text chunks may
 
 
 def generated_marks(*, generated_by: str, consent: str = "") -> dict[str, str]:
-    """Return container metadata for a decoded video.
-
-    Args:
-        generated_by: program and version.
-        consent: the pictured person's statement, passed on when there is one.
-    """
+    """Return container metadata for a video made by a program and its version, with the pictured
+    person's statement of consent when there is one."""
     marks = {
         "comment": COMMENT,
         SYNTHETIC_KEY: "1",
@@ -55,12 +51,8 @@ def mark_png(png: bytes, marks: dict[str, str]) -> bytes:
 
 
 def mark_animation(path: Path, muxer: str, marks: dict[str, str]) -> None:
-    """Insert the marks into a complete GIF or APNG, whose writers leave them out.
-
-    Args:
-        path: changed in place, near its end.
-        muxer: FFmpeg's name of the format; others are left alone.
-        marks: key and text.
+    """Insert marks, key and text, near the end of a complete GIF or APNG, whose FFmpeg muxers leave
+    them out; files of other muxers are left alone.
 
     Source: GIF89a specification, section 24 (comment extension).
     """

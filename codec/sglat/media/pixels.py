@@ -248,10 +248,8 @@ class Deinterlacer:
             width=frame.width, height=frame.height, format=frame.format, time_base=self._time_base
         )
         bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
-        source.link_to(bwdif)
-        bwdif.link_to(graph.add("buffersink"))
+        self._graph = graph.link_nodes(source, bwdif, graph.add("buffersink"))
         graph.configure()
-        self._graph = graph
 
     def _finish(self) -> Iterator[Any]:
         if self._graph is not None:
@@ -279,12 +277,8 @@ class SideData:
         self._shape: tuple[int, int, str] | None = None
 
     def find(self, decoded: Any, *names: str) -> dict[str, bytes]:
-        """Return the payloads of a frame's side data by type; absent types are left out.
-
-        Args:
-            decoded: a PyAV video frame, which is not changed.
-            names: members of PyAV's `Type`, such as `DISPLAYMATRIX`.
-        """
+        """Return the payloads of a PyAV frame's side data by type, members of PyAV's `Type` such as
+        `DISPLAYMATRIX`; absent types are left out."""
         shape = (decoded.width, decoded.height, decoded.format.name)
         if shape != self._shape:
             self._graph, self._shape = _stripping_graph(decoded), shape
@@ -298,16 +292,12 @@ class SideData:
 def _stripping_graph(decoded: Any) -> Any:
     """Return a filter graph that passes frames on without side data of unknown types."""
     graph = av.filter.Graph()
-    last = graph.add_buffer(
+    source = graph.add_buffer(
         width=decoded.width, height=decoded.height, format=decoded.format,
         time_base=Fraction(decoded.time_base or 1),
     )  # fmt: skip
-    for number in UNKNOWN_TYPES:
-        following = graph.add("sidedata", f"mode=delete:type={number}")
-        last.link_to(following)
-        last = following
-    last.link_to(graph.add("buffersink"))
-    graph.configure()
+    filters = [graph.add("sidedata", f"mode=delete:type={number}") for number in UNKNOWN_TYPES]
+    graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
     return graph
 
 

@@ -70,15 +70,12 @@ class VideoInfo:
     width: int
     """Pixels after rotation, with square pixels."""
     height: int
-    time_base: Fraction
-    """Seconds per unit of the time stamps."""
     frame_rate: Fraction
     """Frames per second on average; a guess for variable rates."""
     frame_count: int
     """As the container states it; 0 when it does not."""
     duration_seconds: float
     """As the container states it; 0.0 when it does not."""
-    codec: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +137,6 @@ class VideoReader(Closable):
         self.damaged_packets = 0
         self.frames_read = 0
         self._has_stamps = True
-        self.last_duration = 0
-        """Duration of the latest frame in time-base units; 0 when unknown."""
         self._threads = threads
         self._deinterlacer = Deinterlacer()
         self._open()
@@ -183,7 +178,6 @@ class VideoReader(Closable):
         for pts, decoded in chain([self._first], self._stamped):
             if end is not None and pts * self.time_base >= end:
                 return
-            self.last_duration = int(decoded.duration or 0)
             picture = self._converter.picture(decoded)
             yield Frame(index=self.frames_read, pts=pts - self._zero, picture=picture)
             self.frames_read += 1
@@ -307,11 +301,9 @@ class VideoReader(Closable):
         return VideoInfo(
             width=width,
             height=height,
-            time_base=self.time_base,
             frame_rate=self._rate,
             frame_count=count,
             duration_seconds=duration,
-            codec=stream.codec_context.name,
         )
 
     def _stamp(self, frames: Iterator[Any]) -> Iterator[tuple[int, Any]]:

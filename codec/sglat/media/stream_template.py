@@ -37,12 +37,8 @@ UNKNOWN_SIZE: Final = b"\x01\xff\xff\xff\xff\xff\xff\xff"
 
 
 def open_template(audio: AudioFormat, first: AudioPacket | None) -> Any:
-    """Return an open input container whose only stream carries the parameters of `audio`.
-
-    Args:
-        audio: what the file stores about the stream.
-        first: its first packet, from which the library learns the frame size; None if unknown.
-    """
+    """Return an open input container whose only stream carries the parameters of `audio`; from the
+    first packet, None if unknown, the library learns the frame size."""
     if audio.codec not in CODEC_IDS:
         known = ", ".join(sorted(CODEC_IDS))
         raise MediaError("audio-codec", f"expected one of {known}; found {audio.codec}")

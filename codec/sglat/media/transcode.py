@@ -42,8 +42,8 @@ class AudioTranscoder:
         decoder: an open PyAV audio decoder with the stream's parameters.
         source: what the packets are.
         codec: a key of `ENCODERS`.
-        start_seconds: samples before are left out, so that sound trimmed to a range is exact.
-        end_seconds: samples from here on are left out; None: none.
+        end_seconds: samples from here on are left out, and those before 0, so that sound trimmed
+            to a range is exact; None: none.
     """
 
     def __init__(
@@ -52,7 +52,6 @@ class AudioTranscoder:
         source: AudioFormat,
         codec: str,
         *,
-        start_seconds: Fraction = Fraction(0),
         end_seconds: Fraction | None = None,
     ) -> None:
         self._decoder, self._source, self._codec = decoder, source, codec
@@ -62,7 +61,6 @@ class AudioTranscoder:
         self._block = self._encoder.frame_size or LARGEST_BLOCK
         self._clock: int | None = None  # sample that follows those in `_waiting`
         self._waiting: list[NDArray[Any]] = []
-        self._first = round(start_seconds * rate)
         self._end = None if end_seconds is None else round(end_seconds * rate)
         self.format = AudioFormat(
             codec=self._encoder.codec.canonical_name,
@@ -174,7 +172,7 @@ class AudioTranscoder:
         width = 1 if self._encoder.format.is_planar else self._encoder.layout.nb_channels
         count = samples.shape[1] // width
         start = self._clock or 0
-        first = min(max(self._first - start, 0), count)
+        first = min(max(-start, 0), count)
         last = count if self._end is None else min(max(self._end - start, first), count)
         self._clock = start + count
         if last > first:

@@ -25,13 +25,11 @@ from sglat.media.containers import (
     pixel_format_of,
 )
 from sglat.media.pictures import mark_animation
-from sglat.media.pixels import EXACT_CONVERSION
+from sglat.media.pixels import EXACT_CONVERSION, FULL_RANGE, LIMITED_RANGE
 from sglat.media.stream_template import open_template
 from sglat.media.transcode import AudioTranscoder
 
 BT709: Final = 1  # matrix, primaries and transfer code point of ITU-T H.273
-LIMITED_RANGE: Final = 1
-FULL_RANGE: Final = 2
 GIF_TIME_BASE: Final = Fraction(1, 100)
 GIF_LEAST_DELAY: Final = 2  # hundredths of a second; browsers slow shorter ones down to a tenth
 
@@ -260,14 +258,8 @@ class VideoWriter(Closable):
 
 
 class _Sound:
-    """The audio stream of an output: packets copied, or encoded again.
-
-    Args:
-        container: open output.
-        kind: what it holds.
-        audio: format of the packets given.
-        packets: the first of them.
-    """
+    """The audio stream of an output: packets copied where the container holds their format, or
+    encoded again."""
 
     def __init__(
         self, container: Any, kind: Container, audio: AudioFormat, packets: Iterable[AudioPacket]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sglat.api import decode
 from sglat.bundles.bundle import Bundle
-from sglat.decoder.decode import decode
 from sglat.errors import FormatError, UsageError
 from sglat.media.audio import AudioReader
 from sglat.media.reader import Clip, VideoReader, exact_seconds
