@@ -17,8 +17,8 @@ from sglat.decoder.placement import (
 from sglat.encoder.align import AlignConfig, Alignment, align, join
 from sglat.encoder.crops import crop_picture, landmark_placement, rigid_face_mask
 from sglat.encoder.registration import FlowConfig, KeyFrame, warp
-from sglat.encoder.track import CHUNK, Track, track
-from sglat.encoder.workfile import WorkFile
+from sglat.encoder.track import Track, track
+from sglat.encoder.workfile import CHUNK, WorkFile
 from tests.support.faces import DrawnFaces, draw_face, face_points
 from tests.support.tolerances import (
     CROP_ROUND_TRIP_PIXELS,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sglat.encoder.track import CHUNK, Track, TrackConfig, find_blinks, track
-from sglat.encoder.workfile import Store, WorkFile
+from sglat.encoder.track import Track, TrackConfig, find_blinks, track
+from sglat.encoder.workfile import CHUNK, Store, WorkFile
 from sglat.errors import FaceError
 from tests.support.faces import DrawnFaces, draw_face
 from tests.support.video import write_video

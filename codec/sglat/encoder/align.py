@@ -24,7 +24,7 @@ from sglat.encoder.crops import crop_picture, landmark_placement
 from sglat.encoder.people import PeopleConfig
 from sglat.encoder.registration import RegistrationConfig, register_video, scaled
 from sglat.encoder.stages import Progress, Runner, Stage, Task
-from sglat.encoder.track import CHUNK, Track, TrackConfig
+from sglat.encoder.track import Track, TrackConfig
 from sglat.encoder.workfile import Store, WorkFile
 from sglat.media.reader import Clip, VideoReader
 from sglat.networks.pixels import from_pixels
@@ -62,10 +62,6 @@ class Alignment:
     """`[T, 4]` centre x, centre y, size in pixels, roll in degrees."""
     key_frame: NDArray[np.int64]
     """`[T]` number of the key frame each frame was registered to; its own if it is one."""
-    residual: NDArray[np.float32]
-    """`[T]` mean squared RGB error to the key frame after registration; 0 at key frames."""
-    is_registered: NDArray[np.bool_]
-    """`[T]` the flow was used: it beat no warp and stayed below its limit."""
     crops: Crops
 
 
@@ -106,13 +102,8 @@ def align(
 ) -> Alignment:
     """Frame, register and cut the crops of a tracked video; two passes over the file.
 
-    Args:
-        path: the video.
-        track: its tracked face.
-        registration: where the first pass keeps its rows.
-        crops: where the second pass keeps the crops.
-        config: resolution and constants.
-        progress: called with frames done over both passes, 0 to 2T, and 2T.
+    The store `registration` keeps the rows of the first pass, `crops` those of the second. Progress
+    counts frames over both, 0 to 2T.
 
     Raises:
         MediaError: the video cannot be read again.
@@ -139,8 +130,6 @@ def align(
     return Alignment(
         placement=placement,
         key_frame=registration.read("key_frame"),
-        residual=registration.read("residual"),
-        is_registered=registration.read("is_registered"),
         crops=Crops(crops),
     )
 
@@ -194,21 +183,19 @@ def _cut(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     done = store.rows
-    rows: list[NDArray[np.uint8]] = []
-    with VideoReader(path) as reader:
+
+    def rows(reader: VideoReader) -> Iterator[list[dict[str, NDArray[np.uint8]]]]:
         for frame in reader:
             if frame.index >= len(track):
                 break
             if frame.index < done:
                 continue
-            rows.append(crop_picture(frame.picture, placement[frame.index], resolution))
-            if len(rows) == CHUNK:
-                store.append({"crops": np.stack(rows)})
-                rows = []
+            yield [{"crops": crop_picture(frame.picture, placement[frame.index], resolution)}]
             if progress is not None:
                 progress(len(track) + frame.index + 1, 2 * len(track))
-    if rows:
-        store.append({"crops": np.stack(rows)})
+
+    with VideoReader(path) as reader:
+        store.extend(rows(reader))
     store.finish()
 
 

@@ -35,36 +35,25 @@ class SelectConfig(Stage[Selection]):
     """Penalty of an unusual expression, per unit of distance from the median of blendshapes."""
 
     def run(self, task: Task, track: Track, visible: Visible, inversion: Inversion) -> Selection:
-        """See `select`."""
-        return select(track, inversion, self, is_partial=visible.is_partial)
+        """Choose the ID frame.
 
-
-def select(
-    track: Track,
-    inversion: Inversion,
-    config: SelectConfig,
-    *,
-    is_partial: NDArray[np.bool_] | None = None,
-) -> Selection:
-    """Choose the ID frame.
-
-    The paper ranks by identity similarity alone. Here a calm face is preferred among similar ones,
-    since all motion is coded relative to this frame. Frames that show the face in part (`[T]`) are
-    taken only where there are no others.
-    """
-    frames = inversion.frames
-    open_eyes = ~(track.blink | track.held)[frames]
-    if not open_eyes.any():
-        open_eyes = ~track.held[frames]
-    if is_partial is not None and (whole := open_eyes & ~is_partial[frames]).any():
-        open_eyes = whole
-    pose = np.abs(track.pose[frames, :2]).max(1)
-    limit = config.frontal_degrees
-    while not (usable := open_eyes & (pose <= limit)).any():
-        limit += config.relax_degrees
-    score = inversion.similarity - config.calm_weight * _unrest(track, frames)
-    row = int(np.where(usable, score, -np.inf).argmax())
-    return Selection(frame=int(frames[row]), row=row, limit_degrees=limit)
+        The paper ranks by identity similarity alone. Here a calm face is preferred among similar
+        ones, since all motion is coded relative to this frame. Frames that show the face in part
+        are taken only where there are no others.
+        """
+        frames = inversion.frames
+        open_eyes = ~(track.blink | track.held)[frames]
+        if not open_eyes.any():
+            open_eyes = ~track.held[frames]
+        if (whole := open_eyes & ~visible.is_partial[frames]).any():
+            open_eyes = whole
+        pose = np.abs(track.pose[frames, :2]).max(1)
+        limit = self.frontal_degrees
+        while not (usable := open_eyes & (pose <= limit)).any():
+            limit += self.relax_degrees
+        score = inversion.similarity - self.calm_weight * _unrest(track, frames)
+        row = int(np.where(usable, score, -np.inf).argmax())
+        return Selection(frame=int(frames[row]), row=row)
 
 
 def _unrest(track: Track, frames: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -137,14 +126,8 @@ class ChooseConfig(Stage[list[int]]):
 
 
 def spread_frames(features: Tensor, count: int, first: int, usable: Tensor) -> list[int]:
-    """Choose frames farthest from each other.
-
-    Args:
-        features: of every frame, in comparable units, `[T, D]`.
-        count: how many.
-        first: the ID frame; always chosen.
-        usable: `[T]` bool.
-    """
+    """Choose `count` usable frames (`[T]`) farthest from each other by features `[T, D]` in
+    comparable units; the ID frame `first` is always chosen."""
     chosen = [first]
     distance = torch.cdist(features, features[first][None])[:, 0]
     while len(chosen) < min(count, int(usable.sum())):
@@ -171,13 +154,9 @@ def frame_features(
     """Return the features in which frames are compared, `[M, D]`: thumbnails and motion, equally
     weighted.
 
-    Motion alone misses light, hair and background; thumbnails alone hardly show the lids.
-
-    Args:
-        pictures: parts of the crops `[n, 3, H, W]`, M in all.
-        points: landmarks in crop units, `[M, 478, 2]`.
-        motion: in comparable units, `[M, 34]`.
-        config: size and weights of the thumbnails.
+    Motion alone misses light, hair and background; thumbnails alone hardly show the lids. Given are
+    parts of the crops `[n, 3, H, W]`, M in all, landmarks in crop units `[M, 478, 2]`, and motion
+    in comparable units `[M, 34]`.
     """
     some, side = points[:: max(1, len(points) // 64)], config.thumbnail_side
     scale = feature_weights(some, side, config.feature_weight).mean(0, keepdim=True).sqrt()

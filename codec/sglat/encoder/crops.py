@@ -36,16 +36,11 @@ PLATE_QUALITY: Final = 60  # of the WebP picture
 def crop_picture(
     picture: NDArray[np.uint8], placement: NDArray[np.floating], side: int
 ) -> NDArray[np.uint8]:
-    """Return the aligned crop of a frame.
+    """Return the aligned crop `[side, side, 3]` of a frame `[H, W, 3]` RGB, mirrored beyond its
+    borders.
 
-    Args:
-        picture: `[H, W, 3]` RGB.
-        placement: centre x, centre y, size (pixels), roll (degrees), `[4]`.
-        side: of the crop in pixels.
-
-    Returns:
-        `[side, side, 3]`; the frame is mirrored beyond its borders. Large faces are sampled finely
-        and averaged, so that nothing aliases.
+    The placement `[4]` is centre x, centre y, size (pixels) and roll (degrees). Large faces are
+    sampled finely and averaged, so that nothing aliases.
     """
     factor = int(np.clip(np.ceil(float(placement[SIZE]) / side), 1, MAX_OVERSAMPLING))
     fine = side * factor
@@ -122,12 +117,8 @@ def inside_mask(
 
 
 def rigid_face_mask(points: NDArray[np.floating], side: int) -> NDArray[np.bool_]:
-    """Return the face without brows, eyes, mouth and chin, `[side, side]`.
-
-    Args:
-        points: `[478, 2]` landmarks in unit crop coordinates.
-        side: of the mask in pixels.
-    """
+    """Return the face without brows, eyes, mouth and chin, `[side, side]`, by landmarks `[478, 2]`
+    in unit crop coordinates."""
     pixels = np.asarray(points, dtype=np.float64) * side - 0.5
     mask = np.zeros((side, side), np.uint8)
     cv2.fillConvexPoly(mask, _hull(pixels, FACE_OVAL), 1)
@@ -146,11 +137,8 @@ def _hull(pixels: NDArray[np.float64], contour: tuple[int, ...]) -> NDArray[np.i
 
 
 def find_plate(source: Path | Clip, placement: NDArray[np.float64]) -> Picture:
-    """Return the median of frames spread over the video as a small WebP picture.
-
-    Args:
-        source: the video.
-        placement: one row a frame, `[T, 4]`; gives the number of frames.
+    """Return the median of frames spread over the video as a small WebP picture; the placement `[T,
+    4]` gives the number of frames.
 
     Raises:
         MediaError: the picture cannot be encoded.
@@ -176,13 +164,8 @@ def _open_eye_centre(eye: Float64, blink: NDArray[np.bool_]) -> Float64:
 
 
 def _usual(vectors: Float64, along: Float64, ignored: NDArray[np.bool_]) -> Float64:
-    """Return the median of vectors `[T, 2]` in the frames of others, turned and scaled with them.
-
-    Args:
-        vectors: `[T, 2]`.
-        along: `[T, 2]`, the x axis of each frame of reference.
-        ignored: `[T]` frames left out of the median.
-    """
+    """Return the median of vectors `[T, 2]` in the frames of reference whose x axes are `along`,
+    `[T, 2]`, turned and scaled with these; ignored frames `[T]` do not count."""
     across = np.stack([-along[:, 1], along[:, 0]], axis=1)
     scale = np.square(along).sum(axis=1)
     coordinates = np.column_stack(

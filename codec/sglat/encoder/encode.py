@@ -172,22 +172,11 @@ def encode(
     *,
     progress: Progress | None = None,
 ) -> EncodeResult:
-    """Encode a talking-head video.
+    """Encode a talking-head video; arguments and errors as for `sglat.encode`.
 
     After an interruption the same call continues from the work file and ends with the same bytes on
     a processor. Another device continues it too; it may give other bytes, and a GPU that sums
     gradients in any order may do so from run to run.
-
-    Args:
-        source: any video PyAV reads, with one face or more.
-        target: `.sglat` file to write.
-        config: choices.
-        progress: called with phase, units done and units in all.
-
-    Raises:
-        FaceError: no face. MediaError: unreadable input. UsageError: contradicting arguments,
-            a device that this machine does not have.
-        WorkFileError: the work file belongs to another input.
     """
     config = config or EncodeConfig()
     source, target = Path(source), Path(target)

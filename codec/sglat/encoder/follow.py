@@ -110,13 +110,8 @@ class Follower:
             return None
         boxes = self.faces.detect(picture)
         fits = [max(overlap_of(_sides(box), place) for place in known) for box in boxes]
-        for at in np.argsort(fits)[::-1].tolist():
-            if fits[at] <= OVERLAP:
-                return None
-            found = self.faces.landmarks(picture, boxes[at])
-            if found.score >= self.config.min_score:
-                return found
-        return None
+        order = np.argsort(fits)[::-1].tolist()
+        return self._first_face(picture, [boxes[at] for at in order if fits[at] > OVERLAP])
 
     def _search(self, picture: NDArray[np.uint8], *, is_cut: bool) -> FaceLandmarks | None:
         boxes = self.faces.detect(picture)
@@ -132,7 +127,11 @@ class Follower:
         else:
             centre = self.last.points.mean(axis=0)
             order = sorted(boxes, key=lambda box: _distance(box, centre))
-        for box in order:
+        return self._first_face(picture, order)
+
+    def _first_face(self, picture: NDArray[np.uint8], boxes: list[FaceBox]) -> FaceLandmarks | None:
+        """Return the landmarks in the first box that holds a face."""
+        for box in boxes:
             found = self.faces.landmarks(picture, box)
             if found.score >= self.config.min_score:
                 return found

@@ -10,6 +10,7 @@ most different frames of a clip and few frames are near any of them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -60,12 +61,8 @@ class Jacobians:
     """Root mean square picture change per unit of motion, `[34]`."""
 
     def nearest(self, motion: Tensor, units: Tensor) -> Tensor:
-        """Return the linearisation point nearest to each row of motion `[n, 34]`, `[n]`.
-
-        Args:
-            motion: as solved so far.
-            units: factors by which all columns have the same effect on the picture, `[34]`.
-        """
+        """Return the linearisation point nearest to each row of motion `[n, 34]`, `[n]`; `units`
+        `[34]` are factors by which all columns have the same effect on the picture."""
         return torch.cdist(motion * units, self.motion * units).argmin(1)
 
 
@@ -171,21 +168,25 @@ class _Corrected:
         self.corrections.append((change, direction))
 
 
-class FastSolver:
-    """Damped Gauss-Newton with reused Jacobians."""
+class WindowSolver(ABC):
+    """Solves motion window by window.
 
-    def __init__(
-        self, render: Render, jacobians: Jacobians, residual: Residual, config: SolverConfig
-    ) -> None:
-        self.render, self.residual, self.config = render, residual, config
-        self.jacobians = jacobians
-        self.units = jacobians.picture_effect
-        self.passes = 0
-        diagonal = jacobians.normals.diagonal(dim1=1, dim2=2).mean()
-        self.prior = config.weight_prior * diagonal
-        self.active = torch.tensor(config.active, device=jacobians.motion.device)
+    Args:
+        window: frames solved together.
+    """
 
-    @torch.no_grad()
+    def __init__(self, window: int) -> None:
+        self.window = window
+
+    def begin(self, start: Tensor) -> None:  # noqa: B027 - not every solver needs it
+        """Prepare for start values `[T, 34]`."""
+
+    @abstractmethod
+    def solve_window(
+        self, targets: Tensor, start: Tensor, masks: Tensor | None, first: int
+    ) -> Tensor:
+        """Return the motion `[n, 34]` of one window, which begins with frame `first`."""
+
     def solve(
         self,
         targets: Callable[[int, int], Tensor],
@@ -194,20 +195,34 @@ class FastSolver:
         first: int = 0,
         masks: Callable[[int, int], Tensor | None] = lambda first, last: None,
     ) -> Iterator[Tensor]:
-        """Yield solved motion window by window.
+        """Yield solved motion `[n, 34]` of consecutive windows.
 
         Args:
             targets: gives pictures `[n, 3, H, W]` of frames first to last (exclusive).
             start: start values of all frames, `[T, 34]`.
             first: frame to begin with, a multiple of the window.
             masks: gives masks `[n, 1, H, W]`, 0 where nothing is compared, or None.
-
-        Yields:
-            `[n, 34]` for consecutive frames.
         """
-        for at in range(first, len(start), self.config.window):
-            last = min(at + self.config.window, len(start))
-            yield self._solve_window(targets(at, last), start[at:last], masks(at, last))
+        self.begin(start)
+        for at in range(first, len(start), self.window):
+            last = min(at + self.window, len(start))
+            yield self.solve_window(targets(at, last), start[at:last], masks(at, last), at)
+
+
+class FastSolver(WindowSolver):
+    """Damped Gauss-Newton with reused Jacobians."""
+
+    def __init__(
+        self, render: Render, jacobians: Jacobians, residual: Residual, config: SolverConfig
+    ) -> None:
+        super().__init__(config.window)
+        self.render, self.residual, self.config = render, residual, config
+        self.jacobians = jacobians
+        self.units = jacobians.picture_effect
+        self.passes = 0
+        diagonal = jacobians.normals.diagonal(dim1=1, dim2=2).mean()
+        self.prior = config.weight_prior * diagonal
+        self.active = torch.tensor(config.active, device=jacobians.motion.device)
 
     def _residuals(self, motion: Tensor, goal: _Goal) -> Tensor:
         """Return the residual of rendered motion `[n, 34]` minus that of the targets `[n, R]`."""
@@ -225,7 +240,11 @@ class FastSolver:
         """Return the loss of each frame `[n]`, prior included."""
         return residuals.square().sum(1) + self.prior * (motion - start).square().sum(1)
 
-    def _solve_window(self, targets: Tensor, start: Tensor, masks: Tensor | None) -> Tensor:
+    @torch.no_grad()
+    def solve_window(
+        self, targets: Tensor, start: Tensor, masks: Tensor | None, first: int
+    ) -> Tensor:
+        """See `WindowSolver`."""
         config = self.config
         wanted = torch.cat([self.residual(t) for t in targets.split(config.batch)])
         goal = _Goal(targets=targets, masks=masks, wanted=wanted)

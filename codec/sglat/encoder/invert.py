@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
-from sglat.encoder.align import Alignment, Crops
+from sglat.encoder.align import Alignment
 from sglat.encoder.losses import shown_through
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.track import Track
 from sglat.encoder.visible import Visible
 from sglat.encoder.weight_deltas import warm_up_and_fall
-from sglat.encoder.workfile import Store
 from sglat.networks.devices import fast_type
-from sglat.networks.faces import FaceAnalysis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +34,25 @@ class InvertConfig(Stage["Inversion"]):
     max_frames: int = 400
     """Most frames inverted; `every` rises to meet it."""
 
+    @torch.no_grad()
     def run(self, task: Task, track: Track, aligned: Alignment) -> Inversion:
-        """See `invert`; only frames with the face are inverted."""
-        store, bundle, found = task.open(), task.bundle, np.flatnonzero(~track.held)
-        return invert(aligned.crops, found, bundle, bundle.faces, store, self, progress=task.tell)
+        """Invert the frames with the face (method, section 5) and compare identities (section 6).
+
+        Interrupted work continues behind the rows stored.
+        """
+        store, bundle, usable = task.open(), task.bundle, np.flatnonzero(~track.held)
+        frames = usable[:: max(self.every, -(-len(usable) // self.max_frames))]
+        for start in range(store.rows, len(frames), self.batch):
+            rows = frames[start : start + self.batch]
+            pictures = aligned.crops.tensor(rows).to(bundle.device)
+            ws = bundle.inverter(pictures)
+            rendered = bundle.generator(ws).clamp(-1, 1)
+            cosine = (bundle.faces.embed(rendered) * bundle.faces.embed(pictures)).sum(1)
+            store.append({"ws": ws.cpu().numpy(), "similarity": cosine.cpu().numpy()})
+            task.tell(start + len(rows), len(frames))
+        if not store.is_done:
+            store.finish()
+        return Inversion(frames=frames, ws=store.read("ws"), similarity=store.read("similarity"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +65,6 @@ class Inversion:
     """W+ latents, `[M, L, D]`."""
     similarity: NDArray[np.float32]
     """Identity cosine between the crop and its reconstruction, `[M]`."""
-    squared_error: NDArray[np.float32]
-    """Mean squared error of the reconstruction, pictures in [-1, 1], `[M]`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,53 +74,6 @@ class Selection:
     frame: int
     row: int
     """Its row among the inverted frames."""
-    limit_degrees: float
-    """Pose limit at which a candidate was found."""
-
-
-@torch.no_grad()
-def invert(
-    crops: Crops,
-    usable: NDArray[np.int64],
-    bundle: Bundle,
-    faces: FaceAnalysis,
-    store: Store,
-    config: InvertConfig,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> Inversion:
-    """Invert crops (method, section 5) and compare identities (section 6).
-
-    Args:
-        crops: of the whole clip.
-        usable: numbers of the frames that may be inverted.
-        bundle: inverter and generator.
-        faces: identity network.
-        store: where rows are kept; interrupted work continues behind them.
-        config: which frames.
-        progress: called with (frames done, frames).
-    """
-    every = max(config.every, -(-len(usable) // config.max_frames))
-    frames = usable[::every]
-    for start in range(store.rows, len(frames), config.batch):
-        rows = frames[start : start + config.batch]
-        pictures = crops.tensor(rows).to(bundle.device)
-        ws = bundle.inverter(pictures)
-        rendered = bundle.generator(ws).clamp(-1, 1)
-        cosine = (faces.embed(rendered) * faces.embed(pictures)).sum(1)
-        error = (rendered - pictures).square().mean((1, 2, 3))
-        found = {"ws": ws, "similarity": cosine, "error": error}
-        store.append({name: values.cpu().numpy() for name, values in found.items()})
-        if progress is not None:
-            progress(start + len(rows), len(frames))
-    if not store.is_done:
-        store.finish()
-    return Inversion(
-        frames=frames,
-        ws=store.read("ws"),
-        similarity=store.read("similarity"),
-        squared_error=store.read("error"),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import jvp
 
-from sglat.bundles.bundle import Bundle
 from sglat.networks.embedded_nets import INPUT_SIZE, LandmarkNetwork, LandmarkOutput
 from sglat.networks.embedded_views import CROP_SCALE
-from sglat.networks.face_points import feature_weights
 from sglat.networks.perceptual import PerceptualDistance
 
 _WINDOW: Final = 7  # pixels: an eye's width at 128 px is twice that
@@ -111,7 +109,9 @@ class TargetLoss:
             total = total + config.weight_l1 * (difference.abs() * weights).mean((1, 2, 3))
         if config.weight_structure:
             for scale in (1, 2):
-                a, b, w = (_pooled(x, scale) for x in (pictures, targets, weights))
+                a, b, w = (
+                    F.avg_pool2d(x, scale) if scale > 1 else x for x in (pictures, targets, weights)
+                )
                 unlike = (1 - structural_similarity(a, b)) * w
                 total = total + config.weight_structure / 2 * unlike.mean((1, 2, 3))
         if self.perceptual is not None:
@@ -124,37 +124,12 @@ class TargetLoss:
         return total
 
 
-def picture_loss(
-    targets: Tensor,
-    points: Tensor,
-    bundle: Bundle,
-    config: LossConfig,
-    masks: Tensor | None = None,
-) -> TargetLoss:
-    """Return the loss against targets by a bundle's networks, with extra weight at eyes and mouth.
-
-    Args:
-        targets: `[K, 3, H, W]` in [-1, 1], on the bundle's device.
-        points: their landmarks in crop units, `[K, 478, 2]`.
-        bundle: perceptual and identity network.
-        config: weights of the terms.
-        masks: `[K, 1, H, W]`, 0 where nothing is compared; None compares all.
-    """
-    weights = feature_weights(points, targets.shape[-1], config.feature_weight)
-    embed = bundle.faces.embed_for_loss
-    return TargetLoss(targets, weights, bundle.perceptual, embed, config, masks)
-
-
 def shown_through(pictures: Tensor, targets: Tensor, masks: Tensor) -> Tensor:
     """Return pictures `[N, 3, H, W]` with the targets where masks `[N, 1, H, W]` are 0.
 
     Every loss then counts nothing there, whatever its networks read around a pixel.
     """
     return targets + masks * (pictures - targets)
-
-
-def _pooled(x: Tensor, scale: int) -> Tensor:
-    return F.avg_pool2d(x, scale) if scale > 1 else x
 
 
 class Residual(Protocol):

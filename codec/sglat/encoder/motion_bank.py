@@ -130,13 +130,9 @@ def limited_pose(degrees: Tensor) -> Tensor:
 def displaced_crops(
     points: Tensor, spread: tuple[float, float, float], random: torch.Generator
 ) -> Tensor:
-    """Return sampling grids `[N, 128, 128, 2]` of randomly displaced landmark crops.
-
-    Args:
-        points: landmarks in crop units, `[N, 478, 2]`.
-        spread: standard deviations of size, place in pictures, and roll in degrees.
-        random: generator on the CPU.
-    """
+    """Return sampling grids `[N, 128, 128, 2]` of landmark crops, displaced at random by standard
+    deviations of size, place in pictures, and roll in degrees; points `[N, 478, 2]` in crop
+    units."""
     low, high = points.amin(1), points.amax(1)
     size, place, roll = (
         torch.randn(len(points), n, generator=random).to(points) * s
@@ -221,13 +217,8 @@ class MotionRegularizer:
     ) -> MotionRegularizer | None:
         """Return the regularisation by a bundle's bank; None without a bank or at weight 0.
 
-        Args:
-            bundle: bank and landmark network.
-            synthesizer: untuned.
-            motion: initial motion of the clip, `[T, 34]`.
-            id_frame: the frame whose motion is neutral.
-            points: its landmarks in crop units, `[478, 2]`.
-            config: weights and counts.
+        Other arguments as for the class: `motion` `[T, 34]` is the initial motion of the clip,
+        neutral at `id_frame`.
         """
         if not config.weight or not bundle.has(ROLE):
             return None

@@ -7,7 +7,6 @@ inter-frame terms, each group rendered with only its own controls moved.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS
+from sglat.encoder.gauss_newton import WindowSolver
 from sglat.encoder.losses import shown_through
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.solve_motion import Linearisation, MotionProblem, solve_windows
@@ -70,12 +70,13 @@ def sensitivity_rates(sensitivity: Tensor) -> Tensor:
     return torch.exp(-1.5 * sensitivity / sensitivity.max().clamp_min(1e-12))
 
 
-class PaperSolver:
+class PaperSolver(WindowSolver):
     """Gradient descent on the controls of each frame; yaw and pitch keep their start values."""
 
     def __init__(
         self, person: TunedPerson, bundle: Bundle, points: Tensor, config: PaperConfig
     ) -> None:
+        super().__init__(config.window)
         self.person, self.bundle = person, bundle
         self.points, self.config = points, config
         self.passes = 0
@@ -86,20 +87,9 @@ class PaperSolver:
             for group in _LOSS_GROUPS
         ]
 
-    def solve(
-        self,
-        targets: Callable[[int, int], Tensor],
-        start: Tensor,
-        *,
-        first: int = 0,
-        masks: Callable[[int, int], Tensor | None] = lambda first, last: None,
-    ) -> Iterator[Tensor]:
-        """Yield solved motion window by window; arguments as for the fast solver."""
-        rates = self.rates(start[:1])
-        for at in range(first, len(start), self.config.window):
-            last = min(at + self.config.window, len(start))
-            loss = _GroupLoss(self, targets(at, last), at, masks(at, last))
-            yield self._solve_window(loss, start[at:last], rates)
+    def begin(self, start: Tensor) -> None:
+        """Measure the learning rates at the first of all frames."""
+        self._rates = self.rates(start[:1])
 
     @torch.no_grad()
     def rates(self, start: Tensor) -> Tensor:
@@ -119,13 +109,16 @@ class PaperSolver:
             rates[group] = sensitivity_rates(torch.stack(found))
         return rates * self.config.rate_unit
 
-    def _solve_window(self, loss: _GroupLoss, start: Tensor, rates: Tensor) -> Tensor:
-        config = self.config
+    def solve_window(
+        self, targets: Tensor, start: Tensor, masks: Tensor | None, first: int
+    ) -> Tensor:
+        """See `WindowSolver`."""
+        config, loss = self.config, _GroupLoss(self, targets, first, masks)
         neutral = self.person.person.neutral[2:]
         # one parameter a control, so that each has its own rate
         offsets = [start.new_zeros(len(start), 1, requires_grad=True) for _ in GROUPS]
         optimizer = torch.optim.AdamW(
-            [{"params": [o], "lr": float(r)} for o, r in zip(offsets, rates, strict=True)],
+            [{"params": [o], "lr": float(r)} for o, r in zip(offsets, self._rates, strict=True)],
             betas=(0.9, 0.999), eps=1e-8, amsgrad=True, weight_decay=0.0,
         )  # fmt: skip
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, config.decay_every, config.decay)

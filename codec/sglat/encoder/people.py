@@ -21,7 +21,6 @@ from sglat.media.reader import Clip, VideoReader
 from sglat.networks.faces import FaceAnalysis, FaceBox
 from sglat.networks.pixels import from_pixels
 
-CHUNK: Final = 64  # sampled frames a part of the work file
 WIDTH: Final = 512  # of stored identity vectors; shorter ones are filled up with zeros
 THUMBNAIL: Final = 24  # pixels a side; small enough that motion inside a shot does not look cut
 GALLERY: Final = 16  # vectors of a stretch that are compared
@@ -244,23 +243,19 @@ def _scan(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     done = int(store.read("frame", store.rows - 1)[0]) if store.rows else -1
-    rows: list[dict[str, Any]] = []
-    sampled = 0
-    with VideoReader(path) as reader:
+
+    def samples(reader: VideoReader) -> Iterator[list[dict[str, Any]]]:
         every = max(1, round(config.sample_seconds * reader.info.frame_rate))
         expected = reader.info.frame_count or 0
         for index, pts, picture, is_jump in _watched(reader, config):
             if index <= done or not (is_jump or index % every == 0):
                 continue
-            rows.extend(_seen(index, pts, picture, is_jump, faces, config.resolution, device))
-            sampled += 1
-            if sampled % CHUNK == 0:
-                store.append(_stacked(rows))
-                rows = []
+            yield _seen(index, pts, picture, is_jump, faces, config.resolution, device)
             if progress is not None:
                 progress(index + 1, max(expected, index + 1) if expected else 0)
-        if rows:
-            store.append(_stacked(rows))
+
+    with VideoReader(path) as reader:
+        store.extend(samples(reader))
         store.finish(facts={"time_base": str(reader.time_base)})
 
 
@@ -300,10 +295,6 @@ def _seen(
         place = np.array([box.left, box.top, box.right, box.bottom], np.float32)
         rows.append({**common, "score": np.float32(box.score), "box": place, "vector": filled})
     return rows or [{**common, **empty}]
-
-
-def _stacked(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _ranked(

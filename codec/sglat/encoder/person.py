@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sglat.bitstream.records import DeltaLayer, Identity, LatentLayer
-from sglat.decoder.synthesizer import Person, Synthesizer
+from sglat.decoder.synthesizer import Person, Synthesizer, synthesize
 from sglat.encoder.quantize import latent_layers
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.tune import TuneResult
@@ -64,21 +64,15 @@ class TunedPerson:
 
     def render_latents(self, ws: Tensor) -> Tensor:
         """Return pictures `[N, 3, H, W]` of W+ latents `[N, L, D]` by the tuned generator."""
-        styles = self.synthesizer.generator.styles(ws)
-        return self.synthesizer.synthesize(styles, weights=self.weights)
+        generator = self.synthesizer.generator
+        return synthesize(generator, generator.styles(ws), weights=self.weights)
 
 
 def quantized_person(
     synthesizer: Synthesizer, tuned: TuneResult, *, id_frame: int, delta_layers: int | None = None
 ) -> TunedPerson:
-    """Quantize a tuned person.
-
-    Args:
-        synthesizer: untuned.
-        tuned: from tuning; its delta steps are set.
-        id_frame: number of the ID frame.
-        delta_layers: keep only the first layers of deltas; all if None.
-    """
+    """Quantize a tuned person, whose delta steps are set, with only the first `delta_layers` layers
+    of deltas, or all if None; `synthesizer` is untuned."""
     mean = synthesizer.generator.w_avg.detach().cpu().numpy()
     latents, offset = latent_layers(tuned.person.ws.cpu().numpy() - mean)
     deltas = tuned.deltas.to_layers()[:delta_layers] if delta_layers != 0 else ()

@@ -106,12 +106,8 @@ def smoothed(
 
     Whittaker's graduation (Whittaker 1923, https://doi.org/10.1017/S0013091500077853): squared
     error plus `strength` times the squared second differences. At 0.2 a movement of ten frames a
-    period keeps 97 % of its height, one of two frames 24 %.
-
-    Args:
-        motion: solved values.
-        strength: 0 changes nothing.
-        cuts: `[T]`, frames that begin a new scene; nothing is smoothed across them.
+    period keeps 97 % of its height, one of two frames 24 %. Nothing is smoothed across frames that
+    begin a new scene, `cuts` `[T]`.
     """
     reach = 16  # frames after which a response of any sensible strength has died away
     if strength == 0:
@@ -136,14 +132,8 @@ def quantize_within(
     metric: PictureMetric,
     config: QuantizeConfig,
 ) -> QuantizedMotion:
-    """Quantize motion `[T, 34]` at a quality, lowered until the bits suffice.
-
-    Args:
-        motion: solved values.
-        picture_effect: root mean square picture change per unit of motion, `[34]`.
-        metric: how visible errors are.
-        config: quality and most bits a frame.
-    """
+    """Quantize motion `[T, 34]` at a quality, lowered until the bits a frame suffice;
+    `picture_effect` `[34]` is the root mean square picture change per unit of motion."""
     while True:
         steps = motion_steps(picture_effect, config)
         values = quantize_motion(motion, steps, config, metric)
@@ -166,12 +156,8 @@ def bits_a_frame(values: NDArray[np.int32]) -> float:
 def motion_steps(
     picture_effect: NDArray[np.float32], config: QuantizeConfig
 ) -> NDArray[np.float32]:
-    """Return the quantizer step of each of the 34 values.
-
-    Args:
-        picture_effect: root mean square picture change per unit of motion, `[34]`.
-        config: quality.
-    """
+    """Return the quantizer step of each of the 34 values, by the root mean square picture change
+    per unit of motion, `[34]`."""
     octaves = (config.quality - REFERENCE_QUALITY) / _QUALITY_PER_OCTAVE
     wanted = _EFFECT_AT_REFERENCE * 2.0**-octaves
     floor = float(np.median(picture_effect)) / 30  # a value without effect needs no fine step
@@ -265,11 +251,8 @@ def _path(
 def latent_layers(
     offset: NDArray[np.float32],
 ) -> tuple[tuple[LatentLayer, LatentLayer], NDArray[np.float32]]:
-    """Return a latent as base layer and refinement, and the latent they add up to.
-
-    Args:
-        offset: latent minus the generator's mean latent, `[L, D]`.
-    """
+    """Return a latent, minus the generator's mean latent `[L, D]`, as base layer and refinement,
+    and the latent they add up to."""
     deviation = max(float(offset.std()), 1e-6)
     base = _rounded(offset, deviation * _BASE_STEP)
     fine = _rounded(offset - base.dequantize(), deviation * _FINE_STEP)

@@ -7,7 +7,7 @@ iteratively reweighted least squares on the key frame's gradients instead of coo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ from sglat.decoder.placement import (
     transform_points,
 )
 from sglat.encoder.crops import crop_picture, inside_mask, rigid_face_mask
-from sglat.encoder.track import CHUNK, Track
+from sglat.encoder.track import Track
 from sglat.encoder.workfile import Store
 from sglat.media.reader import Clip, VideoReader
 
@@ -79,45 +79,28 @@ def register_video(
 ) -> None:
     """Register every tracked frame to its key frame, continuing behind the stored rows.
 
-    Args:
-        path: the video.
-        track: landmarks and cuts.
-        framed: placement of each frame by landmarks, `[T, 4]`.
-        store: where one row a frame is kept, with the fields of `_Row`.
-        config: limits.
-        progress: called with frames done and 2T, for another pass follows.
+    `framed` is the placement of each frame by landmarks, `[T, 4]`. The store keeps one row a frame,
+    with the fields of `_Row`. Progress counts to 2T, for another pass follows.
     """
     register = _Registration(track, framed, config)
     done = store.rows
     if done:
         register.key_index = int(store.read("key_frame", done - 1)[0])
-    rows: list[_Row] = []
-    with VideoReader(path) as reader:
+
+    def rows(reader: VideoReader) -> Iterator[list[dict[str, Any]]]:
         for frame in reader:
             if frame.index >= len(track):
                 break
             if frame.index < done:
                 register.replay(frame.index, frame.picture, last=done - 1)
                 continue
-            rows.append(register.step(frame.index, frame.picture))
-            if len(rows) == CHUNK:
-                _commit(store, rows)
-                rows = []
+            yield [vars(register.step(frame.index, frame.picture))]
             if progress is not None:
                 progress(frame.index + 1, 2 * len(track))
-    if rows:
-        _commit(store, rows)
+
+    with VideoReader(path) as reader:
+        store.extend(rows(reader))
     store.finish()
-
-
-def _commit(store: Store, rows: list[_Row]) -> None:
-    store.append({
-        "placement": np.stack([row.placement for row in rows]),
-        "key_frame": np.array([row.key_frame for row in rows], dtype=np.int64),
-        "residual": np.array([row.residual for row in rows], dtype=np.float32),
-        "is_registered": np.array([row.is_registered for row in rows], dtype=np.bool_),
-        "step": np.stack([row.step for row in rows]),
-    })  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +109,8 @@ class _Row:
 
     placement: Float64
     key_frame: int
-    residual: float = 0.0
     is_registered: bool = False
+    """The flow was used: it beat no warp and stayed below its limit."""
     step: Float64
 
 
@@ -164,24 +147,22 @@ class _Registration:
             self._previous = (index, self._crop(index, picture))
 
     def _register(self, index: int, crop: Float32) -> _Row:
-        framed, residual = self.framed[index], 0.0
+        framed = self.framed[index]
         if self._key is not None and self.config.use_flow:
             inside = self._inside(index)
             key_to_crop = self._key.register(crop, inside)
-            residual = self._key.residual(crop, key_to_crop, inside)
-            if residual <= self._limit(index):
+            if self._key.residual(crop, key_to_crop, inside) <= self._limit(index):
                 kept = self._key.residual(crop, _similarity(key_to_crop), inside)
                 wins = kept < self._key.residual(crop, inside=inside)
                 return _Row(
                     placement=_moved(framed, key_to_crop) if wins else framed,
                     key_frame=self.key_index,
-                    residual=residual,
                     is_registered=wins,
                     step=NO_STEP if wins else self._link(index, crop),
                 )
         step = self._link(index, crop)
         self._make_key(index, crop)
-        return _Row(placement=framed, key_frame=index, residual=residual, step=step)
+        return _Row(placement=framed, key_frame=index, step=step)
 
     def _link(self, index: int, crop: Float32) -> Float64:
         """Return the step from the frame before by registration to it, or NaN."""

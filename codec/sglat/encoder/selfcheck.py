@@ -104,12 +104,8 @@ def _figures(
 
 
 def poor_seconds(rows: list[tuple[int, float, float, float]], track: Track) -> list[str]:
-    """Return one line for each second whose mean falls below a limit, worst first.
-
-    Args:
-        rows: frame number, PSNR in dB, perceptual distance and identity cosine of each frame.
-        track: for the time of a frame.
-    """
+    """Return one line for each second whose mean falls below a limit, worst first. Rows are frame
+    number, PSNR in dB, perceptual distance and identity cosine."""
     seconds: dict[int, list[tuple[float, float]]] = {}
     for number, psnr, _, cosine in rows:
         at = int((track.pts[number] - track.pts[0]) * track.time_base)

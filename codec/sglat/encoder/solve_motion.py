@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,13 @@ from torch import Tensor
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.align import Alignment
 from sglat.encoder.crops import rigid_face_mask
-from sglat.encoder.gauss_newton import FastSolver, Jacobians, SolverConfig, take_jacobians
+from sglat.encoder.gauss_newton import (
+    FastSolver,
+    Jacobians,
+    SolverConfig,
+    WindowSolver,
+    take_jacobians,
+)
 from sglat.encoder.losses import (
     JoinedResidual,
     LandmarkResidual,
@@ -182,30 +188,6 @@ class LineariseConfig(Stage[Linearisation]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoseConfig(Stage[Tensor]):
-    """How yaw and pitch are solved."""
-
-    name = "pose"
-    version = 2
-
-    solver: SolverConfig = SolverConfig(  # noqa: RUF009
-        iterations=3, fresh=0, active=(0, 1), weight_prior=1e-2
-    )
-
-    def run(
-        self,
-        task: Task,
-        person: TunedPerson,
-        problem: MotionProblem,
-        linearisation: Linearisation,
-    ) -> Tensor:
-        """Return the initial motion with solved yaw and pitch, `[T, 34]`."""
-        at = linearisation.pose
-        solver = FastSolver(person.render_fast, at.jacobians, at.residual, self.solver)
-        return solve_windows(solver, problem, problem.start, task)
-
-
-@dataclass(frozen=True, kw_only=True)
 class FastConfig(Stage[Tensor]):
     """How all 34 values are solved by the fast solver."""
 
@@ -220,12 +202,23 @@ class FastConfig(Stage[Tensor]):
         person: TunedPerson,
         problem: MotionProblem,
         linearisation: Linearisation,
-        start: Tensor,
+        start: Tensor | None = None,
     ) -> Tensor:
-        """Return solved motion `[T, 34]`; `start` has the solved yaw and pitch."""
-        at = linearisation.expression
+        """Return solved motion `[T, 34]`; without `start` from the initial motion."""
+        at: Linearised = getattr(linearisation, self.name)
         solver = FastSolver(person.render_fast, at.jacobians, at.residual, self.solver)
-        return solve_windows(solver, problem, start, task)
+        return solve_windows(solver, problem, problem.start if start is None else start, task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseConfig(FastConfig):
+    """How yaw and pitch are solved."""
+
+    name = "pose"
+
+    solver: SolverConfig = SolverConfig(  # noqa: RUF009
+        iterations=3, fresh=0, active=(0, 1), weight_prior=1e-2
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,11 +259,8 @@ def solve_motion(
 ) -> Made[SolvedMotion]:
     """Solve yaw, pitch and controls of every frame.
 
-    Args:
-        run: runs the stages.
-        person: quantized, so that decoding renders what is solved.
-        problem: targets and initial motion.
-        expression: solver of all 34 values, `FastConfig` or `PaperConfig`.
+    The person is quantized, so that decoding renders what is solved. `expression`, a `FastConfig`
+    or `PaperConfig`, solves all 34 values.
     """
     linearisation = run(LineariseConfig(), person, problem)
     turned = run(PoseConfig(), person, problem, linearisation)
@@ -288,13 +278,8 @@ def pose_residual(bundle: Bundle, points: Tensor, config: ResidualConfig) -> Res
 
 
 def expression_residual(bundle: Bundle, points: Tensor, config: ResidualConfig) -> Residual:
-    """Return the residual of all 34 values.
-
-    Args:
-        bundle: perceptual network, landmark network and resolution.
-        points: landmarks of the clip in crop units, `[T, 478, 2]`, on the CPU.
-        config: weights and scales.
-    """
+    """Return the residual of all 34 values; points are the landmarks of the clip in crop units,
+    `[T, 478, 2]`, on the CPU."""
     some = points[:: max(1, len(points) // 32)].to(bundle.device)
     weights = feature_weights(some, bundle.resolution, config.feature_weight)
     mean = weights.mean(0, keepdim=True)
@@ -305,33 +290,15 @@ def expression_residual(bundle: Bundle, points: Tensor, config: ResidualConfig) 
     return JoinedResidual((pixels, features, landmarks))
 
 
-class Solver(Protocol):
-    """Solves motion window by window."""
+def solve_windows(
+    solver: WindowSolver, problem: MotionProblem, start: Tensor, task: Task
+) -> Tensor:
+    """Return motion of all frames, `[T, 34]`, solved over the frames with the face from `start`,
+    `[T, 34]`.
 
-    def solve(
-        self,
-        targets: Callable[[int, int], Tensor],
-        start: Tensor,
-        *,
-        first: int = 0,
-        masks: Callable[[int, int], Tensor | None] = ...,
-    ) -> Iterator[Tensor]:
-        """Yield motion `[n, 34]` of consecutive windows, beginning with frame `first`."""
-
-
-def solve_windows(solver: Solver, problem: MotionProblem, start: Tensor, task: Task) -> Tensor:
-    """Run a solver over the frames with the face, continuing behind the windows already stored.
-
-    Windows are independent of each other, so a resumed solve ends with the same motion.
-
-    Args:
-        solver: its frames are numbered without the held ones.
-        problem: targets, and which frames are solved.
-        start: of all frames, `[T, 34]`.
-        task: keeps the windows.
-
-    Returns:
-        Motion of all frames, `[T, 34]`.
+    The task keeps the windows, and work continues behind those already stored. Windows are
+    independent of each other, so a resumed solve ends with the same motion. The solver's frames are
+    numbered without the held ones.
     """
     store, rows = task.open(), problem.solved
 

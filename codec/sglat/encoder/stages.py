@@ -74,13 +74,7 @@ class Stage(Generic[T]):
 
 
 class Runner:
-    """Runs the stages of one encoding.
-
-    Args:
-        bundle: all networks.
-        work: where stages keep their results.
-        progress: told of every stage.
-    """
+    """Runs the stages of one encoding, which keep their results in its work file."""
 
     def __init__(self, bundle: Bundle, work: WorkFile, progress: Progress | None = None) -> None:
         self.bundle, self.work, self.progress = bundle, work, progress

@@ -49,14 +49,10 @@ class StartConfig(Stage[StartMotion]):
         selection: Selection,
     ) -> StartMotion:
         """See `start_motion`."""
-        points = crop_points(track, aligned.placement)
+        to_crop = frame_to_crop(aligned.placement)
+        points = transform_points(to_crop, track.points).astype(np.float32)
         motion = start_motion(task.bundle, track, points, inversion, selection.row)
         return StartMotion(points=points, motion=motion)
-
-
-def crop_points(track: Track, placement: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the landmarks in crop units (0 to 1), `[T, 478, 2]`."""
-    return transform_points(frame_to_crop(placement), track.points).astype(np.float32)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,9 +23,14 @@ from sglat.networks.faces import FaceAnalysis, FaceLandmarks
 Progress = Callable[[int, int], None]
 """Called with frames done and frames in all by the container; 0 where it does not tell."""
 
-CHUNK: Final = 64  # frames a part of the work file
 MOST_NAMED: Final = 8  # stretches of another person that are named
 WHOLE: Final = 0.98  # share of landmarks within the frame from which a face is all there
+_NOBODY: Final = FaceLandmarks(
+    points=np.zeros((NUM_POINTS, 2), np.float32), yaw_degrees=0.0, pitch_degrees=0.0,
+    roll_degrees=0.0, eye_openness=(0.3, 0.3), blendshapes=np.zeros(NUM_BLENDSHAPES, np.float32),
+    score=0.0,
+)  # fmt: skip
+"""Stored until the first face is found; `_assemble` writes that one in its place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,15 +171,8 @@ def track(
     """Follow one face through a video.
 
     Frames stream through; only the records are kept. Interrupted work continues behind its last
-    stored part.
-
-    Args:
-        path: the video.
-        faces: detector and landmarker.
-        store: where records are kept.
-        config: how the face is chosen.
-        people: everybody in the video; None chooses in the first frame with a face.
-        progress: called after each frame.
+    stored part. Without `people`, everybody in the video, the face is chosen in the first frame
+    with one.
 
     Raises:
         FaceError: there is no face in the whole video, or none of this number.
@@ -208,14 +206,8 @@ def find_blinks(
     held: NDArray[np.bool_],
     config: TrackConfig,
 ) -> NDArray[np.bool_]:
-    """Return which frames belong to a blink, `[T]`.
-
-    Args:
-        openness: `[T, 2]` eye aspect ratios.
-        blendshapes: `[T, 52]`.
-        held: `[T]` frames without a face; they never blink.
-        config: thresholds.
-    """
+    """Return which frames belong to a blink, `[T]`, by eye aspect ratios `[T, 2]` and blendshapes
+    `[T, 52]`; frames without a face, `held` `[T]`, never blink."""
     usual = np.median(openness[~held], axis=0) if (~held).any() else np.ones(2)
     limit = np.minimum(config.blink_openness, config.blink_share * usual)
     closed = (openness < limit).any(axis=1)
@@ -227,10 +219,10 @@ def find_blinks(
 
 def _follow(path: Path | Clip, follower: Follower, store: Store, progress: Progress | None) -> None:
     done = store.rows
-    rows: list[dict[str, Any]] = []
     if done:
         _restore(follower, store)
-    with VideoReader(path) as reader:
+
+    def rows(reader: VideoReader) -> Iterator[list[dict[str, Any]]]:
         expected = expected_frames(reader.info)
         for frame in reader:
             if frame.index < done:
@@ -238,18 +230,15 @@ def _follow(path: Path | Clip, follower: Follower, store: Store, progress: Progr
                     follower.thumbnail = thumbnail(frame.picture)
                 continue
             found, is_cut = follower.step(frame.index, frame.picture)
-            row = _record(frame.pts, found, follower, is_cut)
             guide = follower.guide
             is_other = found is None and guide is not None and guide.is_other(frame.index)
-            row["other"] = np.bool_(is_other)
-            rows.append(row)
-            if len(rows) == CHUNK:
-                store.append(_stack(rows))
-                rows = []
+            row = _record(frame.pts, found, follower, is_cut)
+            yield [{**row, "other": np.bool_(is_other)}]
             if progress is not None:
                 progress(frame.index + 1, max(expected, frame.index + 1) if expected else 0)
-        if rows:
-            store.append(_stack(rows))
+
+    with VideoReader(path) as reader:
+        store.extend(rows(reader))
         info = reader.info
         facts = {
             "width": info.width, "height": info.height, "time_base": str(reader.time_base),
@@ -268,26 +257,19 @@ def _follow(path: Path | Clip, follower: Follower, store: Store, progress: Progr
 def _record(
     pts: int, found: FaceLandmarks | None, follower: Follower, is_cut: bool
 ) -> dict[str, Any]:
-    shown = found or follower.last
+    shown = found or follower.last or _NOBODY
+    pose = (shown.yaw_degrees, shown.pitch_degrees, shown.roll_degrees)
     return {
         "pts": np.int64(pts),
-        "points": np.zeros((NUM_POINTS, 2), np.float32) if shown is None else shown.points,
-        "pose": np.zeros(3, np.float32)
-        if shown is None
-        else np.array([shown.yaw_degrees, shown.pitch_degrees, shown.roll_degrees], np.float32),
-        "openness": np.array((0.3, 0.3) if shown is None else shown.eye_openness, np.float32),
-        "blendshapes": np.zeros(NUM_BLENDSHAPES, np.float32)
-        if shown is None
-        else shown.blendshapes,
+        "points": shown.points,
+        "pose": np.array(pose, np.float32),
+        "openness": np.array(shown.eye_openness, np.float32),
+        "blendshapes": shown.blendshapes,
         "score": np.float32(0.0 if found is None else max(found.score, 1e-6)),
         "cut": np.bool_(is_cut),
         "inside": np.float32(follower.inside),
         "most_faces": np.int32(follower.most_faces),
     }
-
-
-def _stack(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _restore(follower: Follower, store: Store) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.encoder.align import Alignment
-from sglat.encoder.losses import LossConfig, picture_loss
+from sglat.encoder.losses import LossConfig, TargetLoss
 from sglat.encoder.motion_bank import ROLE, MotionBankConfig, MotionRegularizer
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.start_motion import StartMotion
@@ -34,6 +34,7 @@ from sglat.encoder.weight_deltas import (
     warm_up_and_fall,
 )
 from sglat.networks.devices import fast_type
+from sglat.networks.face_points import feature_weights
 
 SIZED_EVERY: Final = 20
 """Steps between two measurements of the coded size while quantized weights are tuned."""
@@ -92,28 +93,22 @@ class TuneConfig(Stage["TuneResult"]):
         ws: Tensor,
         chosen: list[int],
     ) -> TuneResult:
-        """Tune a person on some frames, continuing from the last checkpoint.
-
-        Args:
-            task: synthesizer, networks and store.
-            aligned: crops.
-            visible: what of them is compared.
-            start: landmarks and initial motion.
-            ws: refined latent of the ID frame, `[L, D]`.
-            chosen: tuning frames; the first is the ID frame.
-        """
+        """Tune a person on some frames, the first of which is the ID frame, with refined latent
+        `ws` `[L, D]`; continues from the last checkpoint."""
         store, bundle = task.open(), task.bundle
         targets = aligned.crops.tensor(chosen)
         targets = targets.to(bundle.device, memory_format=torch.channels_last)
         points = torch.from_numpy(start.points[chosen]).to(bundle.device)
         masks = visible.masks(chosen, bundle.resolution)
         masks = None if masks is None else masks.to(bundle.device)
+        weights = feature_weights(points, targets.shape[-1], self.loss.feature_weight)
+        embed = bundle.faces.embed_for_loss
         tuner = Tuner(
             task.synthesizer,
             Person(ws=ws, neutral=start.motion[chosen[0]]),
             targets,
             start.motion[chosen],
-            picture_loss(targets, points, bundle, self.loss, masks),
+            TargetLoss(targets, weights, bundle.perceptual, embed, self.loss, masks),
             self,
             budget_bits=8 * delta_budget(self.identity_bytes),
             regularizer=MotionRegularizer.of(
@@ -342,13 +337,8 @@ def tune(
     progress: Callable[[int, int, float], None] | None = None,
     checkpoint: Callable[[Tuner], None] | None = None,
 ) -> TuneResult:
-    """Run a tuner to its last step.
-
-    Args:
-        tuner: fresh or restored.
-        progress: called with (step, steps, loss).
-        checkpoint: called every `CHECKPOINT_EVERY` steps to store the tuner's state.
-    """
+    """Run a fresh or restored tuner to its last step. Progress is told step, steps and loss;
+    `checkpoint` stores the tuner's state every `CHECKPOINT_EVERY` steps."""
     steps = tuner.config.steps
     while tuner.done < steps:
         loss = tuner.step()

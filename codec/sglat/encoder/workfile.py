@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,7 @@ SOURCE_NAME: Final = "source.json"
 DONE_NAME: Final = "done.h5"
 CHECKPOINT_NAME: Final = "checkpoint.h5"
 OPEN_PARTS: Final = 8  # parts kept open for reading; bounds file handles
+CHUNK: Final = 64  # frames a part, where they are stored as they come
 
 Array = NDArray[Any]
 
@@ -48,11 +49,8 @@ def config_hash(*configs: Any) -> str:
 
 
 class WorkFile:
-    """Finished work of one encoding.
-
-    Args:
-        folder: made when missing.
-        source: sha256 of the input video, hexadecimal.
+    """Finished work of one encoding, in a folder that is made when missing; `source` is the sha256
+    of the input video, hexadecimal.
 
     Raises:
         WorkFileError: the folder belongs to another input, or is no work file.
@@ -65,12 +63,8 @@ class WorkFile:
         self._check_source()
 
     def open(self, name: str, key: str) -> Store:
-        """Open the store of a name; what it holds under another key is deleted.
-
-        Args:
-            name: lower-case letters, digits and underscores.
-            key: hash of everything that the stored results depend on.
-        """
+        """Open the store of a name in lower case; what it holds under another key, the hash of
+        everything that the stored results depend on, is deleted."""
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise WorkFileError("bad-stage", f"expected a plain store name, got {name!r}")
         return Store(self.folder / name, key=key)
@@ -109,10 +103,11 @@ class Store:
     def __init__(self, folder: Path, *, key: str) -> None:
         self.folder = folder
         self._open: dict[Path, Any] = {}
-        if not self._matches(key):
+        path = folder / "key"
+        if not path.exists() or path.read_text() != key:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            write_atomically(folder / "key", key, is_synced=True)
+            write_atomically(path, key, is_synced=True)
         self._parts = self._find_parts()
 
     @property
@@ -134,6 +129,18 @@ class Store:
         path = self.folder / f"rows-{start:08d}-{stop:08d}.h5"
         _write_part(path, arrays, {})
         self._parts.append((start, stop, path))
+
+    def extend(self, frames: Iterable[Sequence[Mapping[str, Any]]]) -> None:
+        """Append the rows of frames as they come, `CHUNK` frames at a time; each row has arrays by
+        name."""
+        waiting: list[Mapping[str, Any]] = []
+        for count, rows in enumerate(frames, 1):
+            waiting += rows
+            if count % CHUNK == 0:
+                self.append(_stacked(waiting))
+                waiting = []
+        if waiting:
+            self.append(_stacked(waiting))
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Array:
         """Return rows `start` to `stop` of an appended array."""
@@ -187,10 +194,6 @@ class Store:
         path = self.folder / CHECKPOINT_NAME
         return _read_part(path) if path.exists() else None
 
-    def _matches(self, key: str) -> bool:
-        path = self.folder / "key"
-        return path.exists() and path.read_text() == key
-
     def _find_parts(self) -> list[tuple[int, int, Path]]:
         for leftover in self.folder.glob(PARTIAL_PATTERN):
             leftover.unlink()
@@ -210,6 +213,10 @@ class Store:
                 self._open.pop(next(iter(self._open))).close()
             self._open[path] = _open_part(path)
         return self._open[path]
+
+
+def _stacked(rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def default_workfile(target: Path) -> Path:

@@ -71,14 +71,7 @@ def write_file(
     audio: SoundChoice = "auto",
     force: bool,
 ) -> Written:
-    """Write a file.
-
-    Args:
-        source: the video, for its sound.
-        target: the file.
-        contents: everything else.
-        audio: how sound is stored.
-        force: replace an existing file.
+    """Write a file; its sound is read from the source.
 
     Raises:
         UsageError: the target exists and `force` is not set.
