@@ -39,12 +39,9 @@ def pack_text(text: str) -> bytes:
 
 
 class Cursor:
-    """Reads a payload from front to back and names the place of every fault.
+    """Reads a payload front to back and names the place of every fault.
 
-    Args:
-        data: the payload.
-        offset: its position in the file, for messages.
-        code: error code of a payload that is too short or too long.
+    `offset` is the payload's in the file; `code` stands for one that is too short or too long.
     """
 
     def __init__(self, data: bytes, *, offset: int | None = None, code: str = "bad-field") -> None:

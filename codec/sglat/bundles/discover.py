@@ -90,12 +90,9 @@ def store_controls(bundle: Bundle, controls: Controls) -> None:
 
 
 def part_masks(classes: Tensor) -> dict[str, Tensor]:
-    """Return the pixels of each group of controls from class probabilities `[N, 19, H, W]`.
-
-    Returns:
-        `[N, 1, H, W]` of 0 and 1 by group name. The chin is the skin below the mouth; gaze is the
-        inside of the eyes, `eyes` also their surroundings.
-    """
+    """Return the pixels of each group of controls from class probabilities `[N, 19, H, W]`: `[N, 1,
+    H, W]` of 0 and 1 by group name. The chin is the skin below the mouth; gaze is the inside of the
+    eyes, `eyes` also their surroundings."""
     side = classes.shape[-1]
     reach = 2 * max(1, side // 64) + 1
 

@@ -94,11 +94,8 @@ def agreement(one: FaceTrack, other: FaceTrack) -> float:
 class Painter:
     """Pastes rendered crops into the backdrop's frames; those without a face stay as they are.
 
-    Args:
-        backdrop: the frames.
-        compositor: mask and colours.
-        track: where the face lies in the backdrop; None: where the file has it.
-        source_size: width and height that the file's placement refers to.
+    Without a track the face lies where the file has it; `source_size` is the width and height that
+    the file's placement refers to.
     """
 
     def __init__(
@@ -123,14 +120,8 @@ class Painter:
         placement: NDArray[np.floating] | None,
         flags: NDArray[np.uint8],
     ) -> list[NDArray[np.uint8]]:
-        """Return full frames.
-
-        Args:
-            pictures: consecutive crops `[N, 3, R, R]`.
-            seconds: their times.
-            placement: where the file has them, `[N, 4]`; None where it does not.
-            flags: the file's flags, `[N]`.
-        """
+        """Return full frames of consecutive crops `[N, 3, R, R]` at their times, with the file's
+        placement `[N, 4]`, None where it has none, and flags `[N]`."""
         spots = []
         for at, time in enumerate(seconds):
             if self.track is not None:

@@ -182,14 +182,11 @@ class _Synthesis(nn.Module):
 def retarget(
     motion: Tensor, *, puppet: Tensor, driver: Tensor | None, transfer: Transfer
 ) -> Tensor:
-    """Return a driver's motion as motion of the person shown.
+    """Return a driver's motion `[N, 34]` as motion of the person shown.
 
-    Args:
-        motion: `[N, 34]` as the driver's file stores it.
-        puppet: neutral of the person shown, `[34]`.
-        driver: neutral of the person the motion comes from, `[34]`; None: the same person.
-        transfer: `relative` carries over the difference from the driver's neutral to the puppet's;
-            `absolute` takes the values as they are.
+    The transfer `relative` carries over the difference from the driver's neutral `[34]` to the
+    puppet's, the person's shown; `absolute` takes the values as they are, as for a driver of None,
+    the same person.
 
     Source: method, section 13.
     """

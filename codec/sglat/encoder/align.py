@@ -44,9 +44,6 @@ class AlignConfig(Stage["Alignment"]):
     registration: RegistrationConfig = RegistrationConfig()  # noqa: RUF009
     join_seconds: float = 0.35
     """Movements slower than this follow the landmarks, faster ones the flow."""
-    steady_mouth: bool = True
-    """Frame by the person's usual mouth, so that a smile does not zoom; False takes the corners of
-    the mouth as they are."""
 
     def run(self, task: Task, path: Path, track: Track) -> Alignment:
         """See `align`."""
@@ -108,10 +105,7 @@ def align(
     Raises:
         MediaError: the video cannot be read again.
     """
-    framed = landmark_placement(
-        track.points, blink=track.blink | track.held, steady_mouth=config.steady_mouth
-    )
-    framed = framed[track.shown]
+    framed = landmark_placement(track.points, blink=track.blink | track.held)[track.shown]
     if not registration.is_done:
         register_video(path, track, framed, registration, config.registration, progress)
     placement = join(
@@ -123,8 +117,6 @@ def align(
         cut=track.breaks,
         sigma_frames=config.join_seconds * float(track.frame_rate),
     )[track.shown]
-    if not config.registration.use_flow:
-        placement = framed
     if not crops.is_done:
         _cut(path, track, placement, crops, config.resolution, progress)
     return Alignment(

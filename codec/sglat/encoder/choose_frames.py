@@ -171,19 +171,15 @@ def _of_unit_spread(values: Tensor) -> Tensor:
 
 
 def typical_frames(features: Tensor, count: int, sweeps: int = 3) -> list[int]:
-    """Choose rows so that each row has a chosen one near it.
+    """Choose rows of features `[M, D]` so that each row has a chosen one near it; the first is
+    always chosen, and fewer than `count` where rows are equal.
 
     Least sum of fourth powers of the distance to the nearest chosen row (k-medoids by greedy
-    choice, then exchanges, Kaufman and Rousseeuw 1990,
-    https://doi.org/10.1002/9780470316801.ch2). The frames farthest apart are outliers; a person
-    tuned on these alone is worse on all others. With squared distances a single blink of a clip
-    gets no frame. Fourth powers change the mean squared distance by a few percent, and bring rare
-    frames nearer. The result is ordered farthest first.
-
-    Args:
-        features: `[M, D]`; the first row is always chosen.
-        count: how many; fewer are returned where rows are equal.
-        sweeps: exchanges of each chosen row.
+    choice, then exchanges, Kaufman and Rousseeuw 1990, https://doi.org/10.1002/9780470316801.ch2).
+    The frames farthest apart are outliers; a person tuned on these alone is worse on all others.
+    With squared distances a single blink of a clip gets no frame. Fourth powers change the mean
+    squared distance by a few percent, and bring rare frames nearer. The result is ordered farthest
+    first.
     """
     compared = features.double()
     cost = torch.cdist(compared, compared).pow(4)  # of one frame standing for another

@@ -63,20 +63,14 @@ def crop_picture(
 def landmark_placement(
     points: NDArray[np.float32], *, blink: NDArray[np.bool_], steady_mouth: bool = True
 ) -> Float64:
-    """Return FFHQ framing by landmarks, with eye centres that ignore blinks.
+    """Return FFHQ framing `[T, 4]` by landmarks `[T, 478, 2]` in pixels, with eye centres that
+    ignore blinks.
 
     FFHQ's eye centre is the mean of six points, two of which move with the lid. Here it is the
     middle of the eye corners plus the person's median offset over the frames with open eyes. The
-    mouth is likewise placed relative to the foot of the nose: with FFHQ's rule the crop would zoom
-    whenever a smile lifts the corners of the mouth.
-
-    Args:
-        points: `[T, 478, 2]` pixels.
-        blink: `[T]` frames left out of the median offsets.
-        steady_mouth: False takes the corners of the mouth as they are.
-
-    Returns:
-        Placement `[T, 4]`.
+    mouth is likewise placed relative to the foot of the nose: with FFHQ's rule, which
+    `steady_mouth=False` follows, the crop would zoom whenever a smile lifts the corners of the
+    mouth. Frames of a blink, `[T]`, are left out of the medians.
     """
     points64 = points.astype(np.float64)
     left = _open_eye_centre(points64[:, LEFT_EYE], blink)  # lies right in the picture
@@ -91,10 +85,9 @@ def landmark_placement(
 def ffhq_placement(middle: Float64, across: Float64, down: Float64) -> Float64:
     """Return where the FFHQ crops of faces lie, `[T, 4]`; the roll is continuous over time.
 
-    Args:
-        middle: of the two eye centres, `[T, 2]` pixels.
-        across: from the eye on the picture's left to the one on its right, `[T, 2]`.
-        down: from the middle of the eyes to that of the mouth corners, `[T, 2]`.
+    Vectors `[T, 2]` in pixels: the middle of the two eye centres, across from the eye on the
+    picture's left to the one on its right, and down from the middle of the eyes to that of the
+    mouth corners.
 
     Source: ffhq-dataset, download_ffhq.py, recreate_aligned_images.
     """

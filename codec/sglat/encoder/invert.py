@@ -126,15 +126,14 @@ def refine_latents(
     Hybrid inversion: the inverter's latent is the start of a gradient descent through the generator
     (Zhu et al. 2016, https://arxiv.org/abs/1609.03552, section 3.2; in W+: Abdal et al. 2019,
     https://arxiv.org/abs/1904.03189). Pictures do not influence each other; a batch only saves
-    time.
+    time. Without steps the start is returned.
 
     Args:
         bundle: generator and perceptual network.
         pictures: aligned crops in [-1, 1], `[N, 3, H, W]`, on the bundle's device.
         ws: where to start, `[N, L, D]`.
-        config: steps and weights; without steps the start is returned.
+        config: steps and weights.
         masks: `[N, 1, H, W]`, 0 where nothing is compared; None compares all.
-        progress: called with (step, steps).
     """
     generator = bundle.generator
     perceptual = bundle.perceptual if config.weight_perceptual else None

@@ -78,15 +78,10 @@ class TargetLoss:
         config: LossConfig,
         masks: Tensor | None = None,
     ) -> None:
-        """Remember the targets.
+        """Remember targets `[K, 3, H, W]` in [-1, 1] and their pixel weights `[K, 1, H, W]`.
 
-        Args:
-            targets: `[K, 3, H, W]` in [-1, 1].
-            weights: pixel weights `[K, 1, H, W]`.
-            perceptual: leave out the term if None.
-            embed: pictures to unit identity vectors; leave out the term if None.
-            config: weights of the terms.
-            masks: `[K, 1, H, W]`, 0 where nothing is compared; None compares all.
+        Without a perceptual network or identity vectors (`embed`) their terms are left out. Masks
+        `[K, 1, H, W]` are 0 where nothing is compared; None compares all.
         """
         self.config = config
         self.masks = masks
@@ -201,13 +196,11 @@ class LandmarkResidual:
     """
 
     def __init__(self, network: LandmarkNetwork, points: Tensor, weight: float) -> None:
-        """Fix the square that is cut out for the network.
+        """Fix the square that is cut out for the network, around points `[T, 478, 2]` in crop
+        units.
 
-        Args:
-            network: takes views `[N, 3, 128, 128]`.
-            points: landmarks of the clip in crop units, `[T, 478, 2]`.
-            weight: of the mean squared distance of the points, in crop units, and of the network's
-                yaw and pitch (see `DEGREE`).
+        The weight is that of the mean squared distance of the points and of the network's yaw and
+        pitch (see `DEGREE`).
         """
         self.network = network
         self.root = math.sqrt(weight / (2 * points.shape[1]))

@@ -233,13 +233,10 @@ class MotionRegularizer:
     def __call__(
         self, step: int, ws: Tensor, weights: Mapping[str, Tensor], dtype: torch.dtype
     ) -> Tensor:
-        """Return the weighted cost of some motions, a scalar.
+        """Return the weighted cost of some motions, a scalar, with the tuned ID latent `[L, D]` and
+        the tuned generator tensors by name.
 
-        Args:
-            step: of tuning; the draw depends on it alone, so that a resumed run repeats it.
-            ws: the tuned ID latent, `[L, D]`.
-            weights: the tuned generator tensors by name.
-            dtype: of the generator's features.
+        The draw depends on the step of tuning alone, so that a resumed run repeats it.
         """
         config = self.config
         self.random.manual_seed(config.seed + step)

@@ -211,15 +211,9 @@ def _path(
     rows: NDArray[np.float64],
     config: QuantizeConfig,
 ) -> NDArray[np.float64]:
-    """Return the best integers `[T]` of one channel given the others.
-
-    Args:
-        errors: of all channels in steps, `[T, 34]`.
-        wanted: values of the channel in steps, `[T]`.
-        channel: its index.
-        rows: its row of the metric at each frame, `[T, 34]`.
-        config: weights.
-    """
+    """Return the best integers `[T]` of one channel given the others: errors of all channels `[T,
+    34]` and wanted values `[T]`, both in steps, and the channel's row of the metric at each frame,
+    `[T, 34]`."""
     others = errors.copy()
     others[:, channel] = 0
     weight = np.maximum(rows[:, channel], 1e-9)

@@ -64,8 +64,6 @@ class RegistrationConfig:
     turn_degrees: float = 2.0
     side: int = 128
     """Of the crops that are registered, in pixels."""
-    use_flow: bool = True
-    """False registers nothing: frames are placed by their landmarks alone."""
     flow: FlowConfig = FlowConfig()
 
 
@@ -148,7 +146,7 @@ class _Registration:
 
     def _register(self, index: int, crop: Float32) -> _Row:
         framed = self.framed[index]
-        if self._key is not None and self.config.use_flow:
+        if self._key is not None:
             inside = self._inside(index)
             key_to_crop = self._key.register(crop, inside)
             if self._key.residual(crop, key_to_crop, inside) <= self._limit(index):
@@ -166,7 +164,7 @@ class _Registration:
 
     def _link(self, index: int, crop: Float32) -> Float64:
         """Return the step from the frame before by registration to it, or NaN."""
-        if self._previous is None or not self.config.use_flow:
+        if self._previous is None:
             return NO_STEP
         before, crop_before = self._previous
         key = KeyFrame(crop_before, self._mask(before), self.config.flow)
@@ -240,13 +238,8 @@ class _Level:
 
 
 class KeyFrame:
-    """A key frame prepared for registration: pyramid, gradients and mask.
-
-    Args:
-        crop: `[S, S, 3]` float32 RGB, 0 to 255.
-        mask: `[S, S]` bool, the rigid face.
-        config: the solver's constants.
-    """
+    """A key frame `[S, S, 3]`, float32 RGB, 0 to 255, prepared for registration: pyramid, gradients
+    and mask `[S, S]` of the rigid face."""
 
     def __init__(self, crop: Float32, mask: NDArray[np.bool_], config: FlowConfig) -> None:
         self.config = config

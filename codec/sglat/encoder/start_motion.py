@@ -92,19 +92,15 @@ def comparable(motion: Tensor) -> Tensor:
 
 
 def corrected_motion(start: Tensor, chosen: Sequence[int], tuned: Tensor, noise: float) -> Tensor:
-    """Return initial motion `[T, 34]` corrected by the tuned motion of some frames.
+    """Return initial motion `[T, 34]` corrected by the motion `[K, 34]` of some frames after
+    tuning.
 
     The estimate from landmarks differs from the motion that the tuned person needs, by a shift that
     all frames share and by an amount that varies with the motion. The latter is interpolated by
     Gaussian process regression (Rasmussen and Williams 2006, http://gaussianprocess.org/gpml/,
     equation 2.23) with a squared exponential kernel as wide as the median distance of two tuned
-    frames. A frame far from all tuned frames gets the shift alone.
-
-    Args:
-        start: before tuning, `[T, 34]`.
-        chosen: tuning frames.
-        tuned: their motion after tuning, `[K, 34]`.
-        noise: variance of the tuned motion of a frame, relative to the variance that frames share.
+    frames. A frame far from all tuned frames gets the shift alone. The noise is the variance of the
+    tuned motion of a frame, relative to the variance that frames share.
     """
     rows = list(chosen)
     shifted = start + (tuned - start[rows]).median(0).values

@@ -154,17 +154,12 @@ class Tuner:
         budget_bits: float,
         regularizer: MotionRegularizer | None = None,
     ) -> None:
-        """Start from the bundle's own weights.
+        """Start from the bundle's own weights, on the synthesizer's device.
 
-        Args:
-            synthesizer: untuned; its device is where the person is tuned.
-            person: before tuning: start of the ID latent.
-            targets: tuning frames in [-1, 1], `[K, 3, H, W]`; the first is the ID frame.
-            motion: start values of their motion, `[K, 34]`.
-            loss: what is minimised.
-            config: steps and rates.
-            budget_bits: most bits for the weight deltas.
-            regularizer: adds the cost of motions that the clip lacks.
+        The person gives the start of the ID latent, `motion` `[K, 34]` the start values of the
+        tuning frames `targets` `[K, 3, H, W]` in [-1, 1], the first of which is the ID frame. The
+        weight deltas take at most `budget_bits`; the regularizer adds the cost of motions that the
+        clip lacks.
         """
         self.regularizer = regularizer
         self.synthesizer, self.targets = synthesizer, targets

@@ -251,14 +251,11 @@ def profile_primaries(profile: bytes) -> int | None:
 def find_conversion(
     transfer: int, primaries: int, *, peak_nits: float | None = None
 ) -> Conversion | None:
-    """Return what brings a stream to bt709 SDR; None if it is that already, or unspecified.
+    """Return what brings a stream with code points of H.273 to bt709 SDR; None if it is that
+    already, or unspecified.
 
     SD primaries are taken as bt709, as players do: the difference is below two levels on skin.
-
-    Args:
-        transfer: code point of H.273.
-        primaries: the same; unspecified ones of an HDR stream are bt2020.
-        peak_nits: as the stream states it, for PQ.
+    Unspecified primaries of an HDR stream are bt2020. The peak, for PQ, is as the stream states it.
     """
     name = "P3" if primaries in P3_PRIMARIES else "bt2020"
     if transfer in (PQ, HLG):

@@ -127,11 +127,8 @@ def cut_view(picture: NDArray[np.uint8], view: View, size: int) -> Tensor:
 
 
 def letterbox(picture: NDArray[np.uint8], longest: int, align: int) -> tuple[Tensor, float]:
-    """Return a picture shrunk or enlarged to a longest side, padded right and below to a multiple.
-
-    Returns:
-        `[1, 3, H, W]` in [-1, 1] and the scale from picture pixels to its pixels.
-    """
+    """Return a picture shrunk or enlarged to a longest side, padded right and below to a multiple,
+    `[1, 3, H, W]` in [-1, 1], and the scale from picture pixels to its pixels."""
     height, width = picture.shape[:2]
     scale = longest / max(height, width)
     wanted = (max(1, round(height * scale)), max(1, round(width * scale)))

@@ -130,14 +130,10 @@ class FastConv(nn.Module):
     def rows(
         self, x: Tensor, modulation: Modulation, first: int, end: int, *, offset: int = 0
     ) -> Tensor:
-        """Return output rows `first` to `end`.
+        """Return output rows `first` to `end`, exclusive.
 
-        Args:
-            x: input features, all rows if the layer upsamples.
-            modulation: from `modulate`.
-            first: first output row.
-            end: one after the last.
-            offset: row of the picture that `x` begins with, in layers that do not upsample.
+        Input features are all rows if the layer upsamples; else they begin with row `offset` of the
+        picture.
         """
         if not self.upsamples:
             x = self._plain_rows(x, modulation, first - offset, end - offset)
