@@ -216,13 +216,13 @@ def test_a_missing_file_is_named(folder: Path) -> None:
 def test_missing_surplus_and_misshapen_tensors_are_named(folder: Path) -> None:
     tensors = load_file(folder / "generator.safetensors")
     less = {name: tensor for name, tensor in tensors.items() if name != "const"}
-    with pytest.raises(BundleError, match=r"generator\.safetensors: expected 'const'"):
+    with pytest.raises(BundleError, match=r"generator\.safetensors: expected .*, first const \[1, "):
         _ = replaced(folder, "generator", tensors=less).generator
     more = tensors | {"extra": torch.ones(1)}
-    with pytest.raises(BundleError, match="no place for 'extra'"):
+    with pytest.raises(BundleError, match=r"found 1 more, first extra \["):
         _ = replaced(folder, "generator", tensors=more).generator
     wrong = tensors | {"w_avg": torch.ones(3)}
-    with pytest.raises(BundleError, match=r"w_avg: expected \[16\], found \[3\]"):
+    with pytest.raises(BundleError, match=r"expected w_avg \[16\], found \[3\]"):
         _ = replaced(folder, "generator", tensors=wrong).generator
 
 

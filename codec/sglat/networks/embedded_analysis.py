@@ -77,6 +77,13 @@ class EmbeddedAnalysis:
             given[role].to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks = given
 
+    @property
+    def perceptual(self) -> PerceptualNetwork:
+        """The perceptual distance `[N]` of two batches of pictures; differentiable."""
+        network = self.networks["perceptual"]
+        assert isinstance(network, PerceptualNetwork)
+        return network
+
     @torch.inference_mode()
     def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
         """Return all faces of a picture of any size, largest first; none is an empty list.
