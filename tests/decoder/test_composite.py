@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from sglat.decoder.composite import (
+    AROUND_CLASSES,
     FACE_CLASSES,
     HEAD_CLASSES,
     CompositeConfig,
@@ -227,6 +229,37 @@ def test_the_mask_is_face_head_or_crop() -> None:
     assert hair[0] < 0.1 and hair[1] > 0.8 and hair[2] > 0.99
     assert corner[0] == corner[1] == 0 and corner[2] > 0.99
     assert all(torch.equal(m[:, 1], masks[0][:, 1]) for m in masks)  # colours by the face alone
+
+
+def bright_parse(crops: torch.Tensor, around: int = 0) -> torch.Tensor:
+    """Take what is bright for a face, and the rest for background or another class."""
+    face = (crops.mean(1) > 0).float()
+    classes = torch.zeros(len(crops), 19, *crops.shape[2:])
+    classes[:, FACE_CLASSES[0]], classes[:, around] = face, 1 - face
+    return classes
+
+
+def disc(radius: float) -> np.ndarray:
+    """Return a bright disc before a dark ground, about the middle of the crop."""
+    rows, columns = np.mgrid[0:100, 0:120]
+    inside = (rows + 0.5 - PLACEMENT[1]) ** 2 + (columns + 0.5 - PLACEMENT[0]) ** 2 < radius**2
+    return np.where(inside[..., None], 200, 40).repeat(3, axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("around", AROUND_CLASSES)
+def test_a_wider_face_leaves_no_rim_around_the_one_it_covers(around: int) -> None:
+    target, config = disc(14), CompositeConfig(feather=0.02)
+    parse = partial(bright_parse, around=around)
+    pasted = paste(target, crop_of(disc(18)), Compositor(parse, config)).astype(int)
+    rim = (disc(17) > 100) & (disc(15.5) < 100)
+    assert np.abs(pasted - target)[rim].mean() < 12
+    assert np.abs(pasted - target)[disc(12) > 100].mean() < 12
+
+
+def test_a_face_that_is_hardly_parsed_is_covered_whole() -> None:
+    target = disc(6)  # most of the face is in the dark
+    pasted = paste(target, crop_of(disc(18)), Compositor(bright_parse, CompositeConfig()))
+    assert np.abs(pasted.astype(int) - target)[50, 72].mean() > 20
 
 
 def test_a_wider_feather_is_softer() -> None:

@@ -31,6 +31,8 @@ HEAD_CLASSES: Final = (
     *FACE_CLASSES,
     *(PARSING_CLASSES.index(n) for n in ("left_ear", "right_ear", "earring", "hair", "hat")),
 )
+AROUND_CLASSES: Final = tuple(PARSING_CLASSES.index(n) for n in ("background", "hair", "hat"))
+"""What a wider face must not cover."""
 MaskName = Literal["face", "head", "crop"]
 MATCH_SIDE: Final = 48  # pixels; colour statistics need no more
 UNIT_SQUARE: Final = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
@@ -57,6 +59,9 @@ class CompositeConfig:
     follows fades."""
     mask_inertia: float = 0.6
     """Share of the last frame's mask that stays, so that the seam does not jitter."""
+    least_face: float = 0.5
+    """Share of the pasted face that must lie on a parsed face for its outline to count: a dark or
+    covered face is parsed too poorly."""
 
 
 class Compositor:
@@ -73,6 +78,7 @@ class Compositor:
         self.config = config or CompositeConfig()
         self._match: tuple[Tensor, Tensor] | None = None
         self._mask: Tensor | None = None
+        self._outline: Tensor | None = None
 
     def masks(self, crops: Tensor, *, restarts: Sequence[bool] = ()) -> Tensor:
         """Return the opacity of each crop's pixels, and their weight in the colour match.
@@ -127,7 +133,7 @@ class Compositor:
             is_restart: the frame does not continue the one before; colours are matched afresh.
         """
         if is_restart:
-            self._match = None
+            self._match = self._outline = None
         box = covered_box(placement, frame.shape[1], frame.shape[0])
         if box is None:
             return frame
@@ -136,6 +142,8 @@ class Compositor:
         ground = from_pixels(source.to(crop.device))
         size = float(placement[SIZE])
         grid = _grid(placement, box).to(crop)
+        if self.parse is not None and self.config.mask == "face":
+            mask = mask * self._within(frame, placement, mask[:1])
         layers = _shrink(torch.cat([crop, mask])[None], size)
         sampled = functional.grid_sample(
             layers, grid, mode="bilinear", padding_mode="border", align_corners=False
@@ -147,6 +155,30 @@ class Compositor:
         pasted = frame.copy()
         pasted[top:bottom, left:right] = to_pixels(mixed[None])[0]
         return pasted
+
+    def _within(
+        self, frame: NDArray[np.uint8], placement: NDArray[np.floating], mask: Tensor
+    ) -> Tensor:
+        """Return the outline of the face in the frame, softly, `[1, R, R]`: a wider face is cut
+        off there, so that it leaves no rim on background and hair.
+
+        Args:
+            frame: `[H, W, 3]`.
+            placement: of the crop in it, `[4]`.
+            mask: opacity of the face that is pasted, `[1, R, R]`.
+        """
+        assert self.parse is not None
+        classes = self.parse(_cut(frame, placement, mask.shape[-1]).to(mask))
+        found = (classes[:, FACE_CLASSES].sum(dim=1) * mask).sum()
+        if float(found) < self.config.least_face * float(mask.sum()):
+            return torch.ones_like(mask)
+        around = classes[:, AROUND_CLASSES].sum(dim=1, keepdim=True)
+        outline = 1 - _softened(around, self.config.feather)[0]
+        if self._outline is not None:
+            keep = self.config.mask_inertia
+            outline = keep * self._outline + (1 - keep) * outline
+        self._outline = outline
+        return outline
 
     def _matched(self, face: Tensor, ground: Tensor, weight: Tensor) -> Tensor:
         """Return the face with mean and contrast of the pixels it covers, `[3, H, W]`.
@@ -205,13 +237,20 @@ def feather(mask: Tensor, width: float) -> Tensor:
     if width <= 0:
         return mask
     reach = max(1, round(width * mask.shape[-1] / 2))
-    kernel = 2 * reach + 1
     inner = -_widened(-_widened(mask, reach), 2 * reach)  # closed, then narrowed
+    return _softened(inner, width)
+
+
+def _softened(mask: Tensor, width: float) -> Tensor:
+    """Return masks `[N, 1, R, R]` with borders as soft as `width` of the side."""
+    if width <= 0:
+        return mask
+    reach = max(1, round(width * mask.shape[-1] / 2))
     for _ in range(2):  # two boxes make a triangle: no visible corner in the fade
-        inner = functional.avg_pool2d(
-            inner, kernel, stride=1, padding=reach, count_include_pad=False
+        mask = functional.avg_pool2d(
+            mask, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False
         )
-    return inner
+    return mask
 
 
 def _widened(values: Tensor, reach: int) -> Tensor:
@@ -228,6 +267,20 @@ def _grid(placement: NDArray[np.floating], box: tuple[int, int, int, int]) -> Te
     u = matrix[0, 0] * x[None] + matrix[0, 1] * y[:, None] + matrix[0, 2]
     v = matrix[1, 0] * x[None] + matrix[1, 1] * y[:, None] + matrix[1, 2]
     return torch.from_numpy(np.stack([u, v], axis=-1)[None] * 2 - 1)
+
+
+def _cut(frame: NDArray[np.uint8], placement: NDArray[np.floating], side: int) -> Tensor:
+    """Return the crop of a frame, `[1, 3, side, side]`; its border is repeated outside."""
+    matrix = crop_to_frame(placement)
+    axis = (np.arange(side) + 0.5) / side
+    u, v = np.meshgrid(axis, axis)
+    x, y = (row[0] * u + row[1] * v + row[2] for row in matrix)
+    grid = np.stack([2 * x / frame.shape[1] - 1, 2 * y / frame.shape[0] - 1], axis=-1)
+    picture = from_pixels(torch.from_numpy(frame.copy()))[None]
+    return functional.grid_sample(
+        picture, torch.from_numpy(grid[None]).to(picture), padding_mode="border",
+        align_corners=False,
+    )  # fmt: skip
 
 
 def _shrink(layers: Tensor, size: float) -> Tensor:
