@@ -41,6 +41,7 @@ LAYER = thing(
         "kind": {"enum": ["latent", "weights"]},
         "entries": COUNT,
         "integers": COUNT,
+        "resolution": maybe(COUNT),
     }
 )
 MOTION = thing(

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 SIGNATURE = bytes.fromhex("89 53 47 4C 0D 0A 1A 0A")
-READS = (1, 1)  # the newest read version this decoder knows
+READS = (1, 2)  # the newest read version this decoder knows
 
 # 2: type -> (flags, payload cap, may occur once)
 CHUNKS = {
@@ -829,6 +829,7 @@ HEAD_CHECKS = {
     "rate": _is_rate,
     "settings": _is_settings,
     "size": _is_size,
+    "upper": lambda v: is_bin(v, 32),
     "source": lambda v: (
         isinstance(v, list) and len(v) == 2 and all(is_int(x, 1, 1 << 16) for x in v)
     ),

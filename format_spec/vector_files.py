@@ -225,6 +225,17 @@ def identity_layers() -> Vector:
 
 
 @vector(VALID)
+def upper_layers() -> Vector:
+    """A person of 256 px: layers up to 128 px, then one of the resolution above."""
+    first = layer([dense("layers.16.bias", (3,))], [1, -1, 0])
+    second = layer([dense("layers.17.bias", (2,)), dense("layers.19.bias", (3,))], [2, 0, 1, 1, 3])
+    changes = {"size": [256, 2, 4], "upper": bytes(range(32))}
+    maker = Maker().add("HEAD", head((1, 2, 1, 2), frames=1, **changes)).add("IDEN", iden())
+    maker.add("LAYR", varint(1) + first).add("LAYR", varint(2) + second)
+    return whole(maker.group(wave(1)), "layers above the base resolution, read version 1.2")
+
+
+@vector(VALID)
 def spectral_layers() -> Vector:
     square = [(-1) ** i * (i % 7) for i in range(2 * (3 + 9 * 2))]
     flat = [5, -6, 1, 0, 2, -3, 0, 40]
@@ -909,6 +920,11 @@ def layer_kind() -> Vector:
 @vector(INVALID)
 def layer_later_kind() -> Vector:
     return with_layer("bad-layer", "kind 6", varint(1) + varint(1) + b"\6" + bytes(40))
+
+
+@vector(INVALID)
+def upper_size() -> Vector:
+    return with_head("bad-field", "an upper id of 31 bytes", (1, 2, 1, 2), upper=bytes(31))
 
 
 @vector(INVALID)

@@ -132,9 +132,9 @@ def test_swap_refuses_another_decoder_and_says_so(one: bytes, other: bytes) -> N
         edits.swap(io.BytesIO(one), io.BytesIO(foreign), io.BytesIO())
 
 
-def test_swap_refuses_another_latent_size(one: bytes, other: bytes) -> None:
-    foreign = with_header(other, num_ws=5)
-    with pytest.raises(BundleMismatchError):
+def test_swap_refuses_another_latent_width(one: bytes, other: bytes) -> None:
+    foreign = with_header(other, w_dim=9)
+    with pytest.raises(BundleMismatchError, match="expected latents 8 wide, found 9"):
         edits.swap(io.BytesIO(one), io.BytesIO(foreign), io.BytesIO())
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sglat.bitstream.constants import FIRST_VERSION, UPPER_VERSION
 from sglat.bitstream.records import (
     AudioFormat,
     AudioPacket,
@@ -91,6 +92,8 @@ def write_file(
         resolution=bundle.resolution,
         num_ws=bundle.num_ws,
         w_dim=bundle.style_dim,
+        upper_id=bundle.upper_id,
+        read_version=FIRST_VERSION if bundle.upper_id is None else UPPER_VERSION,
         motion_steps=MOTION_STEPS,
         time_base=time_base,
         frame_ticks=None if pts is not None else 1,

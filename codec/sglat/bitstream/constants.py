@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 MAJOR: Final = 1
-MINOR: Final = 1
+MINOR: Final = 2
 VERSION: Final = (MAJOR, MINOR)
 FIRST_VERSION: Final = (1, 0)
 SPECTRAL_VERSION: Final = (1, 1)
 """Read version of files with spectral weight deltas."""
+UPPER_VERSION: Final = (1, 2)
+"""Read version of files that need the generator's layers above its base resolution."""
 
 SIGNATURE: Final = b"\x89SGL\r\n\x1a\n"
 CHUNK_HEAD_BYTES: Final = 8  # type 4, flags 1, length 3

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from sglat.bitstream import extras
 from sglat.bitstream.chunks import BODY_CHUNKS, Chunk
-from sglat.bitstream.constants import FIRST_VERSION
+from sglat.bitstream.constants import FIRST_VERSION, UPPER_VERSION
 from sglat.bitstream.demux import Demuxer, End, Event, Group, Index, Placement
 from sglat.bitstream.groups import unpack_motion
 from sglat.bitstream.identity import (
@@ -105,9 +105,10 @@ def check_same_decoder(one: Header, other: Header) -> None:
             f"expected decoder {one.decoder_id.hex()[:16]} (bundle {one.bundle}), "
             f"found {other.decoder_id.hex()[:16]} (bundle {other.bundle})",
         )
-    sizes = [(h.resolution, h.num_ws, h.w_dim) for h in (one, other)]
-    if sizes[0] != sizes[1]:
-        raise BundleMismatchError("decoder-mismatch", f"expected {sizes[0]}, found {sizes[1]}")
+    if one.w_dim != other.w_dim:
+        raise BundleMismatchError(
+            "decoder-mismatch", f"expected latents {one.w_dim} wide, found {other.w_dim}"
+        )
 
 
 def _readable_like(header: Header, other: Header) -> Header:
@@ -126,7 +127,11 @@ def swap(motion: BinaryIO, identity: BinaryIO, out: BinaryIO) -> None:
         check_same_decoder(body.header, look.header)
         if not any(chunk.type in IDENTITY_CHUNKS for chunk in look.preamble):
             raise FormatError("no-identity", "expected IDEN or IREF in the identity file")
-    muxer = Muxer(out, _readable_like(body.header, look.header))
+    header = replace(
+        _readable_like(body.header, look.header), resolution=look.header.resolution,
+        num_ws=look.header.num_ws, upper_id=look.header.upper_id,
+    )  # fmt: skip
+    muxer = Muxer(out, header)
     muxer.copy([chunk for chunk in look.preamble if chunk.type in LOOK_CHUNKS])
     if look.payload("PROV") is None and (mark := body.payload("PROV")) is not None:
         # The mark of synthetic media stays; the other person's consent does not carry over.
@@ -167,7 +172,8 @@ def drop_layers(file: BinaryIO, out: BinaryIO, *, keep: int) -> None:
             layer_version(chunk.payload, shape, offset=chunk.payload_offset)
             for chunk in layers[1:keep]
         )
-        header = replace(header, read_version=max(versions, default=FIRST_VERSION))
+        least = FIRST_VERSION if header.upper_id is None else UPPER_VERSION
+        header = replace(header, read_version=max([least, *versions]))
     muxer = Muxer(out, header)
     muxer.copy([chunk for chunk in source.preamble if chunk not in dropped])
     _copy_body(source, muxer)

@@ -56,6 +56,8 @@ def pack_header(header: Header) -> bytes:
         "size": [header.resolution, header.num_ws, header.w_dim],
         "steps": pack_steps(header.motion_steps, MOTION_CHANNELS),
     }
+    if header.upper_id is not None:
+        values["upper"] = header.upper_id
     if header.frame_count is not None:
         values["frames"] = header.frame_count
     if header.model is not None:
@@ -108,6 +110,7 @@ def unpack_header(payload: bytes, *, offset: int | None = None) -> Header:
         resolution=size[0],
         num_ws=size[1],
         w_dim=size[2],
+        upper_id=fields.data("upper", 32, is_required=False) or None,
         motion_steps=_unpack_steps(fields.data("steps", 4 * MOTION_CHANNELS), offset),
         time_base=Fraction(rate[0], rate[1]),
         frame_ticks=rate[2] or None,

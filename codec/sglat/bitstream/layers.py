@@ -24,6 +24,7 @@ from sglat.bitstream.records import (
     SparseDelta,
     SpectralDelta,
     WeightDelta,
+    weight_resolution,
 )
 from sglat.bitstream.values import Cursor, pack_step, pack_text, pack_varint
 from sglat.errors import FormatError
@@ -335,7 +336,11 @@ def describe_layer_body(cursor: Cursor, latent_shape: tuple[int, int]) -> dict[s
     entries = _read_entries(cursor, latent_shape)
     kind = "latent" if entries[0].kind == LATENT else "weights"
     count = sum(entry.count for entry in entries)
-    return {"kind": kind, "entries": len(entries), "integers": count}
+    resolutions = [weight_resolution(entry.name) for entry in entries if entry.kind != LATENT]
+    return {
+        "kind": kind, "entries": len(entries), "integers": count,
+        "resolution": max(resolutions, default=None),
+    }  # fmt: skip
 
 
 def layer_body_version(cursor: Cursor, latent_shape: tuple[int, int]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -47,6 +48,8 @@ class Header:
     """Seconds per tick."""
     frame_ticks: int | None
     """Ticks per frame at a constant rate; None: each group stores its time stamps."""
+    upper_id: bytes | None = None
+    """sha256 over the generator's layers above its base resolution, 32 bytes; None: not needed."""
     start_ticks: int = 0
     """Time stamp of frame 0 at a constant rate."""
     frame_count: int | None = None
@@ -224,6 +227,16 @@ class SparseDelta:
 
 
 WeightDelta: TypeAlias = LowRankDelta | SpectralDelta | GainDelta | DenseDelta | SparseDelta
+
+
+def weight_resolution(name: str) -> int:
+    """Return the resolution in pixels of the generator layer that a weight belongs to.
+
+    Layers 0 and 1 render 4 px; three each double that (SPEC.md section 6.4). Other weights count
+    as 4 px.
+    """
+    place = re.match(r"layers\.(\d{1,3})\.", name)
+    return 4 if place is None else 4 << ((int(place[1]) + 1) // 3)
 
 
 @dataclass(frozen=True, kw_only=True)
