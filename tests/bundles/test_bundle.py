@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from sglat.bundles.bundle import Bundle, home_folder, load_bundle
 from sglat.bundles.controls import Controls
 from sglat.bundles.manifest import hash_tensors, write_part
 from sglat.errors import BundleError, BundleMismatchError
+from tests.bitstream.samples import sample_header
 from tests.bundles.tiny import TINY_CONFIG, make_tiny_bundle
 
 
@@ -170,9 +172,12 @@ def test_the_tensor_hash_is_fixed_by_its_definition() -> None:
 
 def test_a_file_for_another_decoder_is_refused(folder: Path) -> None:
     bundle = load_bundle(folder)
-    bundle.check_decoder_id(bundle.decoder_id, wanted_bundle="tiny")
-    with pytest.raises(BundleMismatchError, match="made with bundle 'other'"):
-        bundle.check_decoder_id(bytes(32), wanted_bundle="other")
+    header = replace(sample_header(), decoder_id=bundle.decoder_id, bundle="other")
+    header = replace(header, resolution=bundle.resolution)
+    assert bundle.of_file(header).resolution == bundle.resolution
+    for changed in ({"decoder_id": bytes(32)}, {"upper_id": bytes(32)}):
+        with pytest.raises(BundleMismatchError, match="made with bundle 'other'"):
+            bundle.of_file(replace(header, **changed))
 
 
 def test_a_bundle_without_controls_names_what_it_lacks(folder: Path) -> None:

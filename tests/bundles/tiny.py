@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import Controls
-from sglat.bundles.manifest import write_part
+from sglat.bundles.manifest import UPPER_ROLE, write_part
 from sglat.networks.inverter import Inverter, InverterConfig
 from sglat.networks.pose_flow import PoseFlow, PoseFlowConfig
-from sglat.networks.stylegan2 import Generator
+from sglat.networks.stylegan2 import Generator, UpperLayers
 from sglat.networks.stylespace import GeneratorConfig
 
 TINY_CONFIG = GeneratorConfig(
@@ -61,4 +61,18 @@ def make_tiny_bundle(folder: Path, *, name: str = "tiny", seed: int = 0) -> Bund
             licence="none: random numbers",
             source="random",
         )
+    return Bundle(folder)
+
+
+def add_upper_layers(folder: Path, *, seed: int = 1) -> Bundle:
+    """Continue a tiny bundle's generator to 32 and 64 px by random layers, and open it."""
+    shape = replace(TINY_CONFIG, resolution=64, channels=(12, 12, 8, 6, 4)).to_json()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = UpperLayers(base=16, **shape)
+    tensors = {name: value.half() for name, value in layers.state_dict().items()}
+    write_part(
+        folder, name=Bundle(folder).name, role=UPPER_ROLE, kind="stylegan2_upper", tensors=tensors,
+        config={"base": 16, **shape}, licence="none: random numbers", source="random",
+    )  # fmt: skip
     return Bundle(folder)

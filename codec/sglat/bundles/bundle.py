@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from functools import cached_property
@@ -11,24 +12,27 @@ from typing import Final, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from sglat.bitstream.records import Header
 from sglat.bundles.controls import Controls
 from sglat.bundles.manifest import (
+    DECODER_ROLES,
     MANIFEST_NAME,
+    UPPER_ROLE,
     Manifest,
     PartRecord,
     check_file,
     hash_tensors,
+    load_network,
     read_manifest,
     read_tensors,
 )
-from sglat.bundles.parts import load_network
 from sglat.errors import BundleError, BundleMismatchError, MissingExtraError
 from sglat.networks.embedded_analysis import KINDS
 from sglat.networks.embedded_nets import LandmarkNetwork
 from sglat.networks.face_analysis import OWN_ROLES, face_analysis
 from sglat.networks.faces import FaceAnalysis
 from sglat.networks.perceptual import PerceptualDistance
-from sglat.networks.stylegan2 import Generator
+from sglat.networks.stylegan2 import Generator, UpperLayers
 from sglat.networks.stylespace import GeneratorConfig
 
 EMBEDDED: Final = "mini"
@@ -53,21 +57,64 @@ class Bundle:
         self.manifest: Manifest = read_manifest(folder)
         self.name = self.manifest.name
         self._modules: dict[str, nn.Module] = {}
+        self._rung: int | None = None
+
+    @cached_property
+    def rungs(self) -> tuple[int, ...]:
+        """Resolutions that a file may have, ascending: the generator's own, and those of its upper
+        layers."""
+        sizes = self._whole_config.resolutions
+        return sizes[sizes.index(self._base_config.resolution) :]
+
+    def at(self, resolution: int) -> Bundle:
+        """Return this bundle at one of its rungs; networks are shared.
+
+        A bundle is opened at its lowest rung.
+
+        Raises:
+            BundleMismatchError: no such rung.
+        """
+        if resolution not in self.rungs:
+            raise BundleMismatchError(
+                "wrong-resolution",
+                f"bundle {self.name!r} renders {_listed(self.rungs)} px, found {resolution} px",
+            )
+        part = copy.copy(self)
+        for name in ("config", "controls"):
+            part.__dict__.pop(name, None)
+        part._rung = resolution
+        return part
 
     @property
     def decoder_id(self) -> bytes:
-        """sha256 over generator, pose flow and controls, 32 bytes."""
+        """sha256 over generator, pose flow and controls, 32 bytes; the same at every rung."""
         decoder_id = self.manifest.decoder_id
         if decoder_id is None:
-            for role in ("generator", "pose_flow", "controls"):
+            for role in DECODER_ROLES:
                 self.part(role)
             raise AssertionError("a manifest with all parts has a decoder id")
         return decoder_id
 
+    @property
+    def upper_id(self) -> bytes | None:
+        """sha256 over the upper layers, 32 bytes; None at the lowest rung, which needs none."""
+        return None if self.resolution == self.rungs[0] else self.manifest.upper_id
+
     @cached_property
     def config(self) -> GeneratorConfig:
         """The generator's shape, from which all other sizes follow."""
+        return self._base_config if self._rung is None else self._whole_config.up_to(self._rung)
+
+    @cached_property
+    def _base_config(self) -> GeneratorConfig:
         return GeneratorConfig.from_json(self.part("generator").config)
+
+    @cached_property
+    def _whole_config(self) -> GeneratorConfig:
+        if not self.has(UPPER_ROLE):
+            return self._base_config
+        shape = {name: v for name, v in self.part(UPPER_ROLE).config.items() if name != "base"}
+        return GeneratorConfig.from_json(shape)
 
     @property
     def resolution(self) -> int:
@@ -87,7 +134,10 @@ class Bundle:
     @property
     def generator(self) -> Generator:
         """The generator."""
-        return cast(Generator, self.module("generator"))
+        lower = cast(Generator, self.module("generator"))
+        if self.resolution == self.rungs[0]:
+            return lower
+        return cast(UpperLayers, self.module(UPPER_ROLE)).on(lower).up_to(self.resolution)
 
     @property
     def inverter(self) -> nn.Module:
@@ -104,13 +154,13 @@ class Bundle:
         """The 32 controls."""
         part = self.part("controls")
         controls = Controls.from_part(read_tensors(self.folder, part), part.config, part.hints)
-        if controls.style_widths != self.config.style_widths:
+        if controls.style_widths != self._base_config.style_widths:
             raise BundleError(
                 "wrong-shape",
-                f"{part.file}: expected style widths {self.config.style_widths}, "
+                f"{part.file}: expected style widths {self._base_config.style_widths}, "
                 f"found {controls.style_widths}",
             )
-        return controls.to(self.device)
+        return controls.fitted(self.config.style_widths).to(self.device)
 
     @cached_property
     def faces(self) -> FaceAnalysis:
@@ -189,15 +239,23 @@ class Bundle:
             self._modules[role] = network.to(self.device)
         return self._modules[role]
 
-    def check_decoder_id(self, decoder_id: bytes, *, wanted_bundle: str) -> None:
-        """Compare a file's decoder id, 32 bytes, with this bundle's; `wanted_bundle` is the name in
-        the file's header, for the message."""
-        if decoder_id != self.decoder_id:
+    def of_file(self, header: Header) -> Bundle:
+        """Return this bundle at a file's resolution.
+
+        Raises:
+            BundleMismatchError: the file was made with other weights.
+        """
+        self._compare("decoder", header.decoder_id, self.decoder_id, header)
+        bundle = self.at(header.resolution)
+        self._compare("upper layers", header.upper_id, bundle.upper_id, header)
+        return bundle
+
+    def _compare(self, kind: str, found: bytes | None, own: bytes | None, header: Header) -> None:
+        if found != own:
             raise BundleMismatchError(
                 "wrong-decoder",
-                f"the file was made with bundle {wanted_bundle!r}, decoder "
-                f"{decoder_id.hex()[:16]}…; loaded is {self.name!r}, decoder "
-                f"{self.decoder_id.hex()[:16]}…",
+                f"the file was made with bundle {header.bundle!r}, {kind} {_short(found)}; "
+                f"loaded is {self.name!r}, {kind} {_short(own)}",
             )
 
     def verify(self) -> None:
@@ -212,6 +270,15 @@ class Bundle:
                     "damaged-weights",
                     f"{part.file}: expected tensors_sha256 {part.tensors_sha256}, found {found}",
                 )
+
+
+def _short(digest: bytes | None) -> str:
+    return "none" if digest is None else f"{digest.hex()[:16]}…"
+
+
+def _listed(sizes: tuple[int, ...]) -> str:
+    *rest, last = map(str, sizes)
+    return f"{', '.join(rest)} or {last}" if rest else last
 
 
 def load_bundle(name_or_path: str | Path = EMBEDDED, device: torch.device | str = "cpu") -> Bundle:
@@ -275,10 +342,16 @@ def draw_identities(
         mean, directions = _directions(bundle)
         z = torch.randn(count, len(directions), generator=random) * truncation
         latents: Tensor = mean + torch.einsum("nk,kld->nld", z.to(mean.device), directions)
-        return latents
+        return with_rows(latents, bundle.num_ws)
     generator = bundle.generator
     z = torch.randn(count, bundle.config.latent_dim, generator=random).to(bundle.device)
     return generator.repeat(generator.truncate(generator.mapping(z), truncation))
+
+
+def with_rows(ws: Tensor, num_ws: int) -> Tensor:
+    """Return latents `[N, L, D]` with the last row repeated to `num_ws` rows: those of the upper
+    layers."""
+    return torch.cat([ws, ws[:, -1:].expand(-1, num_ws - ws.shape[1], -1)], 1)
 
 
 def _directions(bundle: Bundle) -> tuple[Tensor, Tensor]:
@@ -288,7 +361,7 @@ def _directions(bundle: Bundle) -> tuple[Tensor, Tensor]:
             "unknown-kind", f"expected people as {PEOPLE_KIND}, found {part.kind!r:.80}"
         )
     tensors = bundle.tensors(PEOPLE_ROLE)
-    wanted = (bundle.config.num_ws, bundle.config.style_dim)
+    wanted = (bundle.at(bundle.rungs[0]).num_ws, bundle.style_dim)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     mean, directions = shapes.get("mean"), shapes.get("directions", ())
     if mean != wanted or directions[1:] != wanted:

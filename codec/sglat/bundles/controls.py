@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sglat.errors import BundleError, UsageError
@@ -125,6 +126,16 @@ class Controls:
         config = {"style_widths": list(self.style_widths), "names": list(self.names)}
         hints = {name: list(v) if isinstance(v, tuple) else v for name, v in self._units().items()}
         return tensors, config, hints
+
+    def fitted(self, style_widths: Sequence[int]) -> Controls:
+        """Return the same controls for a generator with fewer or more resolutions.
+
+        Layers beyond those of either are left out; controls do not change layers that they lack.
+        """
+        if tuple(style_widths) == self.style_widths:
+            return self
+        matrix = F.pad(self.matrix, (0, sum(style_widths) - self.matrix.shape[1]))
+        return Controls(matrix, style_widths=style_widths, names=self.names, **self._units())
 
     def to(self, device: torch.device | str) -> Controls:
         """Return the same controls on a device."""

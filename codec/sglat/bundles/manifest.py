@@ -1,4 +1,7 @@
-"""A bundle's manifest: every file and its sha256, every part and its config, the decoder id."""
+"""A bundle's manifest: every file and its sha256, every part and its config, the decoder id.
+
+Also which network each kind of part is, and how its stored tensors become a module.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,25 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from sglat.errors import BundleError
+from sglat.errors import BundleError, SglatError
 from sglat.files import AtomicOutput, hash_file, write_atomically
+from sglat.networks.layouts import state_of
 
 MANIFEST_NAME: Final = "manifest.json"
 MANIFEST_VERSION: Final = 1
 MAX_MANIFEST_BYTES: Final = 1 << 20  # a thousand times what the embedded bundle needs
 # The parts that give a file's numbers their meaning, in the order of the decoder id.
 DECODER_ROLES: Final = ("generator", "pose_flow", "controls")
+UPPER_ROLE: Final = "generator_upper"
+"""Of the part that continues the generator to larger pictures."""
 # plain names without a leading dot, at most in subfolders: no path leaves the bundle's folder
 _FILE_NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127}/){0,2}[A-Za-z0-9][\w.-]{0,127}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -70,17 +77,26 @@ class Manifest:
         """
         if any(role not in self.parts for role in DECODER_ROLES):
             return None
-        digest = hashlib.sha256(b"sglat decoder 1\n")
-        for role in DECODER_ROLES:
-            part = self.parts[role]
-            record = {
-                "role": role,
-                "kind": part.kind,
-                "config": part.config,
-                "tensors_sha256": part.tensors_sha256,
-            }
-            digest.update(canonical_json(record) + b"\n")
-        return digest.digest()
+        return _hash(b"sglat decoder 1\n", [self.parts[role] for role in DECODER_ROLES])
+
+    @property
+    def upper_id(self) -> bytes | None:
+        """sha256 over the generator's upper layers, as `decoder_id` after `sglat upper 1`; None
+        without them."""
+        if UPPER_ROLE not in self.parts:
+            return None
+        return _hash(b"sglat upper 1\n", [self.parts[UPPER_ROLE]])
+
+
+def _hash(begin: bytes, parts: list[PartRecord]) -> bytes:
+    digest = hashlib.sha256(begin)
+    for part in parts:
+        record = {
+            "role": part.role, "kind": part.kind, "config": part.config,
+            "tensors_sha256": part.tensors_sha256,
+        }  # fmt: skip
+        digest.update(canonical_json(record) + b"\n")
+    return digest.digest()
 
 
 def canonical_json(value: Any) -> bytes:
@@ -264,3 +280,89 @@ def _part_from_json(record: Any, path: Path) -> PartRecord:
     if part.tensors_sha256 and not _SHA256.fullmatch(part.tensors_sha256):
         raise BundleError("bad-manifest", f"{path}: bad tensors_sha256 of {part.file}")
     return part
+
+
+class Kind(NamedTuple):
+    """Where a kind of network is defined; resolved when it is first needed."""
+
+    module: str
+    """In `sglat.networks`."""
+    network: str
+    config: str = ""
+    """Name of the config class beside it; empty where the network takes none."""
+
+    def resolve(self, name: str) -> Any:
+        """Return a class of the module."""
+        return getattr(import_module(f"sglat.networks.{self.module}"), name)
+
+
+KINDS: Final = {
+    "stylegan2": Kind("stylegan2", "Generator", "GeneratorConfig"),
+    "stylegan2_upper": Kind("stylegan2", "UpperLayers"),
+    "embedded_inverter": Kind("inverter", "Inverter", "InverterConfig"),
+    "embedded_pose_flow": Kind("pose_flow", "PoseFlow", "PoseFlowConfig"),
+    "e4e": Kind("inverter", "Encoder4Editing", "E4EConfig"),
+    "styleflow": Kind("pose_flow", "StyleFlow", "StyleFlowConfig"),
+    "arcface": Kind("published_nets", "ArcFace"),
+    "bisenet": Kind("published_nets", "BiSeNet"),
+    "lpips_alex": Kind("perceptual", "Lpips"),
+    "motion_estimator": Kind("motion_estimator", "MotionEstimator"),
+    "embedded_detector": Kind("embedded_nets", "DetectorNetwork"),
+    "embedded_landmarks": Kind("embedded_nets", "LandmarkNetwork"),
+    "embedded_parsing": Kind("embedded_nets", "ParsingNetwork"),
+    "embedded_identity": Kind("embedded_nets", "IdentityNetwork"),
+    "embedded_perceptual": Kind("embedded_perceptual", "PerceptualNetwork"),
+}
+_BUILT_OF_TENSORS: Final = "lpips_alex"  # its package builds it of the backbone's tensors
+
+
+def build_network(kind: str, config: Mapping[str, Any]) -> nn.Module:
+    """Return an untrained network of a kind of `KINDS`; `config` holds its sizes, plain JSON
+    values."""
+    if kind not in KINDS:
+        raise BundleError("unknown-kind", f"expected one of {sorted(KINDS)}, found {kind!r:.80}")
+    entry = KINDS[kind]
+    network = entry.resolve(entry.network)
+    try:
+        with torch.random.fork_rng(devices=[]):  # random start weights are overwritten at once
+            if not entry.config:
+                built = network(**config)
+            else:
+                built = network(_config(entry.resolve(entry.config), config))
+    except SglatError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise BundleError("bad-config", f"{kind}: {reason}") from error
+    assert isinstance(built, nn.Module)
+    return built
+
+
+def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], *, place: str) -> nn.Module:
+    """Copy stored tensors into a network, exactly; half precision widens to the network's type.
+
+    Returned is the network, in evaluation mode and without gradients; `place` is the file's name,
+    for messages.
+    """
+    # not strict: counters of batch normalisation are not stored
+    network.load_state_dict(state_of(network, tensors, source=place), strict=False)
+    return network.eval().requires_grad_(False)
+
+
+def load_network(part: PartRecord, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Build a part's network and fill it; raises BundleError, MissingExtraError."""
+    if part.kind == _BUILT_OF_TENSORS:
+        network: nn.Module = KINDS[part.kind].resolve("Lpips")(backbone=tensors)
+        return network.eval().requires_grad_(False)
+    return fill_network(build_network(part.kind, part.config), tensors, place=part.file)
+
+
+def _config(config_class: Any, record: Mapping[str, Any]) -> Any:
+    """Make a config dataclass of JSON values, whose lists become tuples."""
+    if hasattr(config_class, "from_json"):
+        return config_class.from_json(record)
+    assert callable(config_class)
+    values = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
+    return config_class(**values)

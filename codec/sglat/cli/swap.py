@@ -160,8 +160,7 @@ def _likeness(first: BinaryIO, other: BinaryIO) -> float:
         reader = Reader(file)
         if reader.identity is None:
             raise UsageError("no-identity", "its look lies in another file")
-        bundle = load_bundle(reader.header.bundle)
-        bundle.check_decoder_id(reader.header.decoder_id, wanted_bundle=reader.header.bundle)
+        bundle = load_bundle(reader.header.bundle).of_file(reader.header)
         vectors.append(bundle.faces.embed(portrait(bundle, reader.identity))[0])
     return float(vectors[0] @ vectors[1])
 

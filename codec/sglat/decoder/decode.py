@@ -23,7 +23,7 @@ from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.decoder.backdrop import Backdrop
 from sglat.decoder.composite import CompositeConfig, Compositor, Parse
 from sglat.decoder.paint import FaceTrack, Painter
-from sglat.decoder.synthesizer import Renderer, Synthesizer, Transfer, retarget
+from sglat.decoder.synthesizer import Renderer, Synthesizer, Transfer, held_rungs, retarget
 from sglat.errors import BundleError, UsageError
 from sglat.files import naming
 from sglat.media.reader import exact_seconds
@@ -47,7 +47,8 @@ class DecodeConfig:
     transfer: Transfer = "relative"
     """How a swapped file's motion is carried over to the other person."""
     size: int | None = None
-    """Side of the pictures in pixels; None: the bundle's resolution."""
+    """Side of the pictures in pixels; None: the file's full resolution. The generator renders the
+    smallest rung that is large enough."""
     start_seconds: float = 0.0
     """The first frame at or after it is decoded."""
     end_seconds: float | None = None
@@ -100,10 +101,12 @@ class Decoder:
         self.reader = Reader(file, max_layers=self.config.layers)
         self.header: Header = self.reader.header
         device = bundle.device if bundle else choose_device(self.config.device)
-        self.bundle = bundle or load_bundle(self.header.bundle, device)
+        bundle = bundle or load_bundle(self.header.bundle, device)
         with naming(file):
-            self.bundle.check_decoder_id(self.header.decoder_id, wanted_bundle=self.header.bundle)
+            self.bundle = bundle.of_file(self.header)
         self.identity = self._find_identity(identity_file)
+        self.rungs = held_rungs(self.bundle, self.identity)
+        """Resolutions that the file's identity can be rendered at, ascending."""
         if (self.config.layers or 0) > (found := len(self.identity.layers)):
             raise UsageError(
                 "bad-layers", f"expected at most {found} layers, got {self.config.layers}"
@@ -111,13 +114,26 @@ class Decoder:
         self._range = self._tick_range()
         self._workers = self.config.workers or torch.get_num_threads()
         self._groups = self.reader.groups()
-        self._renderer: Renderer | None = None
+        self._synthesizer: Synthesizer | None = None
+        self._renderers: dict[int, Renderer] = {}
         self._audio: deque[AudioPacket] = deque()
 
     @property
     def side(self) -> int:
         """Side of the aligned pictures in pixels."""
-        return self.config.size or self.header.resolution
+        return self.config.size or self.rungs[-1]
+
+    @property
+    def notes(self) -> list[str]:
+        """What limits the resolution, one line each."""
+        notes, best = [], self.rungs[-1]
+        if best < self.header.resolution:
+            notes.append(
+                f"the identity lacks its layers for {self.header.resolution} px: shown at {best} px"
+            )
+        if self.side > best:
+            notes.append(f"pictures of {best} px are enlarged to {self.side} px")
+        return notes
 
     @property
     def frame_rate(self) -> Fraction | None:
@@ -160,7 +176,8 @@ class Decoder:
             painter = Painter(backdrop, compositor, track, source_size=self.header.source_size)
         for rows in self._batches():
             with torch.inference_mode():
-                pictures = self._render(rows.motion)
+                side = self.side if painter is None else painter.side(rows.placement)
+                pictures = self._render(rows.motion, side)
                 if painter is not None:
                     seconds = [int(pts) * self.header.time_base for pts in rows.pts]
                     shown = painter.paint(pictures, seconds, rows.placement, rows.flags)
@@ -205,17 +222,10 @@ class Decoder:
         """Return the first tick at or after a time, taken as the decimal number that was typed."""
         return math.ceil(exact_seconds(seconds) / self.header.time_base)
 
-    def _render(self, motion: NDArray[np.float32]) -> Tensor:
-        if self._renderer is None:
-            synthesizer = Synthesizer.of(self.bundle).tuned(self.identity.weight_deltas())
-            half = self.config.half
-            self._renderer = Renderer(
-                synthesizer,
-                synthesizer.person(self.identity),
-                half=self.bundle.device.type == "cuda" if half is None else half,
-                workers=self._workers,
-            )
-        person = self._renderer.person
+    def _render(self, motion: NDArray[np.float32], side: float) -> Tensor:
+        """Return pictures at the smallest rung with `side` pixels, or the largest."""
+        renderer = self._renderer(next((r for r in self.rungs if r >= side), self.rungs[-1]))
+        person = renderer.person
         driver = self.reader.motion_neutral
         wanted = retarget(
             torch.from_numpy(motion).to(person.ws),
@@ -223,7 +233,21 @@ class Decoder:
             driver=None if driver is None else torch.from_numpy(driver.copy()).to(person.ws),
             transfer=self.config.transfer,
         )
-        return self._renderer.render(wanted)
+        return renderer.render(wanted)
+
+    def _renderer(self, rung: int) -> Renderer:
+        if self._synthesizer is None:
+            whole = Synthesizer.of(self.bundle)
+            self._synthesizer = whole.tuned(self.identity.weight_deltas())
+        if rung not in self._renderers:
+            half = self.config.half
+            self._renderers[rung] = Renderer(
+                self._synthesizer.up_to(rung),
+                self._synthesizer.person(self.identity),
+                half=self.bundle.device.type == "cuda" if half is None else half,
+                workers=self._workers,
+            )
+        return self._renderers[rung]
 
     def _parse(self, backdrop: Backdrop) -> Parse | None:
         if not backdrop.has_face:

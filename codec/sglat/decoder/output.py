@@ -123,7 +123,11 @@ def write_decoded(
         width=width,
         height=height,
         seconds=time.monotonic() - started,
-        notes=(backdrop.notes if isinstance(backdrop, VideoBackdrop) else []) + written[2],
+        notes=[
+            *decoder.notes,
+            *(backdrop.notes if isinstance(backdrop, VideoBackdrop) else []),
+            *written[2],
+        ],
     )
 
 

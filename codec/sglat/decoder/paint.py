@@ -113,6 +113,21 @@ class Painter:
         self._before: int | None = None  # row of the track
         self._is_after_held = False
 
+    def side(self, placement: NDArray[np.floating] | None) -> float:
+        """Return the largest side in pixels that the pasted crops have in the backdrop.
+
+        Args:
+            placement: where the file has some frames, `[N, 4]`; None where it does not.
+        """
+        placement, size = (
+            (placement, self.source_size)
+            if self.track is None
+            else (self.track.placement, self.track.size)
+        )
+        if placement is None or size is None or not len(placement):
+            return 0.0
+        return float(fit_placement(placement, size, self.backdrop.size)[:, SIZE].max())
+
     def paint(
         self,
         pictures: Tensor,
@@ -162,13 +177,13 @@ def fit_placement(
     source_size: tuple[int, int] | None,
     size: tuple[int, int],
 ) -> NDArray[np.float64]:
-    """Return a placement `[4]` (centre x, centre y, size in pixels, roll in degrees) for frames of
+    """Return placements `[..., 4]` (centre x, y, size in pixels, roll in degrees) for frames of
     another size, width and height, than the source's; None: of the same size."""
     fitted = np.asarray(placement, dtype=np.float64).copy()
     if source_size is None:
         return fitted
     across, down = size[0] / source_size[0], size[1] / source_size[1]
-    fitted[CENTRE_X] *= across
-    fitted[CENTRE_Y] *= down
-    fitted[SIZE] *= (across * down) ** 0.5
+    fitted[..., CENTRE_X] *= across
+    fitted[..., CENTRE_Y] *= down
+    fitted[..., SIZE] *= (across * down) ** 0.5
     return fitted

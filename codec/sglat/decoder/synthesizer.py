@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from sglat.bitstream.records import (
     SparseDelta,
     SpectralDelta,
     WeightDelta,
+    weight_resolution,
 )
 from sglat.bundles.bundle import Bundle, PoseTurner
 from sglat.bundles.controls import Controls
@@ -72,6 +73,12 @@ class Synthesizer:
         return cls(
             bundle.generator, bundle.pose_flow, bundle.controls, decoder_id=bundle.decoder_id
         )
+
+    def up_to(self, resolution: int) -> Synthesizer:
+        """Return this synthesizer without the generator's layers above a resolution."""
+        generator = self.generator.up_to(resolution)
+        controls = self.controls.fitted(generator.config.style_widths)
+        return Synthesizer(generator, self.pose_flow, controls, decoder_id=self.id)
 
     @property
     def device(self) -> torch.device:
@@ -161,22 +168,48 @@ def synthesize(
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Return pictures `[N, 3, H, W]` of StyleSpace vectors; options as `Synthesizer.render`."""
+    return call_with(generator, weights or {}, "synthesize", styles, dtype=dtype)  # type: ignore[no-any-return]
+
+
+def call_with(
+    generator: Generator, weights: Mapping[str, Tensor], method: str, *args: Any, **options: Any
+) -> Any:
+    """Call a method of a generator with some of its tensors replaced by name."""
     if not weights:
-        return generator.synthesize(styles, dtype=dtype)
+        return getattr(generator, method)(*args, **options)
     named = {f"generator.{name}": value for name, value in weights.items()}
-    pictures: Tensor = functional_call(_Synthesis(generator), named, (styles, dtype))
-    return pictures
+    return functional_call(_Method(generator, method), named, args, options)
 
 
-class _Synthesis(nn.Module):
-    """`Generator.synthesize` as a `forward`, which `functional_call` needs."""
+class _Method(nn.Module):
+    """A method of a generator as a `forward`, which `functional_call` needs."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: Generator, method: str) -> None:
         super().__init__()
-        self.generator = generator
+        self.generator, self.method = generator, method
 
-    def forward(self, styles: list[Tensor], dtype: torch.dtype) -> Tensor:
-        return self.generator.synthesize(styles, dtype=dtype)
+    def forward(self, *args: Any, **options: Any) -> Any:
+        return getattr(self.generator, self.method)(*args, **options)
+
+
+def held_rungs(bundle: Bundle, identity: Identity) -> tuple[int, ...]:
+    """Return the resolutions that an identity can be rendered at, ascending.
+
+    These are the bundle's rungs up to the file's own, as long as the identity has weight deltas in
+    their layers: untuned layers would add the detail of nobody in particular.
+
+    Args:
+        bundle: at the file's resolution.
+        identity: perhaps with its last layers cut off.
+    """
+    tuned = {weight_resolution(delta.name) for delta in identity.weight_deltas()}
+    lowest, *upper = (rung for rung in bundle.rungs if rung <= bundle.resolution)
+    held = [lowest]
+    for rung in upper:
+        if rung not in tuned:
+            break
+        held.append(rung)
+    return tuple(held)
 
 
 def retarget(

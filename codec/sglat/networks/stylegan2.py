@@ -9,15 +9,17 @@ Source: Karras et al. 2020, https://arxiv.org/abs/1912.04958.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sglat.errors import UsageError
+from sglat.errors import BundleError, UsageError
 from sglat.networks.stylespace import GeneratorConfig, StyleEntry
 
 LEAKY_SLOPE = 0.2
@@ -177,6 +179,10 @@ class ToRGB(nn.Module):
         return colours.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
 
 
+def _layer(config: GeneratorConfig, entry: StyleEntry) -> StyledConv | ToRGB:
+    return ToRGB(config, entry) if entry.kind == "torgb" else StyledConv(config, entry)
+
+
 class Generator(nn.Module):
     """StyleGAN2 with skip connections; `layers[i]` takes the StyleSpace vector of index i."""
 
@@ -189,10 +195,20 @@ class Generator(nn.Module):
         self.mapping = MappingNetwork(config)
         self.register_buffer("w_avg", torch.zeros(config.style_dim))
         self.const = nn.Parameter(torch.randn(1, config.channels[0], 4, 4))
-        self.layers = nn.ModuleList(
-            ToRGB(config, entry) if entry.kind == "torgb" else StyledConv(config, entry)
-            for entry in config.style_table
-        )
+        self.layers = nn.ModuleList(_layer(config, entry) for entry in config.style_table)
+
+    def up_to(self, resolution: int) -> Generator:
+        """Return a generator of the same weights, shared, without the layers above a resolution."""
+        if resolution == self.config.resolution:
+            return self
+        config = self.config.up_to(resolution)
+        return self._with_layers(config, list(self.layers[: len(config.style_table)]))
+
+    def _with_layers(self, config: GeneratorConfig, layers: list[nn.Module]) -> Generator:
+        part = copy.copy(self)
+        part._modules = {**self._modules, "layers": nn.ModuleList(layers)}
+        part.config = config
+        return part
 
     def truncate(self, w: Tensor, psi: float) -> Tensor:
         """Pull latents `[..., D]` towards the mean latent; psi 1 changes nothing, 0 gives it."""
@@ -232,23 +248,91 @@ class Generator(nn.Module):
         Returns:
             Pictures `[N, 3, H, W]`, float32, nominally in [-1, 1], not clamped.
         """
+        return self.rung(styles, dtype=dtype)[1]
+
+    def rung(
+        self, styles: Sequence[Tensor], *, dtype: torch.dtype = torch.float32
+    ) -> tuple[Tensor, Tensor]:
+        """Render StyleSpace vectors; arguments as `synthesize`.
+
+        Returns:
+            The last features `[N, C, H, W]`, from which `upper_rungs` goes on, and pictures.
+        """
         self.config.check_styles([s.shape[-1] for s in styles])
         x = self.const.to(dtype).expand(len(styles[0]), -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
+        x = self.layers[0](x, styles[0])
+        image: Tensor = self.layers[1](x, styles[1])
+        for first in range(2, len(styles), 3):
+            x, colours = self._block(x, first, styles[first : first + 3])
+            image = self._upsample(image) + colours
+        return x, image
+
+    def upper_rungs(self, x: Tensor, image: Tensor, styles: Sequence[Tensor]) -> list[Tensor]:
+        """Render the resolutions above a rung.
+
+        Args:
+            x: features of the rung, or a window of them, `[N, C, H, W]`.
+            image: pictures of the rung, the same window, `[N, 3, H, W]`.
+            styles: of the layers above it, one `[N, C]` per layer.
+
+        Returns:
+            Pictures of each resolution, `[N, 3, 2 H, 2 W]` first. A window's border differs from
+            the whole picture's, by 4 pixels of the rung for two resolutions.
+        """
+        pictures = []
+        start = len(self.layers) - len(styles)
+        for first in range(0, len(styles), 3):
+            x, colours = self._block(x, start + first, styles[first : first + 3])
+            image = self._upsample(image) + colours
+            pictures.append(image)
+        return pictures
+
+    def _block(self, x: Tensor, first: int, styles: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return features and colours of the resolution whose layers begin at an index."""
+        up, conv, colours = (self.layers[first + step] for step in range(3))
+        x = conv(up(x, styles[0]), styles[1])
+        return x, colours(x, styles[2])
+
+    def _upsample(self, image: Tensor) -> Tensor:
         clamped = self.config.up_filter == "low-resolution"
-        upsample = upsample_clamped if clamped else upsample_zero_padded
-        image: Tensor | None = None
-        for layer, style in zip(self.layers, styles, strict=False):
-            if isinstance(layer, ToRGB):
-                colours = layer(x, style)
-                image = colours if image is None else upsample(image) + colours
-            else:
-                x = layer(x, style)
-        assert image is not None  # check_styles: the list ends with a ToRGB
-        return image
+        return upsample_clamped(image) if clamped else upsample_zero_padded(image)
 
     def forward(
         self, ws: Tensor, *, resolution: int | None = None, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """Render W+ latents `[N, L, D]` to pictures `[N, 3, H, W]`."""
         return self.synthesize(self.styles(ws, resolution=resolution), dtype=dtype)
+
+
+class UpperLayers(nn.Module):
+    """Layers that continue a generator to a larger picture, whose first part stays as it is.
+
+    Args:
+        base: resolution of that generator.
+        shape: config of the whole generator, plain values.
+    """
+
+    def __init__(self, *, base: int, **shape: Any) -> None:
+        super().__init__()
+        self.config = GeneratorConfig.from_json(shape)
+        self.base = base
+        lower = len(self.config.entries_up_to(base))
+        self.layers = nn.ModuleDict(
+            {str(e.index): _layer(self.config, e) for e in self.config.style_table[lower:]}
+        )
+
+    def on(self, generator: Generator) -> Generator:
+        """Return a generator with these layers added; all weights are shared.
+
+        Raises:
+            BundleError: the layers belong to another generator.
+        """
+        if generator.config != self.config.up_to(self.base):
+            raise BundleError(
+                "wrong-shape",
+                f"expected upper layers of a generator {generator.config.channels}, "
+                f"found {self.config.channels}",
+            )
+        layers = [*generator.layers, *self.layers.values()]
+        return generator._with_layers(self.config, layers)

@@ -140,9 +140,8 @@ class FastConv(nn.Module):
         elif self.transposed:
             x = self._transposed_rows(x, modulation, first, end)
         else:
-            x = self._convolve(x, modulation, (1, 1), bias=None)
+            x = self._convolve(x, modulation, (1, 1), bias=self.bias)  # upsampling keeps it
             x = upsample_clamped(x)[:, :, first:end]
-            x = x + over_image(self.bias, x)
         if self.noise is not None:
             x.add_(self.noise[:, :, first:end])
         x = F.leaky_relu_(x, LEAKY_SLOPE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, cast
 
@@ -84,7 +84,7 @@ class GeneratorConfig:
     @classmethod
     def mini(cls, resolution: int = 128) -> GeneratorConfig:
         """Return the embedded generator: 12 rows of 256 at 128 px, no mapping, no noise."""
-        widths = (256, 256, 256, 192, 96, 48, 24)
+        widths = (256, 256, 256, 192, 96, 48, 32, 16)
         return cls(
             resolution=resolution,
             channels=widths[: len(_resolutions(resolution))],
@@ -116,6 +116,11 @@ class GeneratorConfig:
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a bundle's config file."""
         return {**asdict(self), "channels": list(self.channels)}
+
+    def up_to(self, resolution: int) -> GeneratorConfig:
+        """Return the config of this generator without the layers above a resolution."""
+        kept = len(self.entries_up_to(resolution)) // 3 + 1
+        return replace(self, resolution=resolution, channels=self.channels[:kept])
 
     @cached_property
     def resolutions(self) -> tuple[int, ...]:

@@ -21,8 +21,7 @@ import torch
 import typer
 from numpy.typing import NDArray
 
-from sglat.bundles.manifest import MANIFEST_NAME, read_manifest, read_tensors
-from sglat.bundles.parts import fill_network
+from sglat.bundles.manifest import MANIFEST_NAME, fill_network, read_manifest, read_tensors
 from sglat.networks.embedded_analysis import KINDS, ROLES, EmbeddedAnalysis
 from sglat.networks.pixels import from_pixels
 from sglat_lab.bench import faces_measures as measures

@@ -190,7 +190,7 @@ class Benchmark:
             try:
                 clip = self.tools.clip(one)
                 header = clip.parsed.header
-                self.tools.bundle.check_decoder_id(header.decoder_id, wanted_bundle=header.bundle)
+                self.tools.bundle.of_file(header)
                 _ = clip.source
                 found.append(one)
             except SglatError as error:

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sglat.bundles.bundle import EMBEDDED, load_bundle
-from sglat.bundles.parts import fill_network
+from sglat.bundles.manifest import fill_network
 from sglat.networks.devices import fast_type
 from sglat.networks.embedded_perceptual import PerceptualNetwork
 from sglat.networks.pixels import from_pixels, to_pixels

@@ -21,8 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from sglat.bundles.controls import NUM_CONTROLS, Controls
-from sglat.bundles.manifest import PartRecord, write_part
-from sglat.bundles.parts import fill_network
+from sglat.bundles.manifest import PartRecord, fill_network, write_part
 from sglat.files import write_atomically
 from sglat.networks.embedded_analysis import KINDS, ROLES
 from sglat.networks.motion_estimator import GROUP_INPUTS

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from sglat.bundles.parts import fill_network
+from sglat.bundles.manifest import fill_network
 from sglat.networks.embedded_analysis import KINDS
 from sglat.networks.embedded_nets import IdentityNetwork, ParsingNetwork, folded_state
 from sglat.networks.embedded_perceptual import PerceptualNetwork
