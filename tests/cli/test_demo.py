@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from sglat.bundles.bundle import Bundle
-from sglat.cli.demo import scripted_motion, show_side_by_side, source_frames
+from sglat.cli.demo import (
+    SHEET_COLUMNS,
+    SHEET_SIDE,
+    scripted_motion,
+    show_side_by_side,
+    source_frames,
+)
 from sglat.media.pictures import read_still
 from sglat.media.reader import VideoReader
 from tests.bundles.tiny import make_tiny_bundle
@@ -33,8 +39,9 @@ def test_three_pictures_stand_side_by_side(folder: Path, bundle: Bundle) -> None
     show_side_by_side(folder, bundle)
     with VideoReader(folder / "side_by_side.mp4") as reader:
         shapes = [frame.picture.shape for frame in reader]
-    assert shapes == [(32, 96, 3)] * 10
-    assert read_still(folder / "contact_sheet.png").shape == (96, 256, 3)
+    assert shapes == [(16, 48, 3)] * 10
+    sheet = read_still(folder / "contact_sheet.png")
+    assert sheet.shape == (3 * SHEET_SIDE, SHEET_COLUMNS * SHEET_SIDE, 3)
 
 
 def test_the_source_is_cut_where_the_file_says(folder: Path) -> None:

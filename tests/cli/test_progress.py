@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sglat.cli.common import StageBar, describe_progress
-from sglat.cli.encode_time import TotalBar, expected_seconds
+from sglat.cli.encode import TotalBar, expected_seconds
 from sglat.encoder.encode import EncodeConfig
 from sglat.version import __version__
 
@@ -66,10 +66,13 @@ def test_a_quiet_bar_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_encoding_is_estimated_from_frames_and_steps() -> None:
     short, long = (expected_seconds(frames, EncodeConfig()) for frames in (57, 570))
-    assert sum(short.values()) == pytest.approx(57 * 4.8, rel=0.1)  # as measured for d0 to s20
+    base = sum(short.values()) - short["detail"]
+    assert base == pytest.approx(57 * 4.8, rel=0.1)  # as measured for d0 to s20
     assert sum(long.values()) < 3 * sum(short.values())
     bare = expected_seconds(57, EncodeConfig(tuning="none", self_check=False))
-    assert bare["tune"] == 0 and "check" not in bare
+    assert bare["tune"] == bare["detail"] == 0 and "check" not in bare
+    few = expected_seconds(57, EncodeConfig(tune_steps=40))
+    assert few["detail"] == pytest.approx(short["detail"] / 10)
 
 
 def test_one_bar_counts_all_stages_and_corrects_the_time_left() -> None:
@@ -106,7 +109,7 @@ def test_a_log_file_gets_stage_share_and_time_left(capsys: pytest.CaptureFixture
 
 def test_a_screen_gets_one_bar() -> None:
     script = """
-from sglat.cli.encode_time import TotalBar
+from sglat.cli.encode import TotalBar
 bar = TotalBar({"track": 10.0, "tune": 30.0})
 for stage in ("track", "tune"):
     for done in range(11):

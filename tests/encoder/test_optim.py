@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sglat.encoder.weight_deltas import FactorAdam, orthogonal, warm_up_and_fall
+from sglat.encoder.optim import FactorAdam, orthogonal, warm_up_and_fall
 
 
 def test_an_orthogonal_matrix_has_singular_values_near_one() -> None:

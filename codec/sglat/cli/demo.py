@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Final
 
+import cv2
 import numpy as np
 import torch
 import typer
@@ -25,17 +26,17 @@ from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.media.pictures import encode_png
 from sglat.media.reader import VideoReader
 from sglat.media.writer import VideoWriter
-from sglat.networks.pixels import resize, to_pixels
+from sglat.networks.pixels import to_pixels
 
 app = new_app()
 
 FRAMES: Final = 40
 RATE: Final = Fraction(25)
-BORDER: Final = 40  # pixels of mirrored surroundings about the generated crop
+BORDER: Final = 80  # pixels of mirrored surroundings about the generated crop
 SEEDS: Final = (5, 84)
 """Of the first and the second person: two plainly different ones without streaks in their hair."""
-SHEET_COLUMNS: Final = 8
-ENLARGED: Final = 2  # the pictures shown, against the generator's
+SHEET_COLUMNS: Final = 6
+SHEET_SIDE: Final = 256  # pixels of its pictures
 
 
 def scripted_motion(frames: int) -> Tensor:
@@ -62,7 +63,7 @@ def render_clip(bundle: Bundle, person: Person, motion: Tensor) -> NDArray[np.ui
     parts = []
     for rows in motion.split(8):
         pictures = synthesizer.render(person, rows)
-        parts.append(to_pixels(resize(pictures, ENLARGED * bundle.resolution)))
+        parts.append(to_pixels(pictures))
     crops = np.concatenate(parts)
     pad = ((0, 0), (BORDER, BORDER), (BORDER, BORDER), (0, 0))
     return np.pad(crops, pad, mode="reflect")
@@ -109,6 +110,7 @@ def demo(
 
     folder.mkdir(parents=True, exist_ok=True)
     bundle = load_bundle()
+    bundle = bundle.at(bundle.rungs[-1])
     motion = scripted_motion(frames)
     names = ("first", "second")
     for name, seed in zip(names, SEEDS, strict=True):
@@ -157,14 +159,19 @@ def _report(name: str, record: dict[str, object]) -> None:
 
 def show_side_by_side(folder: Path, bundle: Bundle) -> None:
     """Write source, decoded and swapped next to each other, as video and as a contact sheet."""
-    side = ENLARGED * bundle.resolution
+    side = bundle.resolution
     source = source_frames(folder / "first.mp4", folder / "first.sglat", side)
     decoded = decoded_frames(folder / "first.sglat", bundle, side)
     swapped = decoded_frames(folder / "swapped.sglat", bundle, side)
     write_clip(folder / "side_by_side.mp4", np.concatenate([source, decoded, swapped], axis=2))
     chosen = np.linspace(0, len(source) - 1, SHEET_COLUMNS).astype(int)
-    rows = [np.concatenate(list(clip[chosen]), axis=1) for clip in (source, decoded, swapped)]
-    sheet = np.concatenate(rows, axis=0)
+    sheet = np.concatenate(
+        [
+            np.concatenate([cv2.resize(clip[at], (SHEET_SIDE, SHEET_SIDE), None, 0, 0,
+                                       cv2.INTER_AREA) for at in chosen], axis=1)
+            for clip in (source, decoded, swapped)
+        ]
+    )  # fmt: skip
     (folder / "contact_sheet.png").write_bytes(encode_png(sheet))
 
 

@@ -111,6 +111,7 @@ def table(record: dict[str, Any]) -> str:
         ("format", f"{record['version']}, {record['file_bytes']} bytes"),
         ("bundle", f"{record['bundle']} ({record['decoder_id'][:16]}), {record['resolution']} px"),
         ("encoder", record["encoder"] or "-"),
+        *_source_rows(record),
         *_identity_rows(record["identity"]),
         *_motion_rows(record),
     ]
@@ -137,6 +138,14 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(f"{printable(name):<10} {printable(value)}" for name, value in rows)
 
 
+def _source_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
+    if record["source_size"] is None:
+        return []
+    width, height = record["source_size"]
+    face = record["settings"].get("face_pixels")
+    return [("source", f"{width}x{height}" + (f", face crop {face} px" if face else ""))]
+
+
 def _identity_rows(identity: dict[str, Any]) -> list[tuple[str, str]]:
     reference = identity["reference"]
     if reference:
@@ -146,7 +155,8 @@ def _identity_rows(identity: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("identity", f"{identity['bytes']} bytes, {identity['sha256'][:16]}")]
     for layer in identity["layers"]:
         size = f"{layer['bytes']} bytes, {layer['integers']} integers"
-        rows.append((f"  layer {layer['number']}", f"{layer['kind']}, {size}"))
+        upto = f" up to {layer['resolution']} px" if layer["resolution"] else ""
+        rows.append((f"  layer {layer['number']}", f"{layer['kind']}{upto}, {size}"))
     return rows
 
 

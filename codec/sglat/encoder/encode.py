@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import torch
 
-from sglat.bitstream.records import Provenance
+from sglat.bitstream.records import Identity, Provenance
 from sglat.bundles.bundle import load_bundle
 from sglat.encoder.align import AlignConfig, Alignment
 from sglat.encoder.choose_frames import ChooseConfig, SelectConfig, similarity_plot
 from sglat.encoder.crops import find_plate
+from sglat.encoder.detail import UPPER_SHARE, DetailConfig, choose_resolution, face_side
 from sglat.encoder.face_sheet import face_like, write_face_sheet
 from sglat.encoder.invert import InvertConfig, RefineConfig
 from sglat.encoder.motion_bank import MotionBankConfig
@@ -57,6 +58,8 @@ class EncodeConfig:
     limit where a quality is given."""
     identity_bytes: int = 64_000
     """Most bytes of the identity, all layers."""
+    resolution: int | None = None
+    """Of the file, one of the bundle's rungs; None: the largest for which the source has detail."""
     solver: Literal["fast", "paper"] = "fast"
     """How the motion is solved for."""
     target: Literal["frame", "inverted"] = "frame"
@@ -162,7 +165,12 @@ class Analysis:
     chosen: Made[list[int]]
     """Tuning frames, the ID frame first."""
     person: Made[TunedPerson]
+    """At the base resolution."""
     problem: Made[MotionProblem]
+    resolution: int
+    """Of the file."""
+    identity: Identity
+    """Of the file: the person's, and layers above the base resolution where it has any."""
 
 
 def encode(
@@ -267,13 +275,30 @@ def analyse(run: Runner, source: Path | Clip, config: EncodeConfig) -> Analysis:
     start = run(StartConfig(), tracked, aligned, inverted, selected)
     ws = run(_refine_config(config), aligned, visible, inverted, selected)
     chosen = run(_choose_config(config), tracked, aligned, start, selected)
-    tuned = run(_tune_config(config), aligned, visible, start, ws, chosen)
-    person = run(PersonConfig(identity_bytes=config.identity_bytes), tuned, chosen)
+    resolution = _resolution(run, aligned.value, config)
+    has_detail = resolution > run.bundle.resolution
+    base_bytes = round(config.identity_bytes * (1 - UPPER_SHARE * has_detail))
+    tuned = run(_tune_config(config, base_bytes), aligned, visible, start, ws, chosen)
+    person = run(PersonConfig(identity_bytes=base_bytes), tuned, chosen)
+    identity = person.value.identity
+    if has_detail:
+        detail = _detail_config(config, resolution)
+        identity = run(
+            detail, video, tracked, aligned, visible, start, chosen, tuned, person
+        ).value  # fmt: skip
     problem = ProblemConfig(target=config.target)
     return Analysis(
         tracked=tracked, aligned=aligned, visible=visible, chosen=chosen, person=person,
         problem=run(problem, tracked, aligned, visible, start, chosen, tuned, person),
+        resolution=resolution, identity=identity,
     )  # fmt: skip
+
+
+def _resolution(run: Runner, aligned: Alignment, config: EncodeConfig) -> int:
+    lowest = run.bundle.resolution
+    if config.resolution is None and config.tuning == "none":  # no layer would be anybody's
+        return lowest
+    return choose_resolution(run.bundle, aligned.placement, config.resolution)
 
 
 def _encode(run: Runner, source: Clip, target: Path, config: EncodeConfig) -> EncodeResult:
@@ -283,9 +308,11 @@ def _encode(run: Runner, source: Clip, target: Path, config: EncodeConfig) -> En
     packed = run(QuantizeConfig.of(config.quality, config.motion_bits), solved).value
     tracked, aligned = found.tracked.value, found.aligned.value
     settings = _settings(config) | {"quality": str(packed.quality)}
+    if found.resolution > run.bundle.resolution:
+        settings["face_pixels"] = str(round(face_side(aligned.placement)))
     with run.clock("pack"):
         contents = Contents(
-            bundle=run.bundle, identity=found.person.value.identity, motion=packed.values,
+            bundle=run.bundle.at(found.resolution), identity=found.identity, motion=packed.values,
             steps=packed.steps, placement=aligned.placement, track=tracked, settings=settings,
             plate=find_plate(source, aligned.placement) if config.plate else None,
             provenance=Provenance(
@@ -325,11 +352,20 @@ def _choose_config(config: EncodeConfig) -> ChooseConfig:
     return ChooseConfig() if config.tune_frames is None else ChooseConfig(frames=config.tune_frames)
 
 
-def _tune_config(config: EncodeConfig) -> TuneConfig:
+def _detail_config(config: EncodeConfig, resolution: int) -> DetailConfig:
+    detail = DetailConfig(
+        resolution=resolution, identity_bytes=config.identity_bytes, seed=config.seed
+    )
+    if config.tune_steps is None:
+        return detail
+    return replace(detail, steps=min(detail.steps, config.tune_steps))
+
+
+def _tune_config(config: EncodeConfig, identity_bytes: int) -> TuneConfig:
     tune = TuneConfig(
         seed=config.seed,
-        identity_bytes=config.identity_bytes,
-        deltas=DeltaConfig(ranks=ranks_within(config.identity_bytes)),
+        identity_bytes=identity_bytes,
+        deltas=DeltaConfig(ranks=ranks_within(identity_bytes)),
         motion_bank=config.motion_bank,
     )
     steps = 0 if config.tuning == "none" else config.tune_steps

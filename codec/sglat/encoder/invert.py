@@ -13,10 +13,10 @@ from torch import Tensor
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.align import Alignment
 from sglat.encoder.losses import shown_through
+from sglat.encoder.optim import warm_up_and_fall
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.track import Track
 from sglat.encoder.visible import Visible
-from sglat.encoder.weight_deltas import warm_up_and_fall
 from sglat.networks.devices import fast_type
 
 

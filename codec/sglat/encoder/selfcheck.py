@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
-from sglat.decoder.decode import Decoder
+from sglat.decoder.decode import DecodeConfig, Decoder
 from sglat.encoder.align import Crops
 from sglat.encoder.track import Track
 from sglat.networks.pixels import from_pixels
@@ -72,7 +72,8 @@ def check_file(
         batch.clear()
 
     with path.open("rb") as file:
-        for number, frame in enumerate(Decoder(file, bundle=bundle).frames()):
+        decoder = Decoder(file, bundle=bundle, config=DecodeConfig(size=bundle.resolution))
+        for number, frame in enumerate(decoder.frames()):
             if number in checked:
                 batch.append((number, from_pixels(frame.picture)))
             if len(batch) == 8:

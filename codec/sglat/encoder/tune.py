@@ -23,16 +23,11 @@ from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.encoder.align import Alignment
 from sglat.encoder.losses import LossConfig, TargetLoss
 from sglat.encoder.motion_bank import ROLE, MotionBankConfig, MotionRegularizer
+from sglat.encoder.optim import FactorAdam, warm_up_and_fall
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.start_motion import StartMotion
 from sglat.encoder.visible import Visible
-from sglat.encoder.weight_deltas import (
-    DeltaConfig,
-    FactorAdam,
-    WeightDeltas,
-    delta_budget,
-    warm_up_and_fall,
-)
+from sglat.encoder.weight_deltas import DeltaConfig, WeightDeltas, delta_budget
 from sglat.networks.devices import fast_type
 from sglat.networks.face_points import feature_weights
 
@@ -275,12 +270,8 @@ class Tuner:
             signs = torch.randint(0, 2, pictures.shape, generator=random).float() * 2 - 1
             deltas.zero_grad(set_to_none=True)
             (pictures * signs.to(pictures.device)).sum().backward()
-            for key, value in deltas.values.items():
-                assert value.grad is not None
-                squares = value.grad.square()
-                is_spectrum = value.ndim == 3 and ":right" in key
-                mean = squares.mean((1, 2)) if is_spectrum else squares.mean()
-                totals[key] = totals[key] + mean.cpu() / probes
+            for key, mean in deltas.squared_gradients().items():
+                totals[key] = totals[key] + mean / probes
         deltas.zero_grad(set_to_none=True)
         return totals
 

@@ -3,22 +3,17 @@ right ones as cosine transforms of filters.
 
 Tuning changes nothing else, so the decoder gets the tuned weights. Once steps are set, quantization
 is part of the forward pass, with a straight-through gradient.
-
-Low-rank factors are tuned by Muon, orthogonalised updates, all else by Adam. `torch.optim.Muon`
-takes matrices only; right factors have three axes (frequency, direction, input channel), whose
-updates are orthogonalised here as one matrix with a row for each direction. It also iterates in
-bfloat16, here it is float32. Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sglat.bitstream.constants import CHUNK_FRAME_BYTES, MAX_SIXTEENTHS
@@ -32,11 +27,12 @@ from sglat.bitstream.records import (
     WeightDelta,
     filter_waves,
 )
-from sglat.networks.stylegan2 import Generator, StyledConv
+from sglat.networks.stylegan2 import Generator
 
 _AIM = 0.985  # of the budget: the size still varies after the last change
 _LEAST_CHANGE = 0.995
 _MOST_GROWTHS = 15  # at once: some budgets are below the size of empty layers
+_MOST_INTEGER = 1 << 16  # a budget that this does not fill is not filled
 _GAIN_LIMIT = 0.9  # 1 + gain stays positive
 _SIDE = 3  # of the filters
 _FREQUENCIES = _SIDE * _SIDE
@@ -77,20 +73,28 @@ class WeightDeltas(nn.Module):
     Layer 0 holds gains, biases, ToRGB weights and the constant; layer k the k-th low-rank factors.
     """
 
-    def __init__(self, generator: Generator, config: DeltaConfig) -> None:
+    def __init__(self, generator: Generator, config: DeltaConfig, *, above: int = 0) -> None:
+        """Start at the generator's own weights.
+
+        Args:
+            generator: untuned.
+            config: ranks.
+            above: resolution up to which weights stay as they are; 0: all may change.
+        """
         super().__init__()
         self.config = config
         self.num_layers = 1 + len(config.ranks)
+        entries = [e for e in generator.config.style_table if e.resolution > above]
+        self.num_entries = len(entries)
+        """Layers of the generator that may change: its last ones."""
+        places = tuple(f"layers.{entry.index}." for entry in entries)
         self.base = {
             name: value.detach()
             for name, value in generator.named_parameters()
             if ".affine." not in name and not name.startswith("mapping.") and "noise" not in name
+            if name.startswith(places) or (name == "const" and not above)
         }
-        self.convs = [
-            f"layers.{index}.weight"
-            for index, layer in enumerate(generator.layers)
-            if isinstance(layer, StyledConv)
-        ]
+        self.convs = [f"layers.{e.index}.weight" for e in entries if e.kind != "torgb"]
         self.basis = torch.from_numpy(filter_waves(_SIDE, _SIDE)).to(generator.const.device)
         self.values = nn.ParameterDict()
         for name, value in self.base.items():
@@ -108,6 +112,36 @@ class WeightDeltas(nn.Module):
         self.steps: dict[str, float] = {}
         self.sixteenths: dict[str, list[int]] = {}
         """Steps of a right factor's frequencies, in sixteenths of its step."""
+
+    @torch.no_grad()
+    def start_whole(self) -> None:
+        """Start the left factors as unit matrices: for ranks as large as the layers are wide."""
+        for name in self.convs:
+            left = self.values[_key(name, "left1")]
+            left.copy_(torch.eye(*left.shape))
+
+    def squared_gradients(self) -> dict[str, Tensor]:
+        """Return the mean squared gradient of each tensor, `[]`, of each frequency of right
+        factors, `[9]`."""
+        found = {}
+        for key, value in self.values.items():
+            assert value.grad is not None
+            squares = value.grad.square()
+            is_spectrum = value.ndim == 3 and ":right" in key
+            found[key] = (squares.mean((1, 2)) if is_spectrum else squares.mean()).cpu()
+        return found
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Return what `restore` needs: arrays by name, and facts in JSON."""
+        arrays = {key: value.detach().cpu().numpy() for key, value in self.values.items()}
+        return arrays, {"steps": self.steps, "sixteenths": self.sixteenths}
+
+    @torch.no_grad()
+    def restore(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
+        """Set all values and steps to what `state` returned."""
+        for key, value in self.values.items():
+            value.copy_(torch.from_numpy(arrays[key]))
+        self.steps, self.sixteenths = dict(facts["steps"]), dict(facts["sixteenths"])
 
     def _step(self, key: str) -> Tensor:
         """Return the quantizer step of a tensor, of each of its frequencies if it has any."""
@@ -214,12 +248,17 @@ class WeightDeltas(nn.Module):
         low, high = 1e-6, 1e3
         for _ in range(40):
             factor = (low * high) ** 0.5
-            self.steps = {key: float(np.float32(factor * least[key])) for key in self.values}
+            self.steps = {key: self._bounded(key, factor * least[key]) for key in self.values}
             if self.bits() > budget_bits:
                 low = factor
             else:
                 high = factor
-        self.steps = {key: float(np.float32(high * least[key])) for key in self.values}
+        self.steps = {key: self._bounded(key, high * least[key]) for key in self.values}
+
+    def _bounded(self, key: str, step: float) -> float:
+        """Return a step no finer than the integers' range allows."""
+        least = float(self.values[key].detach().abs().max()) / _MOST_INTEGER
+        return float(np.float32(max(step, least)))
 
     def coded_bits(self) -> int:
         """Return the size of the layers in a file, in bits."""
@@ -250,7 +289,7 @@ class WeightDeltas(nn.Module):
 
     def scale_steps(self, factor: float) -> None:
         """Multiply all quantizer steps."""
-        self.steps = {key: float(np.float32(step * factor)) for key, step in self.steps.items()}
+        self.steps = {key: self._bounded(key, step * factor) for key, step in self.steps.items()}
 
     @torch.no_grad()
     def to_layers(self) -> tuple[DeltaLayer, ...]:
@@ -318,56 +357,3 @@ def _other_half(key: str) -> str | None:
 def _key(name: str, part: str) -> str:
     """Parameter names may not hold dots."""
     return f"{name}:{part}".replace(".", "/")
-
-
-_COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration
-_ROUNDS: Final = 5
-MOMENTUM: Final = 0.9
-
-
-def orthogonal(matrix: Tensor) -> Tensor:
-    """Return a matrix with the same singular vectors and singular values near 1."""
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x: Tensor = wide / (torch.linalg.matrix_norm(wide) + 1e-12)
-    a, b, c = _COEFFICIENTS
-    for _ in range(_ROUNDS):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
-    return x if wide is matrix else x.T
-
-
-class FactorAdam(torch.optim.Adam):
-    """Adam; parameters of groups with a true `is_factor` get orthogonalised updates instead.
-
-    The root mean square of such an update is about its group's rate, as with Adam.
-    """
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Take one step; clears the gradients of factors."""
-        for group in self.param_groups:
-            for parameter in group["params"] if group.get("is_factor") else ():
-                if parameter.grad is not None:
-                    parameter.sub_(group["lr"] * self._change(parameter))
-                    parameter.grad = None
-        super().step(closure)
-
-    def _change(self, parameter: Tensor) -> Tensor:
-        gradient, state = parameter.grad, self.state[parameter]
-        assert gradient is not None
-        if "exp_avg" not in state:
-            state["exp_avg"] = torch.zeros_like(parameter)
-        state["exp_avg"].lerp_(gradient, 1 - MOMENTUM)
-        ahead = torch.lerp(gradient, state["exp_avg"], MOMENTUM)
-        # left factors are [output, direction], right ones [frequency, direction, input]
-        rows = ahead if ahead.ndim == 2 else ahead.transpose(0, 1).flatten(1)
-        change = orthogonal(rows) * math.sqrt(max(rows.shape))
-        if ahead.ndim == 2:
-            return change
-        return change.view(ahead.shape[1], ahead.shape[0], -1).transpose(0, 1)
-
-
-def warm_up_and_fall(step: int, steps: int, warm_up: int) -> float:
-    """Return the factor of the learning rate at a step: a linear rise to 1 over `warm_up` steps,
-    and a linear fall to 0 over the second half."""
-    return min(1.0, (step + 1) / warm_up, 2.0 * (steps - step) / steps)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.bitstream.constants import CHUNK_FRAME_BYTES
+from sglat.bitstream.constants import CHUNK_FRAME_BYTES, FIRST_VERSION, UPPER_VERSION
 from sglat.bitstream.identity import needed_version, pack_identity
 from sglat.bitstream.info import describe, stream_bytes
 from sglat.bitstream.motion_coder import fit_model, quantize
@@ -89,7 +89,11 @@ def write_file(
         num_ws=contents.bundle.num_ws,
         w_dim=contents.bundle.style_dim,
         motion_steps=contents.steps,
-        read_version=needed_version(contents.identity),
+        upper_id=contents.bundle.upper_id,
+        read_version=max(
+            needed_version(contents.identity),
+            FIRST_VERSION if contents.bundle.upper_id is None else UPPER_VERSION,
+        ),
         model=fit_model(contents.motion),
         time_base=time_base,
         frame_ticks=step,

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from sglat.bundles.bundle import load_bundle
-from sglat.encoder.weight_deltas import FactorAdam
+from sglat.encoder.optim import FactorAdam
 from sglat.errors import BundleError
 from sglat.files import atomic_file
 from sglat_lab.train.auto_decoder_losses import (
