@@ -209,7 +209,7 @@ class PeopleTrainer:
         for optimizer in (self.optimizer, self.optimizer_codes, self.optimizer_deltas):
             for group in optimizer.param_groups if optimizer is not None else ():
                 group["lr"] = group["base"] * rate
-        batch = self.losses.draw(self.sampler, self.references)
+        batch = self.losses.draw(self.sampler, self.references, self.step_number)
         for place in batch.with_deltas:
             self.losses.point_factors(batch, place)
         parameters = self._parameters(batch)

@@ -45,6 +45,9 @@ class AutoDecoderConfig:
     """Single pictures in a step, rendered through the inverter."""
     swaps: int = 3
     """Persons in a step that are also rendered with the motion of another."""
+    measured_every: int = 1
+    """Steps from one in which expression is measured and persons are swapped to the next; the
+    weights of these terms count for all steps between."""
     rank: int = 0
     """Of the low-rank weight deltas of a person; 0: persons differ by their codes alone."""
     delta_share: float = 0.34
@@ -167,6 +170,8 @@ class StepBatch:
     """Sampling grids for the landmark network in `motion`, `[N * frames, 128, 128, 2]`."""
     identity_crops: Tensor
     """The same in `identity`."""
+    is_measured: bool
+    """Whether expression is measured and persons are swapped."""
 
 
 class PeopleLosses:
@@ -197,12 +202,13 @@ class PeopleLosses:
         self.perceptual, self.identity = networks.perceptual, networks.module("faces_identity")
         self.meter = ExpressionMeter(networks.landmarks, seed=config.seed)
 
-    def draw(self, sampler: FaceSampler, references: np.ndarray) -> StepBatch:
+    def draw(self, sampler: FaceSampler, references: np.ndarray, step: int = 0) -> StepBatch:
         """Return all random choices of a step.
 
         Args:
             sampler: training pictures.
             references: row of each clip's reference frame, `[C]`.
+            step: its number.
         """
         config, random, device = self.config, sampler.random, self.device
         clips = random.choice(
@@ -227,6 +233,7 @@ class PeopleLosses:
             with_deltas=[k for k in range(config.clips) if chance[k] < config.delta_share],
             motion_crops=self.meter.crops(motion.points),
             identity_crops=self.meter.crops(identity.points),
+            is_measured=step % config.measured_every == 0,
         )
 
     def point_factors(self, batch: StepBatch, place: int) -> None:
@@ -256,19 +263,20 @@ class PeopleLosses:
         styles = model.styles(ws, identity.pose_degrees, motion.pose_degrees, moves)
         pictures = self._render(batch, styles)
         cost, terms = self._compare(pictures, motion)
-        with torch.no_grad():
-            target = self.meter.measure(motion.images, batch.motion_crops)
-        found = self.meter.measure(pictures, batch.motion_crops)
-        terms["reading"] = expression_loss(found, target).mean()
-        share = len(motion) / (len(motion) + config.stills)
-        loss = share * cost + config.weight_reading * terms["reading"]
+        loss = len(motion) / (len(motion) + config.stills) * cost
+        if batch.is_measured and config.weight_reading:
+            with torch.no_grad():
+                target = self.meter.measure(motion.images, batch.motion_crops)
+            found = self.meter.measure(pictures, batch.motion_crops)
+            terms["reading"] = expression_loss(found, target).mean()
+            loss = loss + config.measured_every * config.weight_reading * terms["reading"]
         return loss, {("clips_db" if n == "db" else n): v for n, v in terms.items()}
 
     def stills_and_swaps(self, batch: StepBatch) -> tuple[Tensor, Terms]:
         """Return the loss of single pictures and of swapped persons, and its terms."""
         config, model = self.config, self.model
         styles = model.generator.styles(self._inverted(batch.stills.images))
-        has_swaps = bool(config.swaps and config.weight_swap)
+        has_swaps = bool(batch.is_measured and config.swaps and config.weight_swap)
         if has_swaps:
             swapped = self._swap_styles(batch)
             styles = [torch.cat(rows) for rows in zip(styles, swapped, strict=True)]
@@ -278,7 +286,7 @@ class PeopleLosses:
         terms = {"stills_db": terms["db"]}
         if has_swaps:
             more, swap_terms = self._swap_loss(pictures[config.stills :], batch)
-            loss, terms = loss + more, terms | swap_terms
+            loss, terms = loss + config.measured_every * more, terms | swap_terms
         return loss, terms
 
     def _inverted(self, images: Tensor) -> Tensor:

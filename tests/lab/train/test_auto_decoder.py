@@ -82,6 +82,13 @@ def test_the_loss_falls(folder: Path, tmp_path: Path) -> None:
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
+def test_people_are_swapped_in_the_steps_that_are_measured(folder: Path, tmp_path: Path) -> None:
+    run = trainer(folder, tmp_path / "out", measured_every=3)
+    terms = [set(run.step()) for _ in range(4)]
+    assert ["swap" in found for found in terms] == [True, False, False, True]
+    assert ["reading" in found for found in terms] == [True, False, False, True]
+
+
 def test_a_run_without_deltas_goes_on_with_them(folder: Path, tmp_path: Path) -> None:
     trainer(folder, tmp_path / "out").run(steps=1)
     run = trainer(folder, tmp_path / "out", rank=2, delta_share=1.0)
