@@ -71,7 +71,7 @@ def test_an_encoding_is_estimated_from_frames_and_steps() -> None:
     assert sum(long.values()) < 3 * sum(short.values())
     bare = expected_seconds(57, EncodeConfig(tuning="none", self_check=False))
     assert bare["tune"] == bare["detail"] == 0 and "check" not in bare
-    few = expected_seconds(57, EncodeConfig(tune_steps=40))
+    few = expected_seconds(57, EncodeConfig(tune_steps=100))
     assert few["detail"] == pytest.approx(short["detail"] / 10)
 
 

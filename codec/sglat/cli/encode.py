@@ -38,7 +38,7 @@ FRAME_SECONDS: Final = {
     "track": 0.012, "align": 0.018, "invert": 0.048, "pose": 0.16, "expression": 0.66,
     "check": 0.066,
 }  # fmt: skip
-STEP_SECONDS: Final = {"refine": 0.114, "tune": 0.12, "detail": 0.2}
+STEP_SECONDS: Final = {"refine": 0.114, "tune": 0.12, "detail": 0.08}
 JACOBIAN_SECONDS: Final = 15.0
 INVERTED_FRAMES: Final = 400  # at most, spread over the clip
 LEAST_SECONDS: Final = 2.0  # of work before the time left is corrected
@@ -60,10 +60,10 @@ def expected_seconds(frames: int, config: EncodeConfig) -> dict[str, float]:
     counts = {name: frames for name in FRAME_SECONDS}
     counts["invert"] = min(frames, INVERTED_FRAMES)
     seconds = {name: FRAME_SECONDS[name] * count for name, count in counts.items()}
-    steps = {"refine": 200, "tune": 1500, "detail": 400}
+    steps = {"refine": 200, "tune": 1500, "detail": 1000}
     if config.tune_steps is not None:
         most = config.tune_steps
-        steps = {"refine": min(200, most), "tune": most, "detail": min(400, most)}
+        steps = {"refine": min(200, most), "tune": most, "detail": min(1000, most)}
     if config.tuning == "none":
         steps |= {"tune": 0, "detail": 0}
     seconds |= {name: STEP_SECONDS[name] * count for name, count in steps.items()}

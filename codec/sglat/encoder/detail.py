@@ -89,7 +89,7 @@ class DetailConfig(Stage[Identity]):
 
     resolution: int
     """Of the file."""
-    steps: int = 400
+    steps: int = 1000
     batch: int = 2
     window: int = 64
     """Side of the compared part of a window, in pixels of the base."""
@@ -102,7 +102,7 @@ class DetailConfig(Stage[Identity]):
     steps_stay_from: float = 0.8
     """Share of the steps after which quantizer steps only grow."""
     weight_l2: float = 2.0
-    weight_perceptual: float = 0.3
+    weight_perceptual: float = 0.6
     feature_weight: float = 3.0
     """Extra weight of eyes and mouth in the pixel terms."""
     identity_bytes: int = 64_000
