@@ -53,7 +53,7 @@ MARGIN: Final = 4
 """Pixels of the base by which the border of a window reaches into its pictures."""
 LEAST_FACE: Final = 0.7
 """Side of the source's crops, relative to a resolution, from which it is encoded."""
-UPPER_SHARE: Final = 0.35
+UPPER_SHARE: Final = 0.25
 """Of the identity's bytes, for the layers above the base resolution."""
 
 
