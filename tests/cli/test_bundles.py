@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,14 +13,17 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import sglat
 from sglat.bundles.bundle import load_bundle
 from sglat.bundles.catalogue import BUNDLES, CatalogueFile
 from sglat.bundles.store import FetchConfig, fetch_bundle
 from sglat.cli import bundles
-from tests.bundles.tiny import make_tiny_bundle
+from sglat.errors import BundleMismatchError
+from tests.bundles.tiny import add_upper_layers, make_tiny_bundle
 from tests.bundles.toys import (
     catalogue_file,
     toy_bundle,
@@ -27,6 +31,7 @@ from tests.bundles.toys import (
     write_toy_flow,
     write_toy_generator,
 )
+from tests.support.files import write_file
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -298,3 +303,31 @@ def test_bad_input_has_its_status_and_says_why(
     assert out == ""
     assert words in err
     assert "Traceback" not in err
+
+
+def test_a_kept_version_decodes_its_files_when_a_release_brings_other_weights(
+    call: Call, home: Path, tmp_path: Path
+) -> None:
+    folder = home / "bundles" / "tiny"
+    make_tiny_bundle(folder)
+    bundle = add_upper_layers(folder)
+    files = [write_file(tmp_path / f"{size}.sglat", bundle.at(size), frames=3) for size in (16, 64)]
+    before = [picture_of(path) for path in files]
+    status, out, _ = call("keep", "tiny")
+    kept = Path(out.strip())
+    assert status == 0 and kept.parent == folder.parent and kept.name.startswith("tiny.")
+    assert call("keep", "tiny")[1] == out  # once is enough
+    assert kept.name in call("list")[1]
+    shutil.rmtree(folder)
+    make_tiny_bundle(folder, seed=7)
+    (home / "bundles" / "tiny.damaged").mkdir()
+    (home / "bundles" / "tiny.damaged" / "manifest.json").write_text("{")
+    for path, wanted in zip(files, before, strict=True):
+        np.testing.assert_array_equal(picture_of(path), wanted)
+    shutil.rmtree(kept)
+    with pytest.raises(BundleMismatchError, match="loaded is 'tiny'"):
+        picture_of(files[0])
+
+
+def picture_of(path: Path) -> np.ndarray:
+    return next(iter(sglat.decode(path))).picture

@@ -291,6 +291,25 @@ def load_bundle(name_or_path: str | Path = EMBEDDED, device: torch.device | str 
     return Bundle(find_bundle(name_or_path), device)
 
 
+def bundle_for(header: Header, device: torch.device | str = "cpu") -> Bundle:
+    """Return the weights that a file was made with, at its resolution.
+
+    The bundle of its name, or a version of it that `sgl-bundles keep` has kept.
+
+    Raises:
+        BundleError: no such bundle. BundleMismatchError: none of its versions here.
+    """
+    try:
+        return load_bundle(header.bundle, device).of_file(header)
+    except BundleMismatchError:
+        for folder in sorted(bundles_folder().glob(f"{Path(header.bundle).name}.*")):
+            try:
+                return Bundle(folder, device).of_file(header)
+            except BundleError:
+                continue
+        raise
+
+
 def find_bundle(name_or_path: str | Path) -> Path:
     """Return the folder of a bundle; raises BundleError."""
     name = str(name_or_path)

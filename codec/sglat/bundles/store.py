@@ -13,7 +13,13 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from sglat.bundles.bundle import EMBEDDED, EMBEDDED_FOLDER, bundles_folder, home_folder
+from sglat.bundles.bundle import (
+    EMBEDDED,
+    EMBEDDED_FOLDER,
+    bundles_folder,
+    home_folder,
+    load_bundle,
+)
 from sglat.bundles.catalogue import (
     BUNDLES,
     LICENCES,
@@ -100,7 +106,7 @@ def bundle_state(name: str) -> BundleState:
     """Return a bundle's files and parts in the cache."""
     folder = EMBEDDED_FOLDER if name == EMBEDDED else bundles_folder() / name
     manifest = read_manifest(folder) if (folder / MANIFEST_NAME).is_file() else None
-    summary = "embedded: 128 px, needs no download" if name == EMBEDDED else "imported"
+    summary = "embedded: to 512 px, needs no download" if name == EMBEDDED else "imported"
     missing: tuple[str, ...] = ()
     if name in BUNDLES:
         summary = BUNDLES[name].summary
@@ -223,6 +229,24 @@ def import_own(path: Path, name: str, *, has_paper_controls: bool = False) -> Bu
     with _locked(name):
         add_parts(folder, parts, name=name, licence="as the file's", source=source)
     return bundle_state(name)
+
+
+def keep_bundle(name: str = EMBEDDED) -> Path:
+    """Copy a bundle beside the others under a name of its own, and return the folder.
+
+    Files made with it then decode with later releases, whose bundle of that name has other weights.
+    """
+    bundle = load_bundle(name)
+    ids = [bundle.decoder_id, bundle.at(bundle.rungs[-1]).upper_id]
+    version = "-".join(digest.hex()[:8] for digest in ids if digest is not None)
+    folder = bundles_folder() / f"{bundle.name}.{version}"
+    with _locked(folder.name):
+        if not (folder / MANIFEST_NAME).is_file():
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(bundle.folder, partial)
+            partial.rename(folder)
+    return folder
 
 
 def remove_bundle(name: str) -> Path:

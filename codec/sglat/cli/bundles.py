@@ -130,6 +130,14 @@ def import_command(
 
 
 @app.command()
+def keep(name: Annotated[str, typer.Argument()] = "mini") -> None:
+    """Keep a bundle's weights, so that its files decode when a release brings others."""
+    from sglat.bundles.store import keep_bundle
+
+    print(keep_bundle(name))
+
+
+@app.command()
 def path(name: Annotated[str, typer.Argument()] = "mini") -> None:
     """Print the folder of a bundle that is here."""
     from sglat.bundles.bundle import load_bundle

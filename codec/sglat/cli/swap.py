@@ -150,7 +150,7 @@ def _likeness(first: BinaryIO, other: BinaryIO) -> float:
         SglatError: the bundle or the look is elsewhere, or the bundle has no face networks.
     """
     from sglat.bitstream.reader import Reader
-    from sglat.bundles.bundle import load_bundle
+    from sglat.bundles.bundle import bundle_for
     from sglat.decoder.synthesizer import portrait
     from sglat.errors import UsageError
 
@@ -160,7 +160,7 @@ def _likeness(first: BinaryIO, other: BinaryIO) -> float:
         reader = Reader(file)
         if reader.identity is None:
             raise UsageError("no-identity", "its look lies in another file")
-        bundle = load_bundle(reader.header.bundle).of_file(reader.header)
+        bundle = bundle_for(reader.header)
         vectors.append(bundle.faces.embed(portrait(bundle, reader.identity))[0])
     return float(vectors[0] @ vectors[1])
 

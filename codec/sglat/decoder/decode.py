@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sglat.bitstream.reader import Group, Reader, check_identity_file, open_reader
 from sglat.bitstream.records import FRAME_HELD, AudioPacket, Header, Identity
-from sglat.bundles.bundle import Bundle, load_bundle
+from sglat.bundles.bundle import Bundle, bundle_for
 from sglat.decoder.backdrop import Backdrop
 from sglat.decoder.composite import CompositeConfig, Compositor, Parse
 from sglat.decoder.paint import FaceTrack, Painter
@@ -101,9 +101,8 @@ class Decoder:
         self.reader = Reader(file, max_layers=self.config.layers)
         self.header: Header = self.reader.header
         device = bundle.device if bundle else choose_device(self.config.device)
-        bundle = bundle or load_bundle(self.header.bundle, device)
         with naming(file):
-            self.bundle = bundle.of_file(self.header)
+            self.bundle = bundle.of_file(self.header) if bundle else bundle_for(self.header, device)
         self.identity = self._find_identity(identity_file)
         self.rungs = held_rungs(self.bundle, self.identity)
         """Resolutions that the file's identity can be rendered at, ascending."""
