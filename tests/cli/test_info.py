@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import resource
 import subprocess
@@ -13,8 +14,9 @@ import jsonschema
 import numpy as np
 import pytest
 
+from sglat.bitstream.info import describe
 from sglat.bitstream.reader import open_reader
-from sglat.cli.info import info, parse
+from sglat.cli.info import info, parse, table
 from sglat.errors import FormatError, UsageError
 from tests.bitstream.samples import sample_file
 from tests.support.shared import REPOSITORY
@@ -43,9 +45,9 @@ def launched(*arguments: object, stdin: bytes | None = None) -> subprocess.Compl
 
 def test_the_table_names_what_matters(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(clip) == 0
-    table = capsys.readouterr().out
+    shown = capsys.readouterr().out
     for words in ("40 frames", "layer 2", "opus", "yes, I agree", "complete   yes"):
-        assert words in table
+        assert words in shown
 
 
 @pytest.mark.parametrize("is_variable", [False, True])
@@ -251,3 +253,24 @@ def test_it_starts_fast(clip: Path, what: str) -> None:
     seconds = least_seconds(*(["-c", what] if is_import else ["-m", "sglat.cli.info", clip]))
     limit = max(STARTUP_SECONDS, STARTUP_NUMPY_RATIO * least_seconds("-c", "import numpy"))
     assert seconds < limit
+
+
+def test_the_resolutions_of_a_file_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """A vector of 256 px with a layer of that resolution, and its JSON by the schema."""
+    vector = REPOSITORY / "format_spec" / "vectors" / "valid" / "upper-layers.sglat"
+    assert run(vector) == 0
+    shown = capsys.readouterr().out
+    assert "256 px" in shown.splitlines()[1]
+    assert "layer 1  weights up to 128 px" in shown
+    assert "layer 2  weights up to 256 px" in shown
+    assert run(vector, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    jsonschema.validate(record, SCHEMA)
+    assert [layer["resolution"] for layer in record["identity"]["layers"]] == [None, 128, 256]
+
+
+def test_the_source_s_face_is_shown() -> None:
+    record = describe(io.BytesIO(sample_file()))
+    assert "source     640x480\n" in table(record)
+    record["settings"]["face_pixels"] = "433"
+    assert "source     640x480, face crop 433 px\n" in table(record)
