@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -202,8 +202,8 @@ _DECODERS: Final = {"libx264": "h264", "libx265": "hevc", "libsvtav1": "libdav1d
                     "libvpx-vp9": "libvpx-vp9"}  # fmt: skip
 
 
-def decode(codec: AnchorCodec, stream: AnchorStream) -> NDArray[np.uint8]:
-    """Return the decoded frames `[T, H, W, 3]` RGB of a stream.
+def decode(codec: AnchorCodec, stream: AnchorStream) -> Iterator[NDArray[np.uint8]]:
+    """Yield the decoded frames `[H, W, 3]` RGB of a stream.
 
     Raises:
         MediaError: the decoder refuses.
@@ -212,16 +212,15 @@ def decode(codec: AnchorCodec, stream: AnchorStream) -> NDArray[np.uint8]:
 
     context: Any = av.CodecContext.create(_DECODERS[codec.encoder], "r")
     context.thread_count = 1
-    pictures: list[NDArray[np.uint8]] = []
     try:
-        for index, data in enumerate(stream.packets):
-            packet = av.Packet(data)
-            packet.pts = packet.dts = index
-            pictures += [f.to_ndarray(format="rgb24") for f in context.decode(packet)]
-        pictures += [f.to_ndarray(format="rgb24") for f in context.decode(None)]
+        for index, data in enumerate((*stream.packets, None)):
+            packet = None if data is None else av.Packet(data)
+            if packet is not None:
+                packet.pts = packet.dts = index
+            for frame in context.decode(packet):
+                yield frame.to_ndarray(format="rgb24")
     except (av.error.FFmpegError, ValueError) as error:
         raise MediaError("anchor-undecodable", f"{codec.encoder}: {error}") from error
-    return np.stack(pictures)
 
 
 def _library() -> Any:

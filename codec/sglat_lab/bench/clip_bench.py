@@ -75,7 +75,7 @@ class ClipBench:
     Args:
         video: the source.
         encoded: the `.sglat` file made from it.
-        bundle: weights.
+        bundle: weights, at the rung that is measured.
         judges: measuring networks.
         landmarker: None where MediaPipe is not at hand.
         effort: how much.
@@ -107,10 +107,10 @@ class ClipBench:
             self.judges.perceptual and self.judges.perceptual.name,
             self.judges.lpips_alex is not None,
             self.judges.identity is not None,
-            self.landmarker is not None,
+            self.landmarker and self.landmarker.name,
         ]
-        effort = asdict(self.effort)
-        key = digest(self.video, self.encoded, self.bundle.decoder_id, effort, present)
+        effort, bundle = asdict(self.effort), (self.bundle.decoder_id, self.bundle.resolution)
+        key = digest(self.video, self.encoded, bundle, effort, present)
         return Cache(self.folder / f"{self.name}-{key}")
 
     @cached_property
@@ -122,7 +122,8 @@ class ClipBench:
     def source(self) -> Pictures:
         """Source crops `[T, R, R, 3]`."""
         return self.cache.array(
-            "source", lambda: file_variants.source_crops(self.video, self.parsed)
+            "source",
+            lambda: file_variants.source_crops(self.video, self.parsed, self.bundle.resolution),
         )
 
     @cached_property
@@ -155,6 +156,14 @@ class ClipBench:
         packed = self.cache.array(f"signals-{name}", lambda: landmarker.signals(pictures).packed())
         return Signals.unpacked(packed)
 
+    def picture_figures(self, shown: Pictures) -> dict[str, float]:
+        """Return the mean picture metrics of crops at `rows`, `[N, R, R, 3]`."""
+        return means(measure_pictures(shown, self.reference, self.judges))
+
+    def time_figures(self, window: Pictures) -> dict[str, float]:
+        """Return the measures over time of the first crops, `[window, R, R, 3]`."""
+        return measure_time(window, self.reference, self.landmarker)
+
     @property
     def cost(self) -> Cost:
         """What our file costs."""
@@ -185,10 +194,9 @@ class ClipBench:
         """Return the file as it is, with the measures over time."""
 
         def make() -> dict[str, float]:
-            shown = self.shown(self.encoded, "ours")
-            figures = means(measure_pictures(shown, self.reference, self.judges))
             window = self.shown_window(self.encoded, "ours")
-            return figures | measure_time(window, self.reference, self.landmarker)
+            shown = self.shown(self.encoded, "ours")
+            return self.picture_figures(shown) | self.time_figures(window)
 
         figures = self.cache.record("ours", make)
         return Version(codec="sglat", setting="as encoded", cost=self.cost, figures=figures)
@@ -226,10 +234,7 @@ class ClipBench:
 
     def _variant(self, path: Path, setting: str, kind: str) -> Version:
         name = path.stem if kind != IDENTITY else f"identity-{digest(path)}"
-        figures = self.cache.record(
-            name,
-            lambda: means(measure_pictures(self.shown(path, name), self.reference, self.judges)),
-        )
+        figures = self.cache.record(name, lambda: self.picture_figures(self.shown(path, name)))
         return Version(
             codec="sglat", setting=setting, cost=file_cost(path), figures=figures, kind=kind
         )
@@ -252,36 +257,39 @@ class ClipBench:
         once, running = self.cache.record(f"{codec.encoder}-{level}-bytes", make)
         return Cost(once_bytes=once, running_bytes=running, seconds=self.cost.seconds)
 
-    def anchor_pictures(self, codec: anchors.AnchorCodec, level: int) -> Pictures:
-        """Return all decoded crops of an anchor, `[T, R, R, 3]`.
+    def anchor_pictures(
+        self, codec: anchors.AnchorCodec, level: int, rows: NDArray[np.int64]
+    ) -> Pictures:
+        """Return some decoded crops of an anchor, `[N, R, R, 3]`.
 
         Raises:
             MediaError: the stream gave another number of frames.
         """
-        shown = anchors.decode(codec, self._coded(codec, level))
-        if len(shown) != len(self.source):
+        wanted, found, count = set(rows.tolist()), {}, 0
+        for picture in anchors.decode(codec, self._coded(codec, level)):
+            if count in wanted:
+                found[count] = picture
+            count += 1
+        if count != len(self.source):
             raise MediaError(
                 "anchor-frames",
-                f"expected {len(self.source)} frames, {codec.name} gave {len(shown)}",
+                f"expected {len(self.source)} frames, {codec.name} gave {count}",
             )
-        return shown
+        return np.stack([found[int(row)] for row in rows])
 
     def matched_pictures(self, codec: anchors.AnchorCodec, level: int) -> tuple[Pictures, Pictures]:
         """Return an anchor's crops at `rows` and those of the window."""
-
-        def make() -> Pictures:
-            shown = self.anchor_pictures(codec, level)
-            return np.concatenate([shown[self.rows], shown[: self.window]])
-
-        both = self.cache.array(f"{codec.encoder}-{level}-pictures", make)
+        rows = np.concatenate([self.rows, np.arange(self.window)])
+        both = self.cache.array(
+            f"{codec.encoder}-{level}-pictures", lambda: self.anchor_pictures(codec, level, rows)
+        )
         return both[: len(self.rows)], both[len(self.rows) :]
 
     def anchor(self, codec: anchors.AnchorCodec, level: int) -> Version:
         """Return one point of an anchor's curve."""
 
         def make() -> dict[str, float]:
-            shown = self.anchor_pictures(codec, level)[self.rows]
-            return means(measure_pictures(shown, self.reference, self.judges))
+            return self.picture_figures(self.anchor_pictures(codec, level, self.rows))
 
         cost = self.anchor_cost(codec, level)
         figures = self.cache.record(f"{codec.encoder}-{level}", make)
@@ -314,8 +322,7 @@ class ClipBench:
 
         def make() -> dict[str, float]:
             shown, window = self.matched_pictures(codec, level)
-            figures = means(measure_pictures(shown, self.reference, self.judges))
-            return figures | measure_time(window, self.reference, self.landmarker)
+            return self.picture_figures(shown) | self.time_figures(window)
 
         figures = self.cache.record(f"{codec.encoder}-{level}-full", make)
         version = Version(
@@ -339,8 +346,7 @@ class ClipBench:
         path = self.cache.folder / "lossy.sglat"
         what = file_variants.lossy_file(self.encoded, path, share, seed=seed)
         shown = file_variants.decoded_rows(path, self.bundle, self.rows, self.cache.folder)
-        figures = means(measure_pictures(shown, self.reference, self.judges))
-        return {"share": share, **what, **figures}
+        return {"share": share, **what, **self.picture_figures(shown)}
 
     def pictures(
         self, record: dict[str, Any], codecs: Sequence[anchors.AnchorCodec]

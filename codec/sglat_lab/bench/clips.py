@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 import sglat
 from sglat.bitstream.info import verify
 from sglat.bundles.bundle import Bundle
-from sglat.decoder.decode import Decoder
+from sglat.decoder.decode import DecodeConfig, Decoder
 from sglat.decoder.output import OutputConfig, write_decoded
 from sglat.encoder.encode import EncodeConfig
 from sglat.media.audio import AudioReader
@@ -100,10 +100,11 @@ def encode_probe(clip: Clip, tools: Tools) -> Record:
 
 
 def decode_clip(video: Path, target: Path, decoded: Path, bundle: Bundle) -> Record:
-    """Decode a file with its sound, and compare the sound with the source's."""
+    """Decode a file with its sound at the bundle's rung, and compare the sounds."""
+    config = DecodeConfig(size=bundle.resolution)
     load, began = os.getloadavg()[0], time.monotonic()
     with target.open("rb") as file:
-        decoder = Decoder(file, bundle=bundle)
+        decoder = Decoder(file, bundle=bundle, config=config)
         rate = float(decoder.frame_rate or 25)
         result = write_decoded(decoder, OutputConfig(path=decoded, force=True, crop_only=True))
     spent = time.monotonic() - began
@@ -126,7 +127,7 @@ def audio_bytes(path: Path) -> bytes:
 def figures_probe(clip: Clip, tools: Tools) -> Record:
     """Compare the decoded clip with its source, and write the contact sheet."""
     target = clip.path(".sglat")
-    source = file_variants.source_crops(clip.video, file_variants.parse(target))
+    source = source_crops(clip, target, tools)
     shown, is_held = file_variants.decoded(target, tools.bundle)
     figures, signals = face_figures(source, shown, is_held, tools)
     frames = telling_frames(signals)
@@ -143,7 +144,7 @@ def small_probe(clip: Clip, tools: Tools) -> Record:
     config = clip.config("_small.work", SMALL_IDENTITY_BYTES)
     config = replace(config, end_seconds=SMALL_SECONDS)
     sizes = sglat.encode(clip.video, target, config).bytes_by_stream
-    source = file_variants.source_crops(clip.video, file_variants.parse(target))
+    source = source_crops(clip, target, tools)
     shown, is_held = file_variants.decoded(target, tools.bundle)
     rows = spread_rows(is_held)
     figures = picture_figures(shown[rows], reference_at(source, rows, tools), tools)
@@ -151,6 +152,12 @@ def small_probe(clip: Clip, tools: Tools) -> Record:
     names = [f"frame {at}" for at in some]
     write_sheet(clip.path("_small.png"), [source[some], shown[some]], names)
     return figures | {"identity_bytes": sizes["identity"]}
+
+
+def source_crops(clip: Clip, target: Path, tools: Tools) -> Pictures:
+    """Return the source's crops `[T, R, R, 3]` at the bundle's rung and the file's placement."""
+    parsed = file_variants.parse(target)
+    return file_variants.source_crops(clip.video, parsed, tools.bundle.resolution)
 
 
 Probe = Callable[[Clip, Tools], Record]

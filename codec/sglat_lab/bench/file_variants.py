@@ -71,12 +71,13 @@ def parse(path: Path) -> Parsed:
     return Parsed(header=header, motion=motion, placement=placement)
 
 
-def source_crops(video: Path, parsed: Parsed) -> Pictures:
+def source_crops(video: Path, parsed: Parsed, side: int) -> Pictures:
     """Return the source's aligned crops `[T, R, R, 3]`, cut at the file's placement.
 
     Args:
         video: the source.
         parsed: of the file made from it.
+        side: of the crops in pixels, R.
 
     Raises:
         UsageError: the file has no placement or another number of frames.
@@ -86,16 +87,17 @@ def source_crops(video: Path, parsed: Parsed) -> Pictures:
     if parsed.placement is None:
         raise UsageError("no-placement", "expected a file with placement of the crops")
     places = parsed.placement.dequantize()
+    crops = np.empty((len(places), side, side, 3), np.uint8)
+    found = 0
     with VideoReader(video, threads=1) as reader:
-        crops = [
-            crop_picture(frame.picture, places[frame.index], parsed.header.resolution)
-            for frame in islice(reader, len(places))
-        ]
-    if len(crops) != len(places):
+        for frame in islice(reader, len(places)):
+            crops[found] = crop_picture(frame.picture, places[frame.index], side)
+            found += 1
+    if found != len(places):
         raise UsageError(
-            "frame-count", f"expected {len(places)} frames in {video.name}, found {len(crops)}"
+            "frame-count", f"expected {len(places)} frames in {video.name}, found {found}"
         )
-    return np.stack(crops)
+    return crops
 
 
 def decoded_rows(path: Path, bundle: Bundle, rows: NDArray[np.int64], scratch: Path) -> Pictures:
@@ -103,20 +105,21 @@ def decoded_rows(path: Path, bundle: Bundle, rows: NDArray[np.int64], scratch: P
 
     Args:
         path: the file.
-        bundle: weights.
+        bundle: weights, at the rung that is shown.
         rows: frame numbers, rising.
         scratch: folder for a file of those frames alone.
     """
     part = with_motion(path, scratch / "rows.sglat", parse(path).motion.values, None, rows=rows)
-    config = DecodeConfig(device=bundle.device.type)
+    config = DecodeConfig(device=bundle.device.type, size=bundle.resolution)
     with part.open("rb") as file:
         return np.stack([f.picture for f in Decoder(file, bundle=bundle, config=config).frames()])
 
 
 def decoded(path: Path, bundle: Bundle) -> tuple[Pictures, NDArray[np.bool_]]:
-    """Return all decoded crops `[T, R, R, 3]` and which frames are held, `[T]`."""
+    """Return all decoded crops `[T, R, R, 3]` at the bundle's rung and which are held, `[T]`."""
+    config = DecodeConfig(size=bundle.resolution)
     with path.open("rb") as file:
-        frames = list(Decoder(file, bundle=bundle).frames())
+        frames = list(Decoder(file, bundle=bundle, config=config).frames())
     return np.stack([f.picture for f in frames]), np.array([f.is_held for f in frames])
 
 

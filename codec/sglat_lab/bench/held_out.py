@@ -78,6 +78,7 @@ def measure(clip: Path, args: argparse.Namespace, judges: Judges) -> dict[str, A
         identity_bytes=args.identity_bytes, tune_frames=args.tune_frames,
     )  # fmt: skip
     run = begin(clip, work, config)
+    config = replace(config, resolution=run.bundle.resolution)  # no layer above the lowest rung
     made = analyse(run, clip, config)
     measured = Measured(bundle=run.bundle, judges=judges, out=args.out)
     chosen = made.chosen.value

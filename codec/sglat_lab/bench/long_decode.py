@@ -35,6 +35,7 @@ def decode_apart(
     threads: int | None = None,
     is_video: bool = False,
     with_ratio: bool = False,
+    size: int | None = None,
 ) -> Record:
     """Return start-up, frames a second and peak memory of decoding in a fresh interpreter.
 
@@ -45,9 +46,10 @@ def decode_apart(
         threads: of torch; None: its own choice.
         is_video: write crops and sound into an MP4 in a temporary folder.
         with_ratio: also time the plain generator.
+        size: side of the pictures in pixels; None: the bundle's lowest rung.
     """
     options = {"path": str(path), "bundle": bundle, "device": device, "threads": threads,
-               "is_video": is_video, "with_ratio": with_ratio}  # fmt: skip
+               "is_video": is_video, "with_ratio": with_ratio, "size": size}  # fmt: skip
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "sglat_lab.bench.long_decode", "--child", json.dumps(options)],
@@ -124,7 +126,7 @@ def decode_here(options: Record) -> Record:
         first = first or time.perf_counter()
 
     with Path(options["path"]).open("rb") as file, TemporaryDirectory() as folder:
-        config = DecodeConfig(device=options["device"])
+        config = DecodeConfig(device=options["device"], size=options["size"] or bundle.resolution)
         decoder = Decoder(file, bundle=bundle, config=config)
         if options["is_video"]:
             target = Path(folder) / "out.mp4"
@@ -150,6 +152,7 @@ def decode_here(options: Record) -> Record:
         "reference_ratio": reference_ratio(bundle) if options["with_ratio"] else None,
         "threads": torch.get_num_threads(),
         "device": options["device"],
+        "size": config.size,
     }
 
 

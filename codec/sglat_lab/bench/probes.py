@@ -104,7 +104,7 @@ def quality_probe(clip: ClipBench, tools: Tools) -> Figures:
     signals = clip.reference.signals
     jitter = None
     if signals is not None:
-        side = clip.parsed.header.resolution
+        side = clip.bundle.resolution
         jitter = compare(signals, signals, side=side)["jitter_pixels"]
     return {
         "clip": clip.name,
@@ -200,7 +200,7 @@ def swap_record(tools: Tools, driver: ClipBench, puppet: ClipBench) -> dict[str,
                 found[key] = float(identity_losses(vectors, target).mean())
         signals = driver.reference.signals
         if tools.landmarker is not None and signals is not None:
-            side = driver.parsed.header.resolution
+            side = driver.bundle.resolution
             for key, pictures in (
                 ("", driver.shown_window(path, name)),
                 ("own_", driver.shown_window(driver.encoded, "ours")),

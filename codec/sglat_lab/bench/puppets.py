@@ -86,7 +86,7 @@ def pair_figures(driver: PuppetClip, puppet: PuppetClip, shown: Pictures) -> dic
         shown: the puppet with the driver's motion, `[T, R, R, 3]`.
     """
     assert driver.landmarker is not None
-    side = driver.parsed.header.resolution
+    side = driver.bundle.resolution
     found: dict[str, Any] = {"driver": driver.name, "puppet": puppet.name, "frames": len(shown)}
     found |= motion_figures(driver.landmarker.signals(shown), driver.signals, side=side)
     identity = puppet.vectors[puppet.id_frame]

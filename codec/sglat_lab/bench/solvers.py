@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sglat.bitstream.reader import load_identity
+from sglat.bitstream.reader import load_identity, open_reader
 from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS
 from sglat.decoder.synthesizer import Synthesizer
@@ -66,14 +66,15 @@ class Piece:
 
 
 def person_in(path: Path, bundle: Bundle) -> _Recorded:
-    """Return the tuned person of a file, ready to be solved for."""
+    """Return the tuned person of a file, ready to be solved for at the bundle's rung."""
     identity = load_identity(path)
-    synthesizer = Synthesizer.of(bundle)
-    tuned = synthesizer.tuned(identity.weight_deltas())
+    with open_reader(path) as reader:
+        whole = Synthesizer.of(bundle.of_file(reader.header))
+    tuned = whole.tuned(identity.weight_deltas()).up_to(bundle.resolution)
     return _Recorded(
         identity=identity,
-        person=tuned.person(identity),
-        synthesizer=synthesizer,
+        person=whole.person(identity),
+        synthesizer=whole.up_to(bundle.resolution),
         weights={name: value.detach() for name, value in tuned.generator.named_parameters()},
     )
 

@@ -9,7 +9,7 @@ brought to a sum of 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -271,21 +271,26 @@ _PIXELS: Final = (
     ("l1", l1), ("psnr", psnr_db), ("ssim", ssim),
     ("ms_ssim", ms_ssim),
 )  # fmt: skip
+ALL_NAMES: Final = (*(name for name, _ in _PIXELS), "perceptual", "lpips_alex", "identity_loss")
+"""Of the metrics of pictures."""
 
 
 def measure_pictures(
-    shown: Pictures, reference: Reference, judges: Judges
+    shown: Pictures, reference: Reference, judges: Judges, *, names: Collection[str] = ALL_NAMES
 ) -> dict[str, list[float]]:
-    """Return every picture metric frame by frame; what cannot be measured is left out.
+    """Return picture metrics frame by frame; what cannot be measured is left out.
 
     Args:
         shown: `[N, R, R, 3]` at the reference's rows.
         reference: the source.
         judges: measuring networks.
+        names: of the metrics.
     """
     wanted, masks = reference.pictures, reference.masks
     found: dict[str, list[float]] = {}
     for name, function in _PIXELS:
+        if name not in names:
+            continue
         pairs = list(zip(shown, wanted, strict=True))
         found[name] = [min(function(a, b), BEST_PSNR_DB) for a, b in pairs]
         if masks is not None:
@@ -294,7 +299,7 @@ def measure_pictures(
                 for (a, b), mask in zip(pairs, masks, strict=True)
             ]
     for name, network in (("perceptual", judges.perceptual), ("lpips_alex", judges.lpips_alex)):
-        if network is None:
+        if network is None or name not in names:
             continue
         if name not in reference.features:
             reference.features[name] = features_of(network, wanted)
@@ -302,7 +307,7 @@ def measure_pictures(
         found[name] = whole.tolist()
         if inside is not None:
             found[f"{name}_face"] = inside.tolist()
-    if judges.identity is not None and reference.vectors is not None:
+    if "identity_loss" in names and judges.identity is not None and reference.vectors is not None:
         vectors = embeddings(judges.identity, shown)
         found["identity_loss"] = identity_losses(vectors, reference.vectors).tolist()
     return found
@@ -322,6 +327,30 @@ def measure_time(
     if jitter and "jitter_pixels" in figures:
         figures["jitter_ratio"] = figures["jitter_pixels"] / jitter
     return figures
+
+
+def change_figures(shown: Pictures, wanted: Pictures) -> dict[str, float]:
+    """Return how the changes between neighbouring frames differ from the source's.
+
+    Args:
+        shown: consecutive crops, `[T, H, W, 3]`.
+        wanted: of the source, likewise.
+
+    Returns:
+        `change_error`: mean absolute difference of the two changes, grey levels; `change_ratio`:
+        mean absolute change over the source's, above 1 for flicker, below for detail that stands
+        still. Empty for fewer than two frames, the ratio absent for a source that does not change.
+    """
+    if len(shown) < 2:
+        return {}
+    error, own, theirs = [], [], []
+    for at in range(1, len(shown)):
+        ours, source = (_difference(p[at], p[at - 1]) for p in (shown, wanted))
+        error.append(float(np.abs(ours - source).mean()))
+        own.append(float(np.abs(ours).mean()))
+        theirs.append(float(np.abs(source).mean()))
+    found = {"change_error": float(np.mean(error))}
+    return found | ({"change_ratio": sum(own) / sum(theirs)} if any(theirs) else {})
 
 
 def means(figures: dict[str, list[float]]) -> dict[str, float]:

@@ -99,15 +99,19 @@ def test_late_sound_is_measured(bundle: Bundle, tmp_path: Path) -> None:
 def test_source_crops_are_cut_at_the_placement(path: Path, tmp_path: Path) -> None:
     pictures = [moving_square(i) for i in range(FRAMES)]
     video = write_video(tmp_path / "v.mp4", pictures)
-    crops = file_variants.source_crops(video, file_variants.parse(path))
-    assert crops.shape == (FRAMES, 16, 16, 3)
+    small, crops = (
+        file_variants.source_crops(video, file_variants.parse(path), side) for side in (16, 32)
+    )
+    assert crops.shape == (FRAMES, 32, 32, 3)
     assert len({crop.tobytes() for crop in crops}) > FRAMES // 2
+    halved = crops.reshape(FRAMES, 16, 2, 16, 2, 3).mean((2, 4))
+    assert np.abs(halved - small).mean() < 3
 
 
 def test_a_clip_of_another_length_is_refused(path: Path, tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", [moving_square(i) for i in range(FRAMES - 5)])
     with pytest.raises(UsageError, match="frame-count"):
-        file_variants.source_crops(video, file_variants.parse(path))
+        file_variants.source_crops(video, file_variants.parse(path), 16)
 
 
 def test_a_file_without_motion_is_refused(tmp_path: Path, bundle: Bundle, path: Path) -> None:

@@ -88,3 +88,22 @@ def test_pictures_of_other_shapes_are_refused() -> None:
 def test_an_empty_mask_is_refused() -> None:
     with pytest.raises(UsageError, match="empty-mask"):
         pixels.psnr_db(drawn(1), drawn(0), np.zeros((64, 64), bool))
+
+
+def test_changes_like_the_source_s_have_no_error() -> None:
+    frames = np.random.default_rng(0).integers(0, 100, (4, 8, 8, 3)).astype(np.uint8)
+    assert pixels.change_figures(frames + 50, frames) == {"change_error": 0.0, "change_ratio": 1.0}
+
+
+def test_a_picture_that_stands_still_misses_all_changes_and_flicker_exceeds_them() -> None:
+    frames = np.zeros((5, 8, 8, 3), np.uint8)
+    frames[1::2] = 10
+    still = pixels.change_figures(np.zeros_like(frames), frames)
+    assert still == {"change_error": 10.0, "change_ratio": 0.0}
+    assert pixels.change_figures(frames * 3, frames) == {"change_error": 20.0, "change_ratio": 3.0}
+
+
+def test_changes_need_two_frames_and_a_ratio_a_source_that_changes() -> None:
+    frames = np.full((3, 8, 8, 3), 7, np.uint8)
+    assert pixels.change_figures(frames[:1], frames[:1]) == {}
+    assert pixels.change_figures(frames, frames) == {"change_error": 0.0}
