@@ -31,7 +31,7 @@ from sglat.files import write_atomically
 from sglat.networks.pixels import to_pixels
 from sglat_lab.bench.encodes import share_stages
 from sglat_lab.bench.harness import Cache
-from sglat_lab.bench.mini_measures import Measured
+from sglat_lab.bench.mini import Measured
 from sglat_lab.measure.judges import Judges, find_teachers, load_judges
 from sglat_lab.report.pages import average, part, provenance, targets
 from sglat_lab.report.plots import write_sheet

@@ -50,6 +50,7 @@ DIFFERENCES: Final = ("psnr_face", "psnr")
 WON_IN: Final = ("perceptual_face", "identity_loss")
 """Lower is better; an anchor is beaten in all of them."""
 THREADS: Final = (2, 1)
+LEAST_NAMED: Final = 512  # pixels of a column that has room for the names of the rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,16 +239,20 @@ def write_rung_sheet(
     ours, small = (
         decoded_rows(clip.file, bench.bundle, rows, folder)[at] for bench in (top, lowest)
     )
-    lines = {"source": top.source[rows][at], "ours": ours}
+    rate = top.cost.first_view(MINUTE)
+    lines = {"source": top.source[rows][at], f"ours at {rate:.1f} kbit/s": ours}
     anchors = found[str(side)]["anchors"]
     if anchors:
         key = WON_IN[0] if tools.judges.perceptual is not None else "psnr"
         sign = 1 if key in WON_IN else -1
         best = min(anchors, key=lambda name: sign * anchors[name]["figures"][key])
         codec = next(codec for codec in tools.anchors if codec.name == best)
-        lines[best] = top.anchor_pictures(codec, anchors[best]["level"], rows)[at]
+        shown = top.anchor_pictures(codec, anchors[best]["level"], rows)[at]
+        lines[f"{best} at {anchors[best]['kbit_per_second_60s']:.1f} kbit/s"] = shown
     lines[f"{lowest.bundle.resolution} px enlarged"] = enlarge(small, side)
     names = [f"{name} {row}" for name, row in chosen.items()]
+    if side >= LEAST_NAMED:
+        names[0] += f" (rows: {', '.join(lines)})"
     write_sheet(clip.out / f"{clip.video.stem}.png", list(lines.values()), names)
     return {"rows": list(lines), "moments": chosen}
 

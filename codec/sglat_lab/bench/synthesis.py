@@ -24,6 +24,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sglat.bundles.bundle import Bundle
+from sglat.decoder.synthesizer import Person, Renderer, Synthesizer
 from sglat.networks.stylegan2 import Generator, StyledConv
 from sglat.networks.stylegan2_fast import FastConv, FastSynthesis, profits_from_winograd
 from sglat.networks.stylegan2_reference import synthesize_reference
@@ -40,6 +42,7 @@ CONFIGS = {
 }
 
 
+SPEED_RUNS = 30  # fewer differ by a tenth on a shared machine
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
@@ -72,6 +75,29 @@ def best_times(
                 torch.cuda.synchronize()
             best[name] = min(best[name], (clock() - start) * 1e3)
     return best
+
+
+def renderer_speed(bundle: Bundle, *, threads: int, batch: int) -> Record:
+    """Return frames a second of the decoder's own renderer, best of several runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    generator = bundle.generator
+    person = Person(ws=generator.repeat(generator.w_avg[None])[0], neutral=torch.zeros(34))
+    renderer = Renderer(Synthesizer.of(bundle), person, workers=threads)
+    motion = torch.randn(batch, 34, generator=torch.Generator().manual_seed(0))
+    wall, processor = (
+        best_times(
+            {"": lambda: renderer.render(motion)},
+            rounds=SPEED_RUNS, device=motion.device, clock=clock,
+        )[""]
+        for clock in CLOCKS.values()
+    )  # fmt: skip
+    torch.set_num_threads(before)
+    return {
+        "frames_per_second": round(1e3 * batch / wall, 2),
+        "processor_milliseconds": round(processor / batch, 2),
+        "load": round(os.getloadavg()[0], 1),
+    }
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sglat_lab.bench import mini, mini_measures
+from sglat_lab.bench import mini, synthesis
 from sglat_lab.measure.judges import Judges, Perceptual
 from sglat_lab.train.data import FaceSampler, prepare
 from tests.bundles.tiny import make_tiny_bundle
@@ -51,7 +51,7 @@ def test_slope_and_correlation_of_angles_leave_unseen_faces_out() -> None:
     angles = (-20, -10, 0, 10, 20)
     table = np.array([[0.5 * angle + offset for offset in (-1.0, 1.0)] for angle in angles])
     table[0, 0] = np.nan
-    found = mini_measures._line(angles, table)
+    found = mini._line(angles, table)
     assert found["slope"] == pytest.approx(0.5, abs=0.03)
     assert found["r"] > 0.98
     assert found["unseen"] == 1
@@ -61,21 +61,19 @@ def test_slope_and_correlation_of_angles_leave_unseen_faces_out() -> None:
 def test_the_same_change_to_everybody_agrees_and_opposite_ones_do_not() -> None:
     same = torch.ones(3, 2, 50)
     same[:, 1] = torch.randn(50, generator=torch.Generator().manual_seed(0))
-    assert mini_measures._agreement(same) == pytest.approx([1, 1])
+    assert mini._agreement(same) == pytest.approx([1, 1])
     opposite = torch.stack([torch.ones(1, 50), -torch.ones(1, 50)])
-    assert mini_measures._agreement(opposite) == pytest.approx([-1])
+    assert mini._agreement(opposite) == pytest.approx([-1])
 
 
-def measured(tmp_path: Path) -> mini_measures.Measured:
+def measured(tmp_path: Path) -> mini.Measured:
     def features(pictures: torch.Tensor) -> list[torch.Tensor]:
         return [pictures]
 
     perceptual = Perceptual(name="pixels", features=features, heads=(torch.ones(3),))
     identity = lambda crops: torch.nn.functional.normalize(crops.mean((2, 3)) + 2)  # noqa: E731
     judges = Judges(perceptual=perceptual, identity=identity)
-    return mini_measures.Measured(
-        bundle=make_tiny_bundle(tmp_path / "bundle"), judges=judges, out=tmp_path
-    )
+    return mini.Measured(bundle=make_tiny_bundle(tmp_path / "bundle"), judges=judges, out=tmp_path)
 
 
 def test_a_picture_against_itself_is_perfect_and_against_another_is_not(tmp_path: Path) -> None:
@@ -91,9 +89,9 @@ def test_a_picture_against_itself_is_perfect_and_against_another_is_not(tmp_path
 def test_the_renderer_s_speed_is_counted_in_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mini, "SPEED_RUNS", 3)
+    monkeypatch.setattr(synthesis, "SPEED_RUNS", 3)
     before = torch.get_num_threads()
-    found = mini.speed(measured(tmp_path), threads=1, batch=2)
+    found = synthesis.renderer_speed(measured(tmp_path).bundle, threads=1, batch=2)
     assert found["frames_per_second"] > 0
     assert found["processor_milliseconds"] >= 0
     assert torch.get_num_threads() == before
@@ -101,6 +99,6 @@ def test_the_renderer_s_speed_is_counted_in_pictures(
 
 def test_missing_head_pose_networks_are_said(tmp_path: Path) -> None:
     faces: Any = SimpleNamespace()
-    meter, missing = mini_measures._fsa_meter(tmp_path, faces)
+    meter, missing = mini._fsa_meter(tmp_path, faces)
     assert meter is None
     assert "headpose_fsanet_1x1.onnx" in missing[0]

@@ -51,11 +51,11 @@ def train(folder: Path, out: Path, name: str, *, steps: int, more: tuple[str, ..
     """Run the command; return its result."""
     arguments = {
         "packs": folder / "packs", "cache": folder / "cache", "folder": out, "steps": steps,
-        "batch-size": BATCHES[name],
+        "batch-size": BATCHES.get(name, 1),
     }  # fmt: skip
     if name == "identity":
         arguments |= {"teacher": folder / "teachers" / "mobilefacenet_id.onnx", "num-mixes": 20}
-    if name == "perceptual":
+    if name in ("perceptual", "levels"):
         arguments |= {
             "features": folder / "teachers" / "squeezenet1_1_features.npz",
             "heads": folder / "teachers" / "squeeze.pth", "generated": folder / "generated.npz",
@@ -64,6 +64,21 @@ def train(folder: Path, out: Path, name: str, *, steps: int, more: tuple[str, ..
     app = face.typer.Typer()
     app.command()(face.main)
     return CliRunner().invoke(app, [name, *options, *more], catch_exceptions=False)
+
+
+def test_pretrained_levels_are_what_the_perceptual_network_continues_from(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = face.LevelPlan(pictures=16, batch_size=4, steps=1)
+    monkeypatch.setattr(face, "PLANS", (short,) * len(face.PLANS))
+    monkeypatch.setattr(face, "FITTED_PAIRS", 32)
+    assert train(folder, tmp_path, "levels", steps=1).exit_code == 0
+    weights = load_file(tmp_path / "levels.safetensors")
+    more = ("--start", str(tmp_path / "levels.safetensors"), "--learning-rate", "0")
+    assert train(folder, tmp_path / "next", "perceptual", steps=1, more=more).exit_code == 0
+    found = load_file(tmp_path / "next" / "faces_perceptual.safetensors")
+    for name, value in weights.items():
+        torch.testing.assert_close(found[name], value)
 
 
 @pytest.mark.parametrize("name", BATCHES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sglat.networks.embedded_perceptual import Fire, PerceptualNetwork
-from sglat_lab.train.layerwise_pretraining import LevelData, LevelPlan, scale_to_unit, train_level
+from sglat_lab.train.face import LevelData, LevelPlan, scale_to_unit, train_level
 
 
 def test_random_filters_are_scaled_to_unit_deviation() -> None:
