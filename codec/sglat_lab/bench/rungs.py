@@ -30,6 +30,8 @@ from sglat.bitstream.records import FRAME_HELD
 from sglat.decoder.decode import Decoder
 from sglat.decoder.placement import SIZE
 from sglat.encoder.encode import EncodeConfig
+from sglat.errors import UsageError
+from sglat.files import write_atomically
 from sglat.networks.pixels import from_pixels, resize, to_pixels
 from sglat_lab.bench.clip_bench import FULL, ClipBench, Effort
 from sglat_lab.bench.clips import spread_rows
@@ -37,6 +39,7 @@ from sglat_lab.bench.file_variants import decoded_rows
 from sglat_lab.bench.harness import Cache, ToolConfig, digest
 from sglat_lab.bench.long_decode import decode_memory
 from sglat_lab.bench.probes import Tools
+from sglat_lab.bench.run import clip_paths
 from sglat_lab.measure.judges import BATCH
 from sglat_lab.measure.picture_metrics import change_figures, means, measure_pictures
 from sglat_lab.measure.rates import MINUTE
@@ -131,15 +134,24 @@ def benches(clip: RungClip, tools: Tools) -> list[RungBench]:
 
 
 def encode_probe(clip: RungClip, tools: Tools) -> Record:
-    """Return the cost of a clip's file, which is encoded where it is not at hand."""
+    """Return the cost of a clip's file, which is encoded first where it goes to `clip.out`.
+
+    Raises:
+        UsageError: there is no file in the folder of files made earlier.
+    """
     known = clip.file.with_suffix(".json")
     if not clip.file.exists():
+        if clip.encoded != clip.out:
+            raise UsageError(
+                "not-encoded",
+                f"expected {clip.file}, found none; encode it, or leave out --encoded",
+            )
         config = EncodeConfig(
             bundle=tools.config.bundle, tune_steps=clip.steps, threads=clip.threads, device="cpu",
             workfile=clip.out / f"{clip.video.stem}.work", keep_workfile=True,
         )  # fmt: skip
-        record = sglat.encode(clip.video, clip.file, config).to_json()
-        known.write_text(json.dumps(record))
+        made = sglat.encode(clip.video, clip.file, config).to_json()
+        write_atomically(known, json.dumps(made))
     record = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
     with clip.file.open("rb") as file:
         found = describe(file)
@@ -189,7 +201,9 @@ def rung_figures(bench: RungBench, lowest: RungBench, tools: Tools) -> Record:
         "window": bench.window,
         "ours": ours.figures,
         "anchors": anchors,
-        "beaten": sum(one["is_beaten"] for one in anchors.values()),
+        "beaten": sum(one["is_beaten"] for one in anchors.values())
+        if any(key in ours.figures for key in WON_IN)
+        else None,
     }
     if bench is not lowest:
         other = bench.enlarged(lowest)
@@ -253,7 +267,7 @@ def write_rung_sheet(
     names = [f"{name} {row}" for name, row in chosen.items()]
     if side >= LEAST_NAMED:
         names[0] += f" (rows: {', '.join(lines)})"
-    write_sheet(clip.out / f"{clip.video.stem}.png", list(lines.values()), names)
+    write_sheet(clip.out / f"{clip.video.stem}_rungs.png", list(lines.values()), names)
     return {"rows": list(lines), "moments": chosen}
 
 
@@ -311,7 +325,7 @@ def run(args: argparse.Namespace, tools: Tools) -> Record:
     """Measure all clips; what is done already is read from OUT."""
     kept = Cache(args.out)
     records: dict[str, Record] = {}
-    for video in sorted(args.clips.glob("*.mp4")):
+    for video in clip_paths(args.clips):
         if args.names and video.stem not in args.names:
             continue
         print(video.stem, flush=True)
@@ -327,6 +341,10 @@ def run(args: argparse.Namespace, tools: Tools) -> Record:
             if name != "decode" or not args.skip_decode:
                 found |= kept.record(f"{video.stem}.{name}-{key}", partial(probe, clip, tools))
         records[video.stem] = found
+    if not records:
+        raise UsageError(
+            "no-clips", f"expected {', '.join(args.names)} in {args.clips}, found none"
+        )
     sizes = sorted({int(size) for record in records.values() for size in record["rungs"]})
     return {"clips": records, "mean": mean_of(records.values()), "sizes": sizes}
 

@@ -18,6 +18,7 @@ import torch
 from sglat.bitstream.edits import drop_layers
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import DecodeConfig, Decoder
+from sglat.errors import UsageError
 from sglat_lab.bench import clips, file_variants, long_decode, rungs, solvers
 from sglat_lab.bench.anchors import ANCHORS
 from sglat_lab.bench.clip_bench import QUICK
@@ -182,6 +183,13 @@ def test_every_byte_of_the_identity_counts_for_one_resolution(
     assert found["encode_seconds"] is None  # no record beside the file
 
 
+def test_a_file_that_was_to_be_made_earlier_is_not_encoded(
+    clip: rungs.RungClip, tools: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"not-encoded: expected .*none/a.sglat, found none"):
+        rungs.encode_probe(replace(clip, encoded=tmp_path / "none"), tools)
+
+
 def test_an_anchor_is_beaten_in_all_that_decides() -> None:
     theirs = {"perceptual_face": 0.2, "identity_loss": 0.1}
     assert rungs.is_beaten({"perceptual_face": 0.1, "identity_loss": 0.05}, theirs)
@@ -213,7 +221,7 @@ def test_the_command_writes_page_record_and_sheet_and_goes_on(
     psnr = record["clips"]["a"]["rungs"]["64"]["ours"]["psnr"]
     assert f"{psnr:.2f}" in page
     assert set(record["clips"]["a"]["decode"]) == {"16", "64"}
-    sheet = cv2.imread(str(tmp_path / "a.png"))
+    sheet = cv2.imread(str(tmp_path / "a_rungs.png"))
     rows = record["clips"]["a"]["sheet"]["rows"]
     names = [row.split(" at ")[0] for row in rows]
     assert names == ["source", "ours", X264.name, "16 px enlarged"]
