@@ -159,7 +159,7 @@ def encode_probe(clip: RungClip, tools: Tools) -> Record:
     placement = lowest.parsed.placement
     by_size = dict.fromkeys(["latent", *(str(one.bundle.resolution) for one in all_benches)], 0)
     for layer in found["identity"]["layers"]:
-        size = max(layer.get("resolution", 0), lowest.bundle.resolution)
+        size = max(layer.get("resolution") or 0, lowest.bundle.resolution)
         by_size["latent" if layer["kind"] == "latent" else str(size)] += layer["bytes"]
     stages: dict[str, float] = record.get("stage_seconds", {})
     return {
