@@ -92,6 +92,23 @@ def test_the_largest_over_the_clip_is_the_first_face(tmp_path: Path) -> None:
     assert any("2 faces seen" in line for line in result.messages())
 
 
+def test_a_face_counts_for_as_many_frames_as_it_is_seen_in(tmp_path: Path) -> None:
+    small, large = (35, 40, 34, RED), (110, 48, 72, BLUE)
+    path = clip(tmp_path / "a.mkv", [[small, large]] * 2 + [[small]] * 10)
+    people = found(tmp_path, path)
+    assert [face.share for face in people.faces] == pytest.approx([1, 1 / 6])
+    assert round(people.faces[0].side) < 45
+
+
+def test_a_sample_at_a_jump_stands_for_the_frames_up_to_the_next_one(tmp_path: Path) -> None:
+    back, front = (35, 40, 34, RED), (110, 48, 72, BLUE)
+    seen: list[Faces] = [[back]] * 160
+    for frame in (4, 30, 52, 78, 100, 125):  # each a jump at either end
+        seen[frame] = [back, front]
+    people = found(tmp_path, clip(tmp_path / "a.mkv", seen))
+    assert [face.share for face in people.faces] == pytest.approx([1, 6 / 160])
+
+
 def test_the_smaller_face_may_be_chosen(tmp_path: Path) -> None:
     path = clip(tmp_path / "a.mkv", [[(35, 40, 34, RED), (110, 48, 80, BLUE)]] * 12)
     result = followed(tmp_path, path, found(tmp_path, path), face=2)
@@ -146,7 +163,9 @@ def test_a_face_that_leaves_the_frame_is_held_and_said(tmp_path: Path) -> None:
     assert result.leaving[8:].all()
     assert not result.held[:8].any()
     assert result.held[-2:].all()
-    assert any("face leaves the frame in" in line for line in result.messages())
+    leaving, held = int(result.leaving.sum()), int(result.held.sum())
+    assert f"face leaves the frame in {leaving} frames, {held} of them held" in result.messages()
+    assert not any("no face" in line for line in result.messages())
 
 
 def test_an_interrupted_search_finds_the_same_people(tmp_path: Path) -> None:

@@ -245,7 +245,6 @@ def encode_command(
 ) -> None:
     """Encode a video. After an interruption the same command continues."""
     from sglat.encoder.encode import EncodeConfig, clip_of, encode
-    from sglat.encoder.track import expected_frames
     from sglat.encoder.workfile import default_workfile
     from sglat.media.reader import VideoReader
 
@@ -291,7 +290,7 @@ def encode_command(
     try:
         with video_source(source, beside=target) as video:
             with VideoReader(clip_of(video, config)) as reader:  # refused before anything is loaded
-                frames = expected_frames(reader.info)
+                frames = reader.info.expected_frames
             expected = expected_seconds(frames, config)
             if not quiet and frames:
                 total = clock(sum(expected.values()))

@@ -34,12 +34,15 @@ class PeopleConfig(Stage["People"]):
     """How the people of a video are found."""
 
     name = "people"
+    version = 2
     networks = ("faces",)
 
     resolution: int
     """Side of the crops that are compared, in pixels."""
     sample_seconds: float = 0.25
     """Time between two sampled frames; frames where the picture jumps are sampled too."""
+    least_samples: int = 12
+    """Short clips are sampled more often, down to every frame, to have this number."""
     jump_levels: float = 5.0
     """Change of the thumbnail, in grey levels, below which the picture does not jump."""
     jump_ratio: float = 3.0
@@ -72,8 +75,13 @@ class SeenFace:
     """`[S, 4]` left, top, right, bottom in pixels."""
     vectors: NDArray[np.float32]
     """Identity vectors, `[S, D]`."""
-    share: float
-    """Of the sampled frames."""
+    parts: NDArray[np.float64]
+    """`[S]` share of the clip's frames up to the next sample."""
+
+    @property
+    def share(self) -> float:
+        """Of the clip's frames."""
+        return float(self.parts.sum())
 
     @property
     def side(self) -> float:
@@ -84,8 +92,8 @@ class SeenFace:
     @property
     def weight(self) -> float:
         """Square root of the area over the whole clip."""
-        spans = self.boxes[:, 2:] - self.boxes[:, :2]
-        return float(np.sqrt(spans.prod(axis=1).mean() * self.share))
+        areas = (self.boxes[:, 2:] - self.boxes[:, :2]).prod(axis=1)
+        return float(np.sqrt(areas @ self.parts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +103,7 @@ class People:
     samples: NDArray[np.int64]
     """Sampled frames."""
     jumps: NDArray[np.bool_]
-    """Which of them begin with a jump of the picture."""
+    """`[S]` which of them begin with a jump of the picture."""
     faces: list[SeenFace]
     time: list[Fraction]
     """Of the sampled frames, in seconds."""
@@ -195,11 +203,13 @@ def find_people(
         _scan(path, faces, store, config, device, progress)
     rows = {name: store.read(name) for name in ("frame", "jump", "score", "box", "vector", "time")}
     samples, first = np.unique(rows["frame"], return_index=True)
-    scale = Fraction(store.result()[1]["time_base"])
+    facts = store.result()[1]
+    scale = Fraction(facts["time_base"])
+    parts = np.diff(samples, append=facts["frames"]) / facts["frames"]
     return People(
         samples=samples,
         jumps=rows["jump"][first],
-        faces=_ranked(rows, samples, rows["jump"][first], config),
+        faces=_ranked(rows, samples, parts, rows["jump"][first], config),
         time=[int(ticks) * scale for ticks in rows["time"][first]],
     )
 
@@ -222,8 +232,7 @@ def thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     rows = np.linspace(0, height - 1, THUMBNAIL * 4).astype(int)
     columns = np.linspace(0, width - 1, THUMBNAIL * 4).astype(int)
     sparse = picture[rows][:, columns].astype(np.float32).mean(axis=2)
-    blocks: NDArray[np.float32] = sparse.reshape(THUMBNAIL, 4, THUMBNAIL, 4).mean(axis=(1, 3))
-    return blocks
+    return np.asarray(sparse.reshape(THUMBNAIL, 4, THUMBNAIL, 4).mean(axis=(1, 3)))
 
 
 def overlap_of(first: Boxes, second: Boxes) -> float:
@@ -243,20 +252,24 @@ def _scan(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     done = int(store.read("frame", store.rows - 1)[0]) if store.rows else -1
+    count = 0
 
     def samples(reader: VideoReader) -> Iterator[list[dict[str, Any]]]:
-        every = max(1, round(config.sample_seconds * reader.info.frame_rate))
-        expected = reader.info.frame_count or 0
+        nonlocal count
+        expected = reader.info.expected_frames
+        usual = round(config.sample_seconds * reader.info.frame_rate)
+        every = max(1, min(usual, expected // config.least_samples if expected else usual))
         for index, pts, picture, is_jump in _watched(reader, config):
+            count = index + 1
             if index <= done or not (is_jump or index % every == 0):
                 continue
             yield _seen(index, pts, picture, is_jump, faces, config.resolution, device)
             if progress is not None:
-                progress(index + 1, max(expected, index + 1) if expected else 0)
+                progress(count, max(expected, count) if expected else 0)
 
     with VideoReader(path) as reader:
         store.extend(samples(reader))
-        store.finish(facts={"time_base": str(reader.time_base)})
+        store.finish(facts={"time_base": str(reader.time_base), "frames": count})
 
 
 def _watched(
@@ -300,17 +313,18 @@ def _seen(
 def _ranked(
     rows: dict[str, NDArray[Any]],
     samples: NDArray[np.int64],
+    parts: NDArray[np.float64],
     jumps: NDArray[np.bool_],
     config: PeopleConfig,
 ) -> list[SeenFace]:
-    """Return the people behind the rows, ranked."""
+    """Return the people behind the rows, ranked; `parts` `[S]` as in `SeenFace`, of all samples."""
     order = dict(zip(samples.tolist(), range(len(samples)), strict=True))
     vectors = rows["vector"].astype(np.float32)
     groups = _joined(_stretches(rows, vectors, order, jumps, config), rows, vectors, config)
     found = [
         SeenFace(
             frames=rows["frame"][group], boxes=rows["box"][group], vectors=vectors[group],
-            share=len(group) / len(samples),
+            parts=parts[np.searchsorted(samples, rows["frame"][group])],
         )
         for group in groups
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from sglat.encoder.people import Guide, People, thumbnail
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.workfile import Store
 from sglat.errors import FaceError
-from sglat.media.reader import Clip, VideoInfo, VideoReader
+from sglat.media.reader import Clip, VideoReader
 from sglat.networks.face_points import BLINK_SHAPES, NUM_BLENDSHAPES, NUM_POINTS
 from sglat.networks.faces import FaceAnalysis, FaceLandmarks
 
@@ -138,7 +138,7 @@ class Track:
                 f"another person from {start} (frame {first}) to {end}: "
                 f"only face {self.face} is stored"
             )
-        without = self.held & ~self.other
+        without = self.held & ~self.other & ~self.leaving
         if without.any():
             lines.append(f"no face in {int(without.sum())} of {len(self)} frames: held")
         if self.leaving.any():
@@ -195,11 +195,6 @@ def track(
     return replace(found, most_faces=len(people.faces))
 
 
-def expected_frames(info: VideoInfo) -> int:
-    """Return how many frames a container promises, by count or else by duration; 0 if neither."""
-    return info.frame_count or round(info.duration_seconds * info.frame_rate)
-
-
 def find_blinks(
     openness: NDArray[np.float32],
     blendshapes: NDArray[np.float32],
@@ -223,7 +218,7 @@ def _follow(path: Path | Clip, follower: Follower, store: Store, progress: Progr
         _restore(follower, store)
 
     def rows(reader: VideoReader) -> Iterator[list[dict[str, Any]]]:
-        expected = expected_frames(reader.info)
+        expected = reader.info.expected_frames
         for frame in reader:
             if frame.index < done:
                 if frame.index == done - 1:

@@ -77,6 +77,11 @@ class VideoInfo:
     duration_seconds: float
     """As the container states it; 0.0 when it does not."""
 
+    @property
+    def expected_frames(self) -> int:
+        """By count or else by duration; 0 if neither is stated."""
+        return self.frame_count or round(self.duration_seconds * self.frame_rate)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
