@@ -98,6 +98,41 @@ def test_a_cut_is_found_and_the_face_is_searched_again(tmp_path: Path) -> None:
     assert middle(result, 4)[0] == pytest.approx(80, abs=2)
 
 
+class ThroughFades(DrawnFaces):
+    """Finds drawn faces that fade to white, down to a fifth of their contrast."""
+
+    def _unfaded(self, picture: np.ndarray) -> np.ndarray:
+        share = (255.0 - picture.min()) / 225
+        if share < 0.2:
+            return picture
+        return np.clip(255 - (255 - picture.astype(float)) / share, 0, 255).astype(np.uint8)
+
+    def detect(self, picture):  # type: ignore[no-untyped-def]
+        return super().detect(self._unfaded(picture))
+
+    def landmarks(self, picture, box, *, previous=None):  # type: ignore[no-untyped-def]
+        return super().landmarks(self._unfaded(picture), box, previous=previous)
+
+
+def faded(tmp_path: Path, shares: list[float]) -> Track:
+    bright = draw_face(GROUND, 60, 48, 60).astype(float)
+    pictures = [(bright * share + 255 * (1 - share)).astype(np.uint8) for share in shares]
+    path = write_video(tmp_path / "a.mkv", pictures, codec="ffv1", pixel_format="bgra")
+    return track(path, ThroughFades(), store_of(tmp_path), TrackConfig())
+
+
+def test_the_dim_end_of_a_fade_is_held_with_what_follows(tmp_path: Path) -> None:
+    result = faded(tmp_path, [1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.25, 0, 0])
+    assert result.held.tolist() == [False] * 7 + [True] * 4
+    assert result.shown.tolist() == [0, 1, 2, 3, 4, 5, 6, 6, 6, 6, 6]
+    assert "face fades in 2 of 11 frames: held" in result.messages()
+    assert "no face in 2 of 11 frames: held" in result.messages()
+
+
+def test_a_dim_face_that_no_gap_follows_is_not_held(tmp_path: Path) -> None:
+    assert not faded(tmp_path, [1, 1, 1, 1, 1, 0.6, 0.4, 0.4, 0.4, 0.6]).held.any()
+
+
 def test_one_frame_is_enough(tmp_path: Path) -> None:
     assert len(follow(tmp_path, [[(60, 48, 50)]])) == 1
 

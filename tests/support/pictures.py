@@ -96,7 +96,7 @@ def heic(
         properties.append(_box(b"irot", bytes([turns])))
         uses[primary].append(len(properties))
     if is_mirrored:
-        properties.append(_box(b"imir", b"\0"))
+        properties.append(_box(b"imir", b"\1"))
         uses[primary].append(len(properties))
     entries = b"".join(
         _full_box(b"infe", struct.pack(">HH4s", number, 0, kind) + b"\0", version=2)

@@ -49,6 +49,8 @@ class Follower:
     """Where there are several people."""
     inside: float = 1.0
     """Share of the face within the last frame."""
+    contrast: float = 0.0
+    """Of the last frame within the face, in grey levels, 0 without one."""
 
     def step(self, index: int, picture: NDArray[np.uint8]) -> tuple[FaceLandmarks | None, bool]:
         """Return the landmarks in this frame, or None, and whether the video cut before it."""
@@ -75,6 +77,7 @@ class Follower:
         self.inside = 1.0 if found is None else inside_share(found.points, picture.shape)
         if self.inside < self.config.least_inside:
             found = None
+        self.contrast = 0.0 if found is None else _contrast(found.points, picture)
         self.is_lost = found is None
         self.last = found or self.last
         return found, is_cut
@@ -150,6 +153,14 @@ def inside_share(points: NDArray[np.floating], shape: tuple[int, ...]) -> float:
     """Return the share of landmarks `[N, 2]` within a picture of shape `[H, W, ...]`."""
     inside = (points >= 0) & (points < np.array([shape[1], shape[0]]))
     return float(inside.all(axis=1).mean())
+
+
+def _contrast(points: NDArray[np.floating], picture: NDArray[np.uint8]) -> float:
+    """Return the standard deviation of grey in the bounding box of landmarks `[N, 2]`."""
+    left, top = np.maximum(points.min(axis=0), 0).astype(int).tolist()
+    right, bottom = np.ceil(points.max(axis=0)).astype(int).tolist()
+    within = picture[top : bottom + 1, left : right + 1]
+    return float(within.mean(axis=2).std()) if within.size else 0.0
 
 
 def _sides(box: FaceBox) -> Boxes:

@@ -38,9 +38,12 @@ class TrackConfig(FollowConfig, Stage["Track"]):
     """How the face is chosen and followed, and what counts as a blink."""
 
     name = "track"
-    version = 2
+    version = 3
     networks = ("faces",)
 
+    faded: float = 0.5
+    """Share of the face's median contrast below which frames that adjoin frames without a face
+    belong to a fade and are held as well."""
     blink_openness: float = 0.2
     """Eye aspect ratio below which an eye is closed (Soukupova and Cech 2016)."""
     blink_share: float = 0.6
@@ -77,10 +80,10 @@ class Track:
     blendshapes: NDArray[np.float32]
     """`[T, 52]`."""
     score: NDArray[np.float32]
-    """`[T]`, 0 where held."""
+    """`[T]`, 0 where no face was found."""
     held: NDArray[np.bool_]
-    """`[T]`: the face was not found; values repeat the nearest earlier frame with it, or the
-    first."""
+    """`[T]`: the face was not found or is fading; values repeat the nearest earlier frame with
+    it, or the first."""
     other: NDArray[np.bool_]
     """`[T]`: held, and another person is there."""
     inside: NDArray[np.float32]
@@ -102,10 +105,7 @@ class Track:
     def shown(self) -> NDArray[np.int64]:
         """Which frame each frame shows, `[T]`: itself, or where held the last one with the face,
         or else the first."""
-        found = np.flatnonzero(~self.held)
-        rows = np.where(self.held, found[0], np.arange(len(self)))
-        shown: NDArray[np.int64] = np.maximum.accumulate(rows)
-        return shown
+        return shown_frames(self.held)
 
     @property
     def leaving(self) -> NDArray[np.bool_]:
@@ -138,9 +138,12 @@ class Track:
                 f"another person from {start} (frame {first}) to {end}: "
                 f"only face {self.face} is stored"
             )
-        without = self.held & ~self.other & ~self.leaving
-        if without.any():
-            lines.append(f"no face in {int(without.sum())} of {len(self)} frames: held")
+        alone = self.held & ~self.other & ~self.leaving
+        for what, frames in (
+            ("no face", alone & (self.score == 0)), ("face fades", alone & (self.score > 0))
+        ):  # fmt: skip
+            if frames.any():
+                lines.append(f"{what} in {int(frames.sum())} of {len(self)} frames: held")
         if self.leaving.any():
             lost = int((self.leaving & self.held).sum())
             what = f", {lost} of them held" if lost else ""
@@ -193,6 +196,27 @@ def track(
     if guide is None or people is None:
         return found
     return replace(found, most_faces=len(people.faces))
+
+
+def shown_frames(held: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return which frame each frame shows, `[T]`, as in `Track`."""
+    rows = np.where(held, np.flatnonzero(~held)[0], np.arange(len(held)))
+    shown: NDArray[np.int64] = np.maximum.accumulate(rows)
+    return shown
+
+
+def find_fades(
+    contrast: NDArray[np.float32], held: NDArray[np.bool_], least: float
+) -> NDArray[np.bool_]:
+    """Return which frames fade to or from frames without a face, `held` `[T]`: those next to
+    them whose contrast `[T]` is below the `least` share of its median."""
+    faded = np.zeros_like(held)
+    if not held.any() or held.all():
+        return faded
+    dim = ~held & (contrast < least * np.median(contrast[~held]))
+    for first, last in _runs(held | dim):
+        faded[first : last + 1] = held[first : last + 1].any()
+    return faded & dim
 
 
 def find_blinks(
@@ -263,6 +287,7 @@ def _record(
         "score": np.float32(0.0 if found is None else max(found.score, 1e-6)),
         "cut": np.bool_(is_cut),
         "inside": np.float32(follower.inside),
+        "contrast": np.float32(follower.contrast),
         "most_faces": np.int32(follower.most_faces),
     }
 
@@ -292,9 +317,10 @@ def _assemble(store: Store, config: TrackConfig) -> Track:
     names = ("pts", "points", "pose", "openness", "blendshapes", "score", "cut", "other", "inside")
     records = {name: store.read(name) for name in names}
     held = records["score"] == 0
-    first = int(np.flatnonzero(~held)[0])
+    held |= find_fades(store.read("contrast"), held, config.faded)
+    shown = shown_frames(held)
     for name in ("points", "pose", "openness", "blendshapes"):
-        records[name][:first] = records[name][first]  # frames before the first face repeat it
+        records[name] = records[name][shown]
     return Track(
         width=facts["width"],
         height=facts["height"],

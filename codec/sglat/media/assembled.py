@@ -228,7 +228,8 @@ def _orientation(box: bytes, item: int) -> Orientation:
         if kind == b"irot":
             shown = np.rot90(shown, body[0] & 3)
         elif kind == b"imir":
-            shown = shown[::-1] if body[0] & 1 else shown[:, ::-1]
+            # 0 exchanges top and bottom, 1 left and right (ISO/IEC 23008-12:2022, 6.5.12)
+            shown = shown[:, ::-1] if body[0] & 1 else shown[::-1]
     for transpose, flip_rows, flip_columns in product((False, True), repeat=3):
         found = (transpose, flip_rows, flip_columns)
         if np.array_equal(make_upright(numbers, found), shown):
