@@ -97,7 +97,7 @@ def test_a_join_of_two_people_says_so(
 
     bundle.__dict__["faces"] = SimpleNamespace(embed=embed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sglat.bundles.bundle.load_bundle", lambda name: bundle)
+        patch.setattr("sglat.bundles.bundle.load_bundle", lambda name, device="cpu": bundle)
         assert swap("--motion", one, "--motion", other, tmp_path / "out.sglat") == 0
     assert said.format(one=one) in capsys.readouterr().err.splitlines()[0]
     assert [tuple(picture.shape) for picture in shown] == [(1, 3, 16, 16)] * 2

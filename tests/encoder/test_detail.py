@@ -13,6 +13,7 @@ import sglat
 from sglat.bitstream.reader import open_reader
 from sglat.bitstream.records import DeltaLayer, LatentLayer, weight_resolution
 from sglat.bundles.bundle import Bundle
+from sglat.decoder.decode import Decoder
 from sglat.encoder import encode as encode_module
 from sglat.encoder.detail import LEAST_FACE, DetailTuner, Window, choose_resolution
 from sglat.encoder.encode import encode
@@ -20,7 +21,7 @@ from sglat.errors import BundleMismatchError
 from tests.bundles.tiny import add_upper_layers
 from tests.encoder.test_encode import CONFIG, Killed, draw_clip, drawn_bundle
 
-FINE = replace(CONFIG, identity_bytes=9_000, tune_steps=12)
+FINE = replace(CONFIG, identity_bytes=16_000, tune_steps=12)
 
 
 def fine_bundle(folder: Path) -> Bundle:
@@ -78,6 +79,20 @@ def test_the_file_has_a_layer_for_each_upper_rung_and_keeps_the_budget(
     assert result.bytes_by_stream["identity"] <= FINE.identity_bytes
     frames = list(sglat.decode(tmp_path / "out.sglat", bundle=bundle))
     assert {frame.picture.shape for frame in frames} == {(64, 64, 3)}
+
+
+def test_an_identity_too_small_for_a_rung_s_layers_goes_without_them(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    clip = draw_clip(tmp_path / "in.mp4", 4)
+    config = replace(FINE, identity_bytes=4_000, resolution=64, self_check=False)
+    result = encode(clip, tmp_path / "out.sglat", config)
+    assert result.bytes_by_stream["identity"] <= 4_000
+    with (tmp_path / "out.sglat").open("rb") as file:
+        assert Decoder(file, bundle=bundle).rungs[-1] < 64
+    result = encode(clip, tmp_path / "own.sglat", replace(config, resolution=None))
+    with open_reader(tmp_path / "own.sglat") as reader:
+        assert reader.header.resolution == 16
 
 
 def test_an_interrupted_detail_stage_ends_with_the_same_bytes(

@@ -8,7 +8,7 @@ a step, so that it costs a fraction of a whole picture.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +55,8 @@ LEAST_FACE: Final = 0.7
 """Side of the source's crops, relative to a resolution, from which it is encoded."""
 UPPER_SHARE: Final = 0.25
 """Of the identity's bytes, for the layers above the base resolution."""
+LEAST_BYTES: Final = 24_000
+"""Of an identity, from which these layers are tuned unless a resolution is asked for."""
 
 
 def choose_resolution(bundle: Bundle, placement: NDArray[np.float64], wanted: int | None) -> int:
@@ -151,6 +153,10 @@ class DetailConfig(Stage[Identity]):
             if not deltas.steps or identity_size(whole) <= self.identity_bytes:
                 break
             deltas.scale_steps(growth)
+        while len(whole.layers) > len(identity.layers) and (
+            identity_size(whole) > self.identity_bytes
+        ):
+            whole = replace(whole, layers=whole.layers[:-1])  # a lower resolution fits
         return whole
 
 

@@ -14,7 +14,13 @@ from sglat.bundles.bundle import load_bundle
 from sglat.encoder.align import AlignConfig, Alignment
 from sglat.encoder.choose_frames import ChooseConfig, SelectConfig, similarity_plot
 from sglat.encoder.crops import find_plate
-from sglat.encoder.detail import UPPER_SHARE, DetailConfig, choose_resolution, face_side
+from sglat.encoder.detail import (
+    LEAST_BYTES,
+    UPPER_SHARE,
+    DetailConfig,
+    choose_resolution,
+    face_side,
+)
 from sglat.encoder.face_sheet import face_like, write_face_sheet
 from sglat.encoder.invert import InvertConfig, RefineConfig
 from sglat.encoder.motion_bank import MotionBankConfig
@@ -296,8 +302,9 @@ def analyse(run: Runner, source: Path | Clip, config: EncodeConfig) -> Analysis:
 
 def _resolution(run: Runner, aligned: Alignment, config: EncodeConfig) -> int:
     lowest = run.bundle.resolution
-    if config.resolution is None and config.tuning == "none":  # no layer would be anybody's
-        return lowest
+    is_small = config.identity_bytes < LEAST_BYTES
+    if config.resolution is None and (is_small or config.tuning == "none"):
+        return lowest  # without tuned layers, detail would be nobody's
     return choose_resolution(run.bundle, aligned.placement, config.resolution)
 
 
