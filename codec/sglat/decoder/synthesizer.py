@@ -196,7 +196,7 @@ def held_rungs(bundle: Bundle, identity: Identity) -> tuple[int, ...]:
     """Return the resolutions that an identity can be rendered at, ascending.
 
     These are the bundle's rungs up to the file's own, as long as the identity has weight deltas in
-    their layers: untuned layers would add the detail of nobody in particular.
+    their layers: untuned layers would add detail that is not the person's.
 
     Args:
         bundle: at the file's resolution.

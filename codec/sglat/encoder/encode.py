@@ -304,7 +304,7 @@ def _resolution(run: Runner, aligned: Alignment, config: EncodeConfig) -> int:
     lowest = run.bundle.resolution
     is_small = config.identity_bytes < LEAST_BYTES
     if config.resolution is None and (is_small or config.tuning == "none"):
-        return lowest  # without tuned layers, detail would be nobody's
+        return lowest  # untuned layers would show detail that is not the person's
     return choose_resolution(run.bundle, aligned.placement, config.resolution)
 
 
