@@ -35,6 +35,17 @@ PRODUCT: Final[dict[str, set[str]]] = {
         "decoder",
         "version",
     },
+    "live": {
+        "errors",
+        "files",
+        "bitstream",
+        "media",
+        "networks",
+        "bundles",
+        "decoder",
+        "encoder",
+        "version",
+    },
 }
 PRODUCT["api"] = set(PRODUCT)
 PRODUCT["cli"] = set(PRODUCT)

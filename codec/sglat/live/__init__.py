@@ -1,0 +1,1 @@
+"""Live calls: one person's motion over UDP against an identity that the other end holds."""
