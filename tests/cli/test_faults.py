@@ -24,6 +24,9 @@ Arguments = Callable[[Path, str], tuple[object, ...]]
 
 WRITING: dict[str, Arguments] = {
     "encode": lambda at, out: ("encode", at / "in.mp4", out),
+    "encode --similarity-plot": lambda at, out: (
+        "encode", at / "in.mp4", at / "new.sglat", "--quiet", "--similarity-plot", out,
+    ),
     "decode": lambda at, out: ("decode", at / "in.sglat", out, "--bundle", at / "mini"),
     "decode --png": lambda at, out: (
         "decode", at / "in.sglat", out, "--png", "--bundle", at / "mini",
@@ -38,6 +41,9 @@ WRITING: dict[str, Arguments] = {
 
 READING: dict[str, Arguments] = {
     "encode": lambda at, path: ("encode", path, at / "new.sglat"),
+    "encode --like": lambda at, path: (
+        "encode", at / "in.mp4", at / "new.sglat", "--quiet", "--like", path,
+    ),
     "decode": lambda at, path: ("decode", path, at / "new.mp4", "--bundle", at / "mini"),
     "decode --onto": lambda at, path: (
         "decode", at / "in.sglat", at / "new.mp4", "--onto", path, "--bundle", at / "mini",
@@ -116,6 +122,38 @@ def test_a_folder_in_the_place_of_an_output_is_one_fault(
     out.mkdir()
     found = fault(capsys, (*WRITING[command](folder, str(out)), "--force"))
     assert found == (2, f"error: output-exists: {out} is a folder\n")
+
+
+@pytest.mark.parametrize("name", ["in.mp4", "new.sglat"])
+def test_a_plot_replaces_neither_input_nor_output(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    video = (folder / "in.mp4").read_bytes()
+    options = ("--quiet", "--force", "--similarity-plot", folder / name)
+    status, line = fault(capsys, ("encode", folder / "in.mp4", folder / "new.sglat", *options))
+    assert (status, line.split(":")[1]) == (2, " same-file")
+    assert (folder / "in.mp4").read_bytes() == video
+
+
+@pytest.mark.parametrize("consent", ["yes" * 30_000, "caf\udce9"])
+def test_a_statement_that_no_file_holds_is_refused_before_the_work(
+    folder: Path, capsys: pytest.CaptureFixture[str], consent: str
+) -> None:
+    arguments = ("encode", folder / "in.mp4", folder / "new.sglat", "--quiet", "--consent", consent)
+    status, line = fault(capsys, arguments)
+    assert (status, line.split(":")[1]) == (2, " bad-consent")
+
+
+def test_a_folder_of_other_things_is_not_replaced_by_pictures(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    album = folder / "album"
+    album.mkdir()
+    (album / "00001.png").touch()
+    (album / "holiday.png").touch()
+    status, line = fault(capsys, (*WRITING["decode --png"](folder, str(album)), "--force"))
+    assert (status, "found holiday.png in" in line) == (2, True)
+    assert (album / "holiday.png").exists()
 
 
 @pytest.mark.parametrize("command", READING)

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sglat.encoder.workfile import Store, WorkFile
-from sglat.errors import WorkFileError
+from sglat.encoder.workfile import Store, WorkFile, check_apart, remove_work
+from sglat.errors import UsageError, WorkFileError
 
 
 def rows(start: int, count: int) -> dict[str, np.ndarray]:
@@ -88,10 +89,32 @@ def test_another_input_is_one_clear_line(tmp_path: Path) -> None:
         open_store(tmp_path / "w", source="b")
 
 
-def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "holiday.jpg").write_bytes(b"x")
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+@pytest.mark.parametrize("use", [remove_work, lambda folder: WorkFile(folder, source="a")])
+def test_a_folder_of_other_things_is_left_alone(
+    tmp_path: Path, make: Callable[[Path], None], use: Callable[[Path], object]
+) -> None:
+    make(tmp_path / "holidays")
     with pytest.raises(WorkFileError, match="not-a-work-file"):
-        WorkFile(tmp_path, source="a")
+        use(tmp_path)
+    assert (tmp_path / "holidays").exists()
+
+
+def test_a_work_file_that_was_being_made_is_continued(tmp_path: Path) -> None:
+    (tmp_path / ".source.77.partial.json").touch()
+    assert open_store(tmp_path).rows == 0
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "w").touch()
+    with pytest.raises(WorkFileError, match="not-a-work-file"):
+        WorkFile(tmp_path / "w", source="a")
+
+
+def test_a_work_file_holds_no_input_or_output(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="bad-workfile"):
+        check_apart(tmp_path, [None, tmp_path / "videos" / "out.sglat"])
+    check_apart(tmp_path / "w", [None, tmp_path / "out.sglat"])
 
 
 def test_a_damaged_part_is_one_clear_line(tmp_path: Path) -> None:

@@ -21,7 +21,13 @@ from sglat.errors import UsageError
 from sglat.files import refuse_existing
 from sglat.media.audio import open_sound
 from sglat.media.containers import choose_encoder, encoder_options
-from sglat.media.pictures import PngWriter, RawWriter, decode_picture, generated_marks
+from sglat.media.pictures import (
+    PngWriter,
+    RawWriter,
+    decode_picture,
+    generated_marks,
+    refuse_other_files,
+)
 from sglat.media.reader import exact_seconds
 from sglat.media.writer import VideoWriter
 
@@ -145,6 +151,8 @@ def check_output(config: OutputConfig) -> None:
             config.path, force=config.force, is_folder=config.form == "png",
             inputs=(config.onto, config.audio, *config.inputs),
         )  # fmt: skip
+    if config.form == "png":
+        refuse_other_files(config.path)
     if config.form == "video":
         encoder = choose_encoder(config.encoder, config.path)
         encoder_options(encoder, crf=config.crf, quality=config.quality)

@@ -22,7 +22,7 @@ from sglat.encoder.detail import (
     face_side,
 )
 from sglat.encoder.face_sheet import face_like, write_face_sheet
-from sglat.encoder.invert import InvertConfig, RefineConfig
+from sglat.encoder.invert import Inversion, InvertConfig, RefineConfig, Selection
 from sglat.encoder.motion_bank import MotionBankConfig
 from sglat.encoder.paper_solver import PaperConfig
 from sglat.encoder.people import People, PeopleConfig
@@ -36,10 +36,10 @@ from sglat.encoder.track import Track, TrackConfig
 from sglat.encoder.tune import TuneConfig
 from sglat.encoder.visible import Visible, VisibleConfig
 from sglat.encoder.weight_deltas import DeltaConfig, ranks_within
-from sglat.encoder.workfile import WorkFile, default_workfile, remove_work
-from sglat.encoder.write import Contents, write_file
+from sglat.encoder.workfile import WorkFile, check_apart, default_workfile, remove_work
+from sglat.encoder.write import Contents, check_consent, write_file
 from sglat.errors import FaceError, MediaError
-from sglat.files import hash_file, output_lock, refuse_existing
+from sglat.files import check_input, hash_file, output_lock, refuse_existing, write_atomically
 from sglat.media.audio import SoundChoice
 from sglat.media.reader import Clip, exact_seconds
 from sglat.networks.devices import choose_device, full_precision
@@ -168,6 +168,8 @@ class Analysis:
     tracked: Made[Track]
     aligned: Made[Alignment]
     visible: Made[Visible]
+    inverted: Made[Inversion]
+    selected: Made[Selection]
     chosen: Made[list[int]]
     """Tuning frames, the ID frame first."""
     person: Made[TunedPerson]
@@ -194,8 +196,8 @@ def encode(
     """
     config = config or EncodeConfig()
     source, target = Path(source), Path(target)
-    refuse_existing(target, force=config.force, inputs=(source,))
     work = config.workfile or default_workfile(target)
+    _check_files(source, target, work, config)
     with output_lock(target):
         if not config.resume:
             remove_work(work)
@@ -210,6 +212,17 @@ def encode(
         if not config.keep_workfile:
             run.work.remove()
         return result
+
+
+def _check_files(source: Path, target: Path, work: Path, config: EncodeConfig) -> None:
+    plot, inputs = config.similarity_plot, (source, config.like)
+    if config.like is not None:
+        check_input(config.like)
+    check_consent(config.consent)
+    refuse_existing(target, force=config.force, inputs=inputs)
+    if plot is not None:
+        refuse_existing(plot, force=config.force, inputs=(*inputs, target))
+    check_apart(work, (*inputs, target))
 
 
 def begin(
@@ -275,9 +288,6 @@ def analyse(run: Runner, source: Path | Clip, config: EncodeConfig) -> Analysis:
     visible = run(VisibleConfig(), tracked, aligned)
     inverted = run(InvertConfig(), tracked, aligned)
     selected = run(SelectConfig(), tracked, visible, inverted)
-    if config.similarity_plot is not None:
-        plot = similarity_plot(tracked.value, inverted.value, selected.value)
-        config.similarity_plot.write_text(plot)
     start = run(StartConfig(), tracked, aligned, inverted, selected)
     ws = run(_refine_config(config), aligned, visible, inverted, selected)
     chosen = run(_choose_config(config), tracked, aligned, start, selected)
@@ -294,7 +304,8 @@ def analyse(run: Runner, source: Path | Clip, config: EncodeConfig) -> Analysis:
         ).value  # fmt: skip
     problem = ProblemConfig(target=config.target)
     return Analysis(
-        tracked=tracked, aligned=aligned, visible=visible, chosen=chosen, person=person,
+        tracked=tracked, aligned=aligned, visible=visible, inverted=inverted, selected=selected,
+        chosen=chosen, person=person,
         problem=run(problem, tracked, aligned, visible, start, chosen, tuned, person),
         resolution=resolution, identity=identity,
     )  # fmt: skip
@@ -328,6 +339,9 @@ def _encode(run: Runner, source: Clip, target: Path, config: EncodeConfig) -> En
             ),
         )  # fmt: skip
         written = write_file(source, target, contents, audio=config.audio, force=config.force)
+    if config.similarity_plot is not None:
+        plot = similarity_plot(tracked, found.inverted.value, found.selected.value)
+        write_atomically(config.similarity_plot, plot)
     check = None
     if config.self_check:
         with run.clock("check"):

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.errors import MissingExtraError, WorkFileError
+from sglat.errors import MissingExtraError, UsageError, WorkFileError
 from sglat.files import PARTIAL_PATTERN, AtomicOutput, name_beside, write_atomically
 
 try:
@@ -59,7 +59,12 @@ class WorkFile:
     def __init__(self, folder: Path, *, source: str) -> None:
         self.folder = folder
         self.source = source
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise WorkFileError(
+                "not-a-work-file", f"expected a folder for unfinished work, {folder} is a file"
+            ) from error
         self._check_source()
 
     def open(self, name: str, key: str) -> Store:
@@ -77,12 +82,7 @@ class WorkFile:
         path = self.folder / SOURCE_NAME
         record = {"layout": LAYOUT, "source": self.source}
         if not path.exists():
-            if any(
-                child.name != SOURCE_NAME and child.is_file() for child in self.folder.iterdir()
-            ):
-                raise WorkFileError(
-                    "not-a-work-file", f"{self.folder} exists and is not a work file"
-                )
+            _check_empty(self.folder)
             write_atomically(path, json.dumps(record), is_synced=True)
             return
         try:
@@ -224,15 +224,32 @@ def default_workfile(target: Path) -> Path:
     return name_beside(target, ".work")
 
 
+def check_apart(folder: Path, paths: Iterable[Path | None]) -> None:
+    """Raise UsageError if a file lies in the work file, which is deleted at the end."""
+    for path in paths:
+        if path is not None and folder.resolve() in path.resolve().parents:
+            raise UsageError(
+                "bad-workfile",
+                f"{folder} is deleted at the end, and {path} lies in it; choose another --workfile",
+            )
+
+
 def remove_work(folder: Path) -> None:
     """Delete unfinished work, but only what is a work file.
 
     Raises:
         WorkFileError: the folder is something else.
     """
-    if folder.exists() and not (folder / SOURCE_NAME).exists() and any(folder.iterdir()):
-        raise WorkFileError("not-a-work-file", f"{folder} exists and is not a work file")
+    if folder.is_dir() and not (folder / SOURCE_NAME).exists():
+        _check_empty(folder)
     remove_folder(folder)
+
+
+def _check_empty(folder: Path) -> None:
+    """Raise WorkFileError unless a folder holds nothing but the temporary files of a killed
+    process."""
+    if not all(child.match(PARTIAL_PATTERN) for child in folder.iterdir()):
+        raise WorkFileError("not-a-work-file", f"{folder} exists and is not a work file")
 
 
 def remove_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +29,14 @@ from sglat.bitstream.records import (
 from sglat.bitstream.writer import GROUP_FRAMES, Writer, open_writer
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.track import Track
+from sglat.errors import UsageError
 from sglat.media.audio import AudioReader, SoundChoice, StoredSound
 from sglat.media.reader import Clip, VideoReader, constant_step, reduce_timing
 from sglat.version import __version__
 
 # A quarter of a pixel of the full frame, and as much at the crop's rim by roll of a 300 px face
 PLACEMENT_STEPS = np.array([0.25, 0.25, 0.5, 0.1], np.float32)
+MAX_CONSENT_BYTES: Final = 1 << 15  # half of a PROV chunk; the rest is for notes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,19 @@ class Written:
     bytes_by_stream: dict[str, int]
     notes: list[str]
     """Changes of colours, fields and sound, one line each."""
+
+
+def check_consent(text: str) -> None:
+    """Raise UsageError for a statement of consent that a file cannot hold."""
+    try:
+        size_bytes = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise UsageError("bad-consent", "expected --consent as UTF-8, found other bytes") from error
+    if size_bytes > MAX_CONSENT_BYTES:
+        raise UsageError(
+            "bad-consent",
+            f"expected --consent of at most {MAX_CONSENT_BYTES} bytes, found {size_bytes}",
+        )
 
 
 def write_file(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import zlib
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.errors import MediaError
+from sglat.errors import MediaError, UsageError
 from sglat.files import AtomicOutput, Closable
 from sglat.media.pixels import PictureConverter
 from sglat.media.reader import VideoReader
@@ -110,16 +111,30 @@ def read_still(path: Path) -> NDArray[np.uint8]:
         return next(iter(reader)).picture
 
 
+def refuse_other_files(folder: Path | str) -> None:
+    """Raise UsageError for a folder that holds anything but pictures of a `PngWriter`: it would
+    be replaced as a whole."""
+    path = Path(folder)
+    for child in path.iterdir() if path.is_dir() else ():
+        if not re.fullmatch(r"\d{5,}\.png|\.DS_Store|Thumbs\.db", child.name):
+            raise UsageError(
+                "output-exists",
+                f"expected a new folder or one of numbered pictures alone, found {child.name} in "
+                f"{folder}; choose another",
+            )
+
+
 class PngWriter(Closable):
     """Write frames as `00000.png`, `00001.png`, … into a new folder, renamed at the end.
 
     Raises:
-        UsageError: the folder exists and `force` is not set.
+        UsageError: the folder exists and `force` is not set, or holds other files.
     """
 
     def __init__(
         self, folder: Path | str, *, marks: Mapping[str, str] | None = None, force: bool = False
     ) -> None:
+        refuse_other_files(folder)
         self._output = AtomicOutput(folder, force=force, is_folder=True)
         self.folder = self._output.path
         self._marks = dict(marks or {})
