@@ -260,6 +260,13 @@ def files(data: bytes) -> dict[str, Make]:
 
 COMMANDS: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
     "encode": lambda at, path: ("encode", path, at / "new.sglat", "--tuning", "none"),
+    "encode --list-faces": lambda at, path: ("encode", path, at / "new.png", "--list-faces"),
+    "encode --like": lambda at, path: (
+        "encode", at / "in.mp4", at / "new.sglat", "--quiet", "--like", path,
+    ),
+    "encode --bundle": lambda at, path: (
+        "encode", at / "in.mp4", at / "new.sglat", "--quiet", "--bundle", path,
+    ),
     "decode": lambda at, path: ("decode", path, at / "new.mp4", "--bundle", at / "mini"),
     "decode --png": lambda at, path: (
         "decode", path, at / "new", "--png", "--bundle", at / "mini",
@@ -296,6 +303,25 @@ COMMANDS: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
     "info --salvage": lambda at, path: ("info", path, "--salvage", at / "new.sglat"),
     "info --export": lambda at, path: ("info", path, "--export", at / "new.csv"),
     "bundles import": lambda at, path: ("bundles", "import", path, "--name", "mine"),
+    "bundles import published": lambda at, path: ("bundles", "import", path, "--accept-licence"),
+    "bundles list": lambda at, path: ("bundles", "list", path.name),
+    "bundles fetch": lambda at, path: (
+        "bundles", "fetch", path.name, "--accept-licence", "--offline",
+    ),
+    "bundles verify": lambda at, path: ("bundles", "verify", path),
+    "bundles keep": lambda at, path: ("bundles", "keep", path),
+    "bundles path": lambda at, path: ("bundles", "path", path),
+    "bundles remove": lambda at, path: ("bundles", "remove", path.name, "--yes"),
+    "bundles discover": lambda at, path: ("bundles", "discover", path, "--write"),
+}  # fmt: skip
+OUTPUTS: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
+    "decode": lambda at, path: ("decode", at / "in.sglat", path, "--bundle", at / "mini"),
+    "swap": lambda at, path: ("swap", "--motion", at / "in.sglat", path, "--force"),
+    "swap --identity-file": lambda at, path: (
+        "swap", "--motion", at / "in.sglat", at / "new.sglat", "--identity-file", path, "--force",
+    ),
+    "info --salvage": lambda at, path: ("info", at / "in.sglat", "--salvage", path, "--force"),
+    "info --export": lambda at, path: ("info", at / "in.sglat", "--export", path, "--force"),
 }  # fmt: skip
 QUICK = 4  # frames
 
@@ -315,6 +341,7 @@ def folder(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> I
     at.mkdir()
     (at / "mini").symlink_to(bundle.folder)
     (at / "in.png").write_bytes(encode_png(moving_square(0)))
+    write_video(at / "in.mp4", [moving_square(i) for i in range(3)])
     write_file(at / "in.sglat", bundle, frames=QUICK)
     assert status_of("swap", "--motion", at / "in.sglat", at / "motion.sglat",
                      "--identity-file", at / "look.sglat") == 0  # fmt: skip
@@ -344,32 +371,69 @@ def fault_of(at: Path, command: str, path: Path, capture: pytest.CaptureFixture[
         return f"{len(lines)} lines: {shown.err}"
     name = path.name.encode("unicode_escape", "surrogatepass").decode()[:20]
     plain = path.name[:20]
-    if name not in lines[-1].replace("\\\\", "\\") and plain not in lines[-1]:
+    if name not in lines[-1].replace("\\\\", "\\") and plain not in lines[-1].replace("\\'", "'"):
         return f"its name is missing: {lines[-1]}"
     return None
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_any_file_gives_one_clear_line_or_a_result(
-    folder: Path,
-    bundle: Bundle,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    command: str,
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
 ) -> None:
-    data = (folder / "in.sglat").read_bytes()
-    makers, faults = files(data), {}
+    def judge(path: Path) -> str | None:
+        return fault_of(folder, command, path, capsys)
+
+    assert faults_of(folder, tmp_path, judge) == {}
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+def test_any_file_as_output_is_written_whole_or_left_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    def judge(path: Path) -> str | None:
+        before = state_of(path)
+        status = status_of(*OUTPUTS[command](folder, path))
+        error = capsys.readouterr().err
+        if status == 0:
+            return None if path.is_file() and path.stat().st_size else "nothing was written"
+        if state_of(path) != before:
+            return f"it was changed: {error}"
+        lines = error.splitlines()
+        if len(lines) != 1 or not lines[0].startswith("error: ") or "Errno" in error:
+            return f"status {status}: {error}"
+        return None
+
+    assert faults_of(folder, tmp_path, judge) == {}
+
+
+def state_of(path: Path) -> object:
+    """Return what a file is, to see whether it was changed."""
+    try:
+        found = path.lstat()
+    except OSError as error:
+        return error.errno
+    return found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def faults_of(folder: Path, room: Path, judge: Callable[[Path], str | None]) -> dict[str, str]:
+    """Make every kind of file in a room of its own; return what is wrong by kind.
+
+    Args:
+        folder: holds a whole `.sglat` file.
+        room: where the rooms are made.
+        judge: returns what is wrong with a file, None if nothing.
+    """
+    makers, faults = files((folder / "in.sglat").read_bytes()), {}
     assert len(makers) > 60
     for number, (kind, make) in enumerate(makers.items()):
-        room = tmp_path / str(number)
-        room.mkdir()
-        path = make(room)
+        (room / str(number)).mkdir()
+        path = make(room / str(number))
         if path is None:
             continue
         try:
-            fault = fault_of(folder, command, path, capsys)
+            fault = judge(path)
         except BaseException as error:  # what would be a traceback
             fault = f"{type(error).__name__}: {error}"
         if fault is not None:
             faults[kind] = fault
-    assert faults == {}
+    return faults

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from sglat.errors import DownloadError
+from sglat.files import naming
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes present and the bytes expected, None if unknown."""
@@ -106,7 +107,7 @@ def hash_download(path: Path) -> tuple[str, str]:
     """Return a file's sha256 and git blob SHA-1 in one pass."""
     sha256 = hashlib.sha256()
     blob = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as file:
+    with path.open("rb") as file, naming(path):
         while chunk := file.read(1 << 20):
             sha256.update(chunk)
             blob.update(chunk)

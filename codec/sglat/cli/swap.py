@@ -82,7 +82,7 @@ def swap(
         target = stack.enter_context(atomic_file(out, force=force))
         if identity_file is not None:
             alone = stack.enter_context(atomic_file(identity_file, force=force))
-            hint = identity_file.name
+            hint = identity_file.name.encode("utf-8", "replace").decode()
             steps.append(lambda a, b: edits.detach(a, b, alone, hint=hint))
         if len(files) > 1:
             joined = stack.enter_context(TemporaryFile())
