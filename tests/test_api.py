@@ -16,19 +16,10 @@ import pytest
 
 import sglat
 from sglat.bundles.bundle import Bundle
-from sglat.encoder import encode as encode_module
-from tests.bundles.tiny import make_tiny_bundle
-from tests.encoder.test_encode import Eyes, Pixels, draw_clip
+from tests.encoder.test_encode import bundle as bundle  # a fixture
+from tests.encoder.test_encode import draw_clip
 
 CONFIG = sglat.EncodeConfig(tune_steps=2, identity_bytes=6_000, self_check=False)
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    bundle = make_tiny_bundle(tmp_path / "tiny")
-    bundle.__dict__.update(faces=Eyes(), perceptual=Pixels())
-    monkeypatch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
-    return bundle
 
 
 def test_encode_open_decode_and_swap(bundle: Bundle, tmp_path: Path) -> None:

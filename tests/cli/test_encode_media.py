@@ -17,24 +17,13 @@ from typer.testing import CliRunner, Result
 from sglat.bitstream.reader import open_reader
 from sglat.bundles.bundle import Bundle
 from sglat.cli.encode import app
-from sglat.encoder import encode as encode_module
 from sglat.files import output_lock
-from tests.bundles.tiny import make_tiny_bundle
-from tests.encoder.test_encode import Eyes, Pixels
+from tests.encoder.test_encode import bundle as bundle  # a fixture
 from tests.support.faces import draw_face
 from tests.support.pictures import jpeg_with_exif, stored_as
 from tests.support.video import write_video
 
 OPTIONS = ("--tuning", "none", "--identity-bytes", "6000", "--no-self-check", "--json", "--quiet")
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    bundle = make_tiny_bundle(tmp_path / "tiny")
-    bundle.__dict__["faces"] = Eyes()
-    bundle.__dict__["perceptual"] = Pixels()
-    monkeypatch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
-    return bundle
 
 
 def pictures(count: int = 5) -> list[np.ndarray]:

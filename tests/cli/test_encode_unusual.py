@@ -18,24 +18,13 @@ from sglat.bundles.bundle import Bundle
 from sglat.cli.encode import app
 from sglat.decoder.decode import Decoder
 from sglat.decoder.output import OutputConfig, write_decoded
-from sglat.encoder import encode as encode_module
 from sglat.media.audio import AudioReader
 from sglat.media.reader import VideoReader
-from tests.bundles.tiny import make_tiny_bundle
-from tests.encoder.test_encode import Eyes, Pixels
+from tests.encoder.test_encode import bundle as bundle  # a fixture
 from tests.support.faces import draw_face
 from tests.support.video import set_display_matrix, write_video
 
 OPTIONS = ("--tune-steps", "2", "--identity-bytes", "6000", "--no-self-check", "--json", "--quiet")
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    bundle = make_tiny_bundle(tmp_path / "tiny")
-    bundle.__dict__["faces"] = Eyes()
-    bundle.__dict__["perceptual"] = Pixels()
-    monkeypatch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
-    return bundle
 
 
 def pictures(count: int = 5, *, width: int = 128, height: int = 96) -> list[np.ndarray]:

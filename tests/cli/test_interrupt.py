@@ -24,10 +24,9 @@ from pathlib import Path
 from sglat.bundles.bundle import Bundle
 from sglat.cli import encode as command
 from sglat.encoder import encode as module
-from tests.encoder.test_encode import Eyes, Pixels
+from tests.encoder.test_encode import see_drawn_faces
 
-bundle = Bundle(Path(sys.argv.pop()))
-bundle.__dict__.update(faces=Eyes(), perceptual=Pixels())
+bundle = see_drawn_faces(Bundle(Path(sys.argv.pop())))
 module.load_bundle = lambda name, device: bundle
 
 class Bar(command.TotalBar):

@@ -18,18 +18,16 @@ from sglat.encoder import encode as encode_module
 from sglat.encoder.detail import LEAST_FACE, DetailTuner, Window, choose_resolution
 from sglat.encoder.encode import encode
 from sglat.errors import BundleMismatchError
-from tests.bundles.tiny import add_upper_layers
-from tests.encoder.test_encode import CONFIG, Killed, draw_clip, drawn_bundle
+from tests.bundles.tiny import add_upper_layers, make_tiny_bundle
+from tests.encoder.test_encode import CONFIG, Killed, draw_clip, see_drawn_faces
 
 FINE = replace(CONFIG, identity_bytes=16_000, tune_steps=12)
 
 
 def fine_bundle(folder: Path) -> Bundle:
     """Return a random bundle of 16 px with upper layers to 64 px that finds drawn faces."""
-    own = drawn_bundle(folder)
-    bundle = add_upper_layers(folder)
-    bundle.__dict__.update(faces=own.faces, perceptual=own.perceptual)
-    return bundle
+    make_tiny_bundle(folder)
+    return see_drawn_faces(add_upper_layers(folder))
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from sglat.errors import UsageError
 from sglat.networks.devices import full_precision
 from sglat.networks.faces import FaceBox
 from tests.bundles.tiny import make_tiny_bundle
-from tests.encoder.test_encode import Eyes, Killed, Pixels, draw_clip
+from tests.encoder.test_encode import Killed, Pixels, draw_clip, see_drawn_faces
 from tests.support.far import FAR, FarTensor, Misplaced, far_device
 from tests.support.gpu import require_cuda
 from tests.support.tolerances import FAR_RELATIVE, OTHER_DEVICE_DB
@@ -114,8 +114,7 @@ def encode_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Encode:
     def run(device: torch.device, name: str, config: EncodeConfig, **more: Any) -> EncodeResult:
         with device_of(device):
             bundle = Bundle(tmp_path / "tiny", device)
-            bundle.__dict__["faces"] = Eyes()
-            bundle.__dict__["perceptual"] = PixelsAt(device)
+            see_drawn_faces(bundle).__dict__["perceptual"] = PixelsAt(device)
             monkeypatch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
             return encode(clip, tmp_path / name, config, **more)
 
@@ -358,8 +357,7 @@ def test_a_gpu_encodes_as_well_as_a_processor(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for device in (CPU, torch.device("cuda")):
             bundle = Bundle(folder, device)
-            bundle.__dict__["faces"] = Eyes()
-            bundle.__dict__["perceptual"] = PixelsAt(device)
+            see_drawn_faces(bundle).__dict__["perceptual"] = PixelsAt(device)
             patch.setattr(encode_module, "load_bundle", lambda name, device, b=bundle: b)
             target = tmp_path / f"{device.type}.sglat"
             result = encode(clip, target, replace(CONFIG, device=device.type))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import sglat
 from sglat.bitstream.reader import open_reader
@@ -19,6 +19,8 @@ from sglat.encoder.encode import EncodeConfig, EncodeResult, encode
 from sglat.encoder.paper_solver import PaperConfig
 from sglat.errors import FaceError, UsageError
 from sglat.media.audio import AudioReader
+from sglat.networks.embedded_nets import LandmarkOutput
+from sglat.networks.face_points import NUM_BLENDSHAPES, NUM_POINTS
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.faces import DrawnFaces, draw_face
 from tests.support.video import write_video
@@ -53,11 +55,38 @@ class Pixels:
         return (first[0] - second[0]).square().mean((1, 2, 3))
 
 
+class Points(nn.Module):
+    """A landmark network of one random layer: the shapes and derivatives of the embedded one, which
+    would take a third of an encoding at 16 px."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(2)
+        self.layer = nn.Parameter(
+            0.1 * torch.randn(2 * NUM_POINTS + 3, 48, generator=random), requires_grad=False
+        )
+
+    def forward(self, crops: Tensor) -> LandmarkOutput:
+        blocks = F.avg_pool2d(crops, crops.shape[-1] // 4).flatten(1)
+        numbers = torch.tanh(F.linear(blocks, self.layer))
+        return LandmarkOutput(
+            points=0.5 + 0.4 * numbers[:, :-3].view(-1, NUM_POINTS, 2),
+            pose=20 * numbers[:, -3:],
+            eye_openness=crops.new_full((len(crops), 2), 0.3),
+            blendshapes=crops.new_zeros(len(crops), NUM_BLENDSHAPES),
+            score_logit=crops.new_ones(len(crops)),
+        )
+
+
+def see_drawn_faces(bundle: Bundle) -> Bundle:
+    """Give a bundle stand-ins for all networks that look at faces; return it."""
+    bundle.__dict__.update(faces=Eyes(), perceptual=Pixels(), landmarks=Points().to(bundle.device))
+    return bundle
+
+
 def drawn_bundle(folder: Path) -> Bundle:
     """Return a random bundle that finds drawn faces."""
-    bundle = make_tiny_bundle(folder)
-    bundle.__dict__.update(faces=Eyes(), perceptual=Pixels())
-    return bundle
+    return see_drawn_faces(make_tiny_bundle(folder))
 
 
 @pytest.fixture

@@ -32,17 +32,14 @@ from sglat.encoder.solve_motion import (
 from sglat.encoder.stages import Made, Stage, Task, stage_key
 from sglat.networks.motion_estimator import MotionEstimator
 from tests.bundles.tiny import make_tiny_bundle
-from tests.encoder.test_encode import Eyes, Killed, Pixels, draw_clip
+from tests.encoder.test_encode import Killed, draw_clip, see_drawn_faces
 
 CONFIG = EncodeConfig(tune_steps=3, identity_bytes=6_000, self_check=False, keep_workfile=True)
 SOLVERS = ("fast", "paper")
 
 
 def opened(folder: Path) -> Bundle:
-    bundle = Bundle(folder)
-    bundle.__dict__["faces"] = Eyes()
-    bundle.__dict__["perceptual"] = Pixels()
-    return bundle
+    return see_drawn_faces(Bundle(folder))
 
 
 def set_part(

@@ -19,8 +19,7 @@ from sglat_lab.bench import encodes, file_variants, solvers
 from sglat_lab.bench.encodes import EncodeJob, requantized, run_job, solved_motion
 from sglat_lab.measure.judges import Judges
 from sglat_lab.measure.rates import file_cost
-from tests.bundles.tiny import make_tiny_bundle
-from tests.encoder.test_encode import Eyes, Pixels, draw_clip
+from tests.encoder.test_encode import draw_clip, drawn_bundle
 
 CONFIG = EncodeConfig(tune_steps=6, identity_bytes=6_000, keep_workfile=True, force=True)
 
@@ -29,9 +28,7 @@ CONFIG = EncodeConfig(tune_steps=6, identity_bytes=6_000, keep_workfile=True, fo
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     """Return a bundle and a folder with a clip, its file and its work file."""
     folder = Path(tmp_path_factory.mktemp("encoding"))
-    bundle = make_tiny_bundle(folder / "tiny")
-    bundle.__dict__["faces"] = Eyes()
-    bundle.__dict__["perceptual"] = Pixels()
+    bundle = drawn_bundle(folder / "tiny")
     draw_clip(folder / "in.mp4", audio=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
