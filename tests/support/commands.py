@@ -10,12 +10,12 @@ from subprocess import CompletedProcess
 import pytest
 
 
-def status_of(command: object, *arguments: object) -> int:
-    """Run a command in this process; return its exit status."""
-    module = import_module(f"sglat.cli.{command}")
+def status_of(command: object, *arguments: object, module: str | None = None) -> int:
+    """Run a command of the product, or of a module, in this process; return its exit status."""
+    main = import_module(module or f"sglat.cli.{command}").main
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as caught:
         patch.setattr(sys, "argv", [f"sgl-{command}", *map(str, arguments)])
-        module.main()
+        main()
     return int(caught.value.code or 0)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from tests.bundles.tiny import make_tiny_bundle
+from tests.support.commands import status_of
 from tests.support.files import write_file
 from tests.support.video import moving_square, write_video
 
@@ -31,13 +32,23 @@ pytest.importorskip("bjontegaard")
 FRAMES = 24
 
 
-def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+def launched(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in a fresh process."""
     return subprocess.run(
         [sys.executable, "-m", "sglat_lab.bench.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, "SGLAT_SHARED": "/nowhere"},
     )
+
+
+def bench(capture: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Run the command in this process; return its exit status and what it said."""
+    capture.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SGLAT_SHARED", "/nowhere")
+        status = status_of("bench", *arguments, module="sglat_lab.bench.cli")
+    return status, capture.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pictures = [moving_square(i + 7 * seed) for i in range(FRAMES)]
         write_video(folder / "clips" / f"{clip}.mp4", pictures)
         write_file(folder / "encoded" / f"{clip}.sglat", bundle, frames=FRAMES, seed=seed)
-    done = bench(*options(folder))
+    done = launched(*options(folder))
     assert done.returncode == 0, done.stderr
     (folder / "stdout.txt").write_text(done.stdout)
     shutil.copytree(folder / "out", folder / "first")  # later runs are shorter
@@ -143,31 +154,36 @@ def test_the_command_in_the_report_names_no_folder_of_the_machine(folder: Path) 
     assert str(folder) not in (folder / "out" / "results.md").read_text()
 
 
-def test_a_repeated_run_measures_nothing_again(folder: Path) -> None:
+def test_a_repeated_run_measures_nothing_again(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     stamps = {p: p.stat().st_mtime_ns for p in (folder / "out" / "cache").rglob("*.json")}
-    done = bench(*options(folder), "--no-speed")
-    assert done.returncode == 0, done.stderr
+    status, said = bench(capfd, *options(folder), "--no-speed")
+    assert status == 0, said
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
 
 
-def test_a_clip_without_its_file_is_left_out_and_said(folder: Path, tmp_path: Path) -> None:
+def test_a_clip_without_its_file_is_left_out_and_said(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(folder / "encoded", tmp_path / "encoded")
     (tmp_path / "encoded" / "two.sglat").unlink()
-    done = bench(
-        folder / "clips", "--out", folder / "out", "--encoded", tmp_path / "encoded",
+    status, said = bench(
+        capfd, folder / "clips", "--out", folder / "out", "--encoded", tmp_path / "encoded",
         "--bundle", folder / "bundle", "--quick", "--no-speed",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "two.mp4 left out: not-encoded" in done.stderr
+    assert status == 0, said
+    assert "two.mp4 left out: not-encoded" in said
 
 
-def test_an_empty_folder_is_wrong_usage_in_one_line(folder: Path, tmp_path: Path) -> None:
+def test_an_empty_folder_is_wrong_usage_in_one_line(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "none").mkdir()
-    done = bench(
-        tmp_path / "none", "--out", tmp_path / "out", "--bundle", folder / "bundle", "--quick"
-    )
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: no-clips")
+    where = ("--out", tmp_path / "out", "--bundle", folder / "bundle")
+    status, said = bench(capfd, tmp_path / "none", *where, "--quick")
+    assert status == 2
+    assert said.splitlines()[-1].startswith("error: no-clips")
 
 
 def test_memory_and_start_up_are_measured(folder: Path) -> None:
@@ -210,9 +226,11 @@ def test_every_probe_has_its_tables_in_the_report(folder: Path) -> None:
     ]  # fmt: skip
 
 
-def test_probes_that_were_not_chosen_are_left_out_of_the_report(folder: Path) -> None:
-    done = bench(*options(folder), "--probes", "rates")
-    assert done.returncode == 0, done.stderr
+def test_probes_that_were_not_chosen_are_left_out_of_the_report(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, said = bench(capfd, *options(folder), "--probes", "rates")
+    assert status == 0, said
     page = (folder / "out" / "results.md").read_text()
     assert "## What our files cost" in page
     for title in ("Damaged files", "Motion groups lost", "Swapped", "Peak memory"):
@@ -222,10 +240,12 @@ def test_probes_that_were_not_chosen_are_left_out_of_the_report(folder: Path) ->
     ]  # fmt: skip
 
 
-def test_an_unknown_probe_is_wrong_usage_in_one_line(folder: Path) -> None:
-    done = bench(*options(folder), "--probes", "beauty")
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: no-probe")
+def test_an_unknown_probe_is_wrong_usage_in_one_line(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, said = bench(capfd, *options(folder), "--probes", "beauty")
+    assert status == 2
+    assert said.splitlines()[-1].startswith("error: no-probe")
 
 
 PROBE = """<script>
