@@ -25,8 +25,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check codec tests format_spec
 	$(BIN)/mypy
 
+# Each process starts with one half of the tests, so that tests of one module share its fixtures.
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # mediapipe brings an OpenCV that needs a display; the one without goes on top of it. Of lpips only
 # the heads are used, so that it comes without torchvision.
