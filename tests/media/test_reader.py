@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -55,6 +56,49 @@ def test_every_pixel_format_becomes_eight_bit_rgb(
     with VideoReader(path) as reader:
         picture = next(iter(reader)).picture
     assert (picture.dtype, picture.shape) == (np.uint8, (48, 64, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "default", "sizes", "read", "is_said"),
+    [
+        ("a.avi", None, [(32, 32), (64, 48)], (64, 48), False),
+        ("a.mkv", None, [(32, 32), (64, 48)], (64, 48), False),  # none or all are the default
+        ("a.mkv", 0, [(32, 32), (64, 48)], (32, 32), True),
+        ("a.mkv", 1, [(64, 48), (32, 32)], (32, 32), True),
+        ("a.avi", None, [(64, 48), (64, 48)], (64, 48), True),
+    ],
+)
+def test_of_several_streams_the_default_or_largest_is_read(
+    tmp_path: Path, name: str, default: int | None, sizes: list[tuple[int, int]],
+    read: tuple[int, int], is_said: bool,
+) -> None:  # fmt: skip
+    with av.open(str(tmp_path / name), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=25) for _ in sizes]
+        for number, (stream, size) in enumerate(zip(streams, sizes, strict=True)):
+            stream.width, stream.height = size
+            if number == default:
+                stream.disposition = av.stream.Disposition.default
+        for stream in streams:
+            shape = (stream.height, stream.width, 3)
+            frame = av.VideoFrame.from_ndarray(np.zeros(shape, np.uint8), format="rgb24")
+            for packet in (*stream.encode(frame.reformat(format="yuv420p")), *stream.encode()):
+                container.mux(packet)
+    with VideoReader(tmp_path / name) as reader:
+        found, notes = reader.info, reader.notes
+    assert (found.width, found.height) == read
+    assert [note.startswith("2 video streams: ") for note in notes] == [True] * is_said
+
+
+def test_gray_has_no_matrix_to_warn_of(tmp_path: Path) -> None:
+    frame = av.VideoFrame.from_ndarray(np.full((48, 64), 40_000, np.uint16), format="gray16be")
+    with av.open(str(tmp_path / "a.png"), "w", format="image2") as container:
+        stream = container.add_stream("png", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "gray16be"
+        for packet in (*stream.encode(frame), *stream.encode()):
+            container.mux(packet)
+    with VideoReader(tmp_path / "a.png") as reader:
+        level = int(next(iter(reader)).picture[0, 0, 0])
+        assert (reader.notes, level) == ([], 156)
 
 
 def test_odd_sizes_keep_every_pixel(tmp_path: Path) -> None:

@@ -222,3 +222,33 @@ def choose_encoder(encoder: str, path: Path) -> str:
         return encoder
     usual = container.encoders[0]
     return (hardware_encoder() or usual) if usual == H264 else usual
+
+
+def choose_stream(container: Any, path: Path) -> tuple[Any, list[str]]:
+    """Return the video stream that is read, and a message if another is as large.
+
+    As players do: one marked as the default before others, then the largest. Covers and streams
+    without a decoder do not count.
+
+    Raises:
+        MediaError: no video stream, or none with a decoder.
+    """
+    streams = container.streams.video
+    cover, default = av.stream.Disposition.attached_pic, av.stream.Disposition.default
+    real = [stream for stream in streams if not int(stream.disposition) & int(cover)]
+    if not real:
+        kinds = sorted({s.type for s in container.streams}) or ["no stream"]
+        found = "a cover picture" if streams else ", ".join(kinds).replace("audio", "sound")
+        raise MediaError("no-video", f"expected a video stream, {path} has only {found}")
+    known = [stream for stream in real if stream.codec_context is not None]
+    if not known:
+        raise MediaError("no-decoder", f"no decoder for the video stream of {path}")
+    areas = {stream.index: stream.width * stream.height for stream in known}
+    chosen = max(known, key=lambda s: (int(s.disposition) & int(default) != 0, areas[s.index]))
+    if all(area < areas[chosen.index] for at, area in areas.items() if at != chosen.index):
+        return chosen, []
+    sizes = ", ".join(f"{s.width}x{s.height}" for s in known if s is not chosen)
+    return chosen, [
+        f"{len(known)} video streams: stream {chosen.index} of {chosen.width}x{chosen.height} is "
+        f"read, not {sizes}"
+    ]

@@ -153,7 +153,7 @@ class PictureConverter:
         elif matrix not in KNOWN_MATRICES:
             decoded.colorspace = UNSPECIFIED
             note = f"matrix {matrix} of H.273 is not supported: colours may be wrong"
-            if note not in self.notes:
+            if note not in self.notes and len(decoded.format.components) > 2:  # not of gray
                 self.notes.append(note)
 
     def _is_limited_gray(self, decoded: Any) -> bool:

@@ -27,6 +27,7 @@ from sglat.media.assembled import (
     read_grid,
     tiled_frames,
 )
+from sglat.media.containers import choose_stream
 from sglat.media.pixels import Deinterlacer, PictureConverter
 
 FALLBACK_RATE: Final = Fraction(25)  # for raw streams that carry neither time stamps nor a rate
@@ -122,7 +123,7 @@ def _what_it_is(path: Path) -> str:
 
 
 class VideoReader(Closable):
-    """Decode the first real video stream of a file, frame by frame.
+    """Decode one video stream of a file, frame by frame.
 
     Memory is bounded: one frame at a time leaves the decoder. Damaged packets are skipped and
     counted; a file that ends early gives the frames it has. Fields become whole frames, and colours
@@ -175,7 +176,8 @@ class VideoReader(Closable):
     @property
     def notes(self) -> list[str]:
         """What was done to the pictures read so far, one line each."""
-        return self._converter.notes + self._deinterlacer.notes
+        choice = self._choice if self._animation is self._grid is None else []
+        return choice + self._converter.notes + self._deinterlacer.notes
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield every frame once, in display order."""
@@ -190,7 +192,7 @@ class VideoReader(Closable):
     def _open(self) -> None:
         self._container = open_container(self.path)
         try:
-            self._stream = self._choose_stream()
+            self._stream, self._choice = choose_stream(self._container, self.path)
             self._stream.thread_type = "AUTO"
             if self._threads:
                 self._stream.codec_context.thread_count = self._threads
@@ -210,16 +212,16 @@ class VideoReader(Closable):
             self._stream.codec_context.name, self._stream.sample_aspect_ratio, self.path
         )
         self._converter: PictureConverter | TiledConverter = converter
-        self._animation = grid = None
+        self._animation = self._grid = None
         if self.path.is_file():
-            self._animation, grid = open_animation(self.path), read_grid(self.path)
+            self._animation, self._grid = open_animation(self.path), read_grid(self.path)
         if self._animation is not None:
             self.time_base, self._rate = WEBP_TIME_BASE, self._animation.frame_rate
             self._has_stamps = False
             return self._animation.frames()
-        if grid is not None:
-            self._converter = TiledConverter(converter, grid)
-            return tiled_frames(self._container, grid)
+        if self._grid is not None:
+            self._converter = TiledConverter(converter, self._grid)
+            return tiled_frames(self._container, self._grid)
         return self._deinterlacer.frames(self._decode())
 
     def _find_first(self) -> tuple[int, Any]:
@@ -275,19 +277,6 @@ class VideoReader(Closable):
             f"{self.path} has no frame from {float(self.clip.start_seconds)} s"
             + ("" if self.clip.end_seconds is None else f" to {float(self.clip.end_seconds)} s"),
         )
-
-    def _choose_stream(self) -> Any:
-        streams = self._container.streams.video
-        real = [
-            s for s in streams if not int(s.disposition) & int(av.stream.Disposition.attached_pic)
-        ]
-        if not real:
-            kinds = sorted({s.type for s in self._container.streams}) or ["no stream"]
-            found = "a cover picture" if streams else ", ".join(kinds).replace("audio", "sound")
-            raise MediaError("no-video", f"expected a video stream, {self.path} has only {found}")
-        if real[0].codec_context is None:
-            raise MediaError("no-decoder", f"no decoder for the video stream of {self.path}")
-        return real[0]
 
     def _describe(self) -> VideoInfo:
         stream = self._stream
