@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
     from sglat.decoder.decode import DecodeConfig as DecodeConfig
     from sglat.decoder.decode import DecodedFrame as DecodedFrame
     from sglat.decoder.output import OutputResult as OutputResult
-    from sglat.encoder.encode import EncodeConfig as EncodeConfig
+    from sglat.encoder.config import EncodeConfig as EncodeConfig
     from sglat.encoder.encode import EncodeResult as EncodeResult
     from sglat.errors import FormatError as FormatError
     from sglat.errors import SglatError as SglatError

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from sglat.decoder.decode import DecodeConfig, DecodedFrame, Decoder
     from sglat.decoder.output import OutputResult
     from sglat.decoder.paint import FaceTrack
-    from sglat.encoder.encode import EncodeConfig, EncodeResult
+    from sglat.encoder.config import EncodeConfig
+    from sglat.encoder.encode import EncodeResult
     from sglat.media.reader import Clip
 
 LEAD_SECONDS: Final = Fraction(1, 4)

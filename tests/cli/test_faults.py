@@ -11,7 +11,7 @@ from sglat import api
 from sglat.bitstream.reader import open_reader
 from sglat.bitstream.writer import open_writer
 from sglat.bundles.bundle import Bundle
-from sglat.encoder.encode import EncodeConfig
+from sglat.encoder.config import EncodeConfig
 from sglat.errors import UsageError
 from tests.bitstream.samples import sample_header
 from tests.bundles.tiny import make_tiny_bundle

@@ -14,7 +14,7 @@ import pytest
 
 from sglat.cli.common import StageBar, describe_progress
 from sglat.cli.encode import TotalBar, expected_seconds
-from sglat.encoder.encode import EncodeConfig
+from sglat.encoder.config import EncodeConfig
 from sglat.version import __version__
 
 CODEC = Path(__file__).resolve().parents[2] / "codec"

@@ -28,7 +28,8 @@ from sglat.encoder import encode as encode_module
 from sglat.encoder import invert as invert_module
 from sglat.encoder import person as person_module
 from sglat.encoder import tune as tune_module
-from sglat.encoder.encode import EncodeConfig, EncodeResult, encode
+from sglat.encoder.config import EncodeConfig
+from sglat.encoder.encode import EncodeResult, encode
 from sglat.encoder.gauss_newton import FastSolver, Render, SolverConfig, take_jacobians
 from sglat.encoder.losses import LossConfig, PixelResidual, TargetLoss
 from sglat.encoder.paper_solver import PaperConfig, _GroupLoss

@@ -15,7 +15,8 @@ import sglat
 from sglat.bitstream.reader import open_reader
 from sglat.bundles.bundle import Bundle
 from sglat.encoder import encode as encode_module
-from sglat.encoder.encode import EncodeConfig, EncodeResult, encode
+from sglat.encoder.config import EncodeConfig
+from sglat.encoder.encode import EncodeResult, encode
 from sglat.encoder.paper_solver import PaperConfig
 from sglat.errors import FaceError, UsageError
 from sglat.media.audio import AudioReader

@@ -12,7 +12,8 @@ import sglat
 from sglat.bitstream.reader import open_reader
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.align import Crops
-from sglat.encoder.encode import EncodeConfig, encode
+from sglat.encoder.config import EncodeConfig
+from sglat.encoder.encode import encode
 from tests.encoder.test_encode import CONFIG, Killed
 from tests.encoder.test_encode import bundle as bundle  # a fixture
 from tests.support.faces import draw_face

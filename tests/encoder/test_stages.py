@@ -18,7 +18,8 @@ from sglat.decoder.synthesizer import Synthesizer
 from sglat.encoder import encode as encode_module
 from sglat.encoder import solve_motion as solve_module
 from sglat.encoder import stages as stages_module
-from sglat.encoder.encode import EncodeConfig, encode
+from sglat.encoder.config import EncodeConfig
+from sglat.encoder.encode import encode
 from sglat.encoder.gauss_newton import SolverConfig
 from sglat.encoder.losses import LossConfig
 from sglat.encoder.paper_solver import PaperConfig

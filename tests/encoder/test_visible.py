@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
+from sglat.encoder.config import EncodeConfig
 from sglat.encoder.crops import inside_mask
-from sglat.encoder.encode import EncodeConfig, encode
+from sglat.encoder.encode import encode
 from sglat.encoder.gauss_newton import FastSolver, SolverConfig, take_jacobians
 from sglat.encoder.losses import LossConfig, PixelResidual, TargetLoss
 from sglat.encoder.visible import SIDE, Visible

@@ -106,7 +106,7 @@ def demo(
     steps: Annotated[int, typer.Option(min=1, help="Tuning steps.")] = 60,
 ) -> None:
     """Make, encode, decode and swap a sample clip."""
-    from sglat.encoder.encode import EncodeConfig
+    from sglat.encoder.config import EncodeConfig
 
     folder.mkdir(parents=True, exist_ok=True)
     bundle = load_bundle()

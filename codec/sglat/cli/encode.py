@@ -28,7 +28,7 @@ from sglat.errors import UsageError
 from sglat.files import refuse_existing
 
 if TYPE_CHECKING:
-    from sglat.encoder.encode import EncodeConfig
+    from sglat.encoder.config import EncodeConfig
 
 app = new_app()
 
@@ -244,7 +244,9 @@ def encode_command(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
 ) -> None:
     """Encode a video. After an interruption the same command continues."""
-    from sglat.encoder.encode import EncodeConfig, clip_of, encode
+    from sglat.encoder.analysis import clip_of
+    from sglat.encoder.config import EncodeConfig
+    from sglat.encoder.encode import encode
     from sglat.encoder.workfile import default_workfile
     from sglat.media.reader import VideoReader
 
@@ -329,7 +331,8 @@ def print_faces(
     source: Path, sheet: Path, bundle: str, start: float, end: float | None, as_json: bool
 ) -> None:
     """Print a table of the people in a video, and write the contact sheet."""
-    from sglat.encoder.encode import EncodeConfig, list_faces
+    from sglat.encoder.config import EncodeConfig
+    from sglat.encoder.encode import list_faces
 
     config = EncodeConfig(bundle=bundle, start_seconds=start, end_seconds=end)
     with video_source(source, beside=sheet) as video:

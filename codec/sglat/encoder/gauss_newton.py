@@ -258,7 +258,7 @@ class FastSolver(WindowSolver):
         self._iterate(state, goal, config.iterations)
         if config.fresh:
             count = max(1, round(config.fresh * len(start) / config.window))
-            typical = _medoids(state.motion * self.units, count)
+            typical = medoids(state.motion * self.units, count)
             (near,) = take_jacobians(self.render, state.motion[typical], (self.residual,))
             self.passes += len(typical) * (1 + near.motion.shape[1])
             state.jacobian = _Corrected(near, state.motion, self.units)
@@ -294,12 +294,13 @@ class FastSolver(WindowSolver):
         return steps
 
 
-def _medoids(places: Tensor, count: int) -> list[int]:
-    """Return rows of `[n, D]` with the least summed distance to all rows, chosen greedily."""
-    distance = torch.cdist(places, places)
+def medoids(places: Tensor, count: int, candidates: Tensor | None = None) -> list[int]:
+    """Return rows of candidates `[M, D]` with the least summed distance to all places `[n, D]`,
+    chosen greedily; without candidates, of the places themselves."""
+    distance = torch.cdist(places if candidates is None else candidates, places)
     nearest = places.new_full((len(places),), torch.inf)
     chosen: list[int] = []
-    for _ in range(min(count, len(places))):
+    for _ in range(min(count, len(distance))):
         best = int(torch.minimum(distance, nearest[None]).sum(1).argmin())
         chosen.append(best)
         nearest = torch.minimum(nearest, distance[best])

@@ -48,6 +48,7 @@ def check_file(
     track: Track,
     bundle: Bundle,
     *,
+    identity_file: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SelfCheck:
     """Decode a file and compare every second frame with the face with its source crop.
@@ -72,7 +73,12 @@ def check_file(
         batch.clear()
 
     with path.open("rb") as file:
-        decoder = Decoder(file, bundle=bundle, config=DecodeConfig(size=bundle.resolution))
+        decoder = Decoder(
+            file,
+            bundle=bundle,
+            config=DecodeConfig(size=bundle.resolution),
+            identity_file=identity_file,
+        )
         for number, frame in enumerate(decoder.frames()):
             if number in checked:
                 batch.append((number, from_pixels(frame.picture)))

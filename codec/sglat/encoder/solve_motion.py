@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from sglat.encoder.gauss_newton import (
     Jacobians,
     SolverConfig,
     WindowSolver,
+    medoids,
     take_jacobians,
 )
 from sglat.encoder.losses import (
@@ -30,8 +31,9 @@ from sglat.encoder.losses import (
 )
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.quantize import PictureMetric, SolvedMotion, smoothed
+from sglat.encoder.sequential import SequentialConfig, SequentialSolver
 from sglat.encoder.stages import Made, Runner, Stage, Task
-from sglat.encoder.start_motion import StartMotion, corrected_motion
+from sglat.encoder.start_motion import StartMotion, comparable, corrected_motion
 from sglat.encoder.track import Track
 from sglat.encoder.tune import TuneResult
 from sglat.encoder.visible import Visible
@@ -150,12 +152,12 @@ class Linearised:
 
 @dataclass(frozen=True, kw_only=True)
 class Linearisation:
-    """Residuals of both stages with Jacobians at common linearisation points."""
+    """Residuals with Jacobians at common linearisation points."""
 
-    pose: Linearised
-    """On the rigid face (method, section 8)."""
     expression: Linearised
     """On the whole crop."""
+    pose: Linearised | None = None
+    """On the rigid face (method, section 8), where yaw and pitch are solved first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,28 +165,43 @@ class LineariseConfig(Stage[Linearisation]):
     """Where Jacobians are taken first, and of what."""
 
     name = "linearise"
-    version = 2
+    version = 3
     phase = "jacobian"
     networks = ("perceptual", "landmarks")
 
-    points: int = 8
+    points: int = 12
     """Linearisation points of a long clip, among the tuning frames."""
     frames_per_point: int = 12
     """Frames of a short clip for each point: more points would cost more time than they save."""
+    with_pose: bool = False
+    """Also for yaw and pitch alone."""
     residual: ResidualConfig = ResidualConfig()
 
     def run(self, task: Task, person: TunedPerson, problem: MotionProblem) -> Linearisation:
-        """Take the Jacobians of both residuals at the most different tuning frames."""
+        """Take the Jacobians at those tuning frames that are nearest to the clip's motion."""
         points = problem.points[problem.solved]
-        pose = pose_residual(task.bundle, points, self.residual)
-        expression = expression_residual(task.bundle, points, self.residual)
+        residuals = [expression_residual(task.bundle, points, self.residual)]
+        if self.with_pose:
+            residuals.append(pose_residual(task.bundle, points, self.residual))
         count = min(self.points, max(2, len(points) // self.frames_per_point))
-        motion = problem.tuned[:count]
-        found = take_jacobians(person.render_fast, motion, (pose, expression), task.tell)
-        return Linearisation(
-            pose=Linearised(residual=pose, jacobians=found[0]),
-            expression=Linearised(residual=expression, jacobians=found[1]),
-        )
+        start, tuned = (comparable(m) for m in (problem.start[problem.solved], problem.tuned))
+        motion = problem.tuned[medoids(start, count, tuned)]
+        found = take_jacobians(person.render_fast, motion, residuals, task.tell)
+        made = [
+            Linearised(residual=residual, jacobians=jacobians)
+            for residual, jacobians in zip(residuals, found, strict=True)
+        ]
+        return Linearisation(expression=made[0], pose=made[1] if self.with_pose else None)
+
+
+WIDE_WINDOW: Final = 128
+"""Resolution up to which windows are as long as configured; above, a quarter of it."""
+POLISH: Final = SolverConfig(iterations=2, fresh=0, window=96)
+"""After the sweep, with Jacobians of the same clip."""
+POLISH_KNOWN: Final = SolverConfig(iterations=0, fresh=4, fresh_iterations=2, window=96)
+"""After the sweep, with Jacobians of another clip of the person."""
+THOROUGH: Final = SolverConfig(iterations=3, fresh=8, fresh_iterations=3, window=96)
+"""With Jacobians at typical frames of each second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +209,9 @@ class FastConfig(Stage[Tensor]):
     """How all 34 values are solved by the fast solver."""
 
     name = "expression"
-    version = 2
+    version = 3
 
-    solver: SolverConfig = SolverConfig()  # noqa: RUF009
+    solver: SolverConfig = POLISH
 
     def run(
         self,
@@ -206,7 +223,11 @@ class FastConfig(Stage[Tensor]):
     ) -> Tensor:
         """Return solved motion `[T, 34]`; without `start` from the initial motion."""
         at: Linearised = getattr(linearisation, self.name)
-        solver = FastSolver(person.render_fast, at.jacobians, at.residual, self.solver)
+        config, side = self.solver, task.bundle.resolution
+        if side > WIDE_WINDOW:  # residuals grow with the picture
+            fewer = -(-config.window // 4)
+            config = replace(config, window=fewer, fresh=-(-config.fresh // 4))
+        solver = FastSolver(person.render_fast, at.jacobians, at.residual, config)
         return solve_windows(solver, problem, problem.start if start is None else start, task)
 
 
@@ -217,8 +238,49 @@ class PoseConfig(FastConfig):
     name = "pose"
 
     solver: SolverConfig = SolverConfig(  # noqa: RUF009
-        iterations=3, fresh=0, active=(0, 1), weight_prior=1e-2
+        iterations=3, fresh=0, active=(0, 1), weight_prior=1e-2, window=96
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(Stage[Tensor]):
+    """How the person is followed from frame to frame."""
+
+    name = "sweep"
+
+    solver: SequentialConfig = SequentialConfig()  # noqa: RUF009
+    chunk: int = 24
+    """Frames stored together."""
+
+    def run(
+        self, task: Task, person: TunedPerson, problem: MotionProblem, linearisation: Linearisation
+    ) -> Tensor:
+        """Return motion `[T, 34]`; the task keeps chunks, and work continues behind them."""
+        at = linearisation.expression
+        solver = SequentialSolver(person.render_fast, at.jacobians, at.residual, self.solver)
+        store, rows = task.open(), problem.solved
+        start = problem.start[rows]
+        breaks = problem.breaks[rows] | (np.diff(rows, prepend=rows[:1]) > 1)
+        if store.rows:
+            done = torch.from_numpy(store.read("motion")).to(start)
+            solver.resume(done, start[: len(done)], store.read("loss").tolist())
+        for first in range(store.rows, len(rows), self.chunk):
+            part = rows[first : first + self.chunk]
+            targets, masks = problem.targets(part), problem.masks(part)
+            motion, losses = [], []
+            for index in range(len(part)):
+                if breaks[first + index]:
+                    solver.reset()
+                one = slice(index, index + 1)
+                mask = None if masks is None else masks[one]
+                motion.append(solver.step(targets[one], start[first + index], mask))
+                losses.append(solver.losses[-1])
+            solved = torch.stack(motion).cpu().numpy()
+            store.append({"motion": solved, "loss": np.array(losses)})
+            task.tell(store.rows, len(rows))
+        if not store.is_done:
+            store.finish()
+        return torch.from_numpy(problem.spread(store.read("motion"))).to(problem.start.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,10 +288,10 @@ class SmoothConfig(Stage[SolvedMotion]):
     """How jitter is taken out of the solved motion."""
 
     name = "smooth"
-    version = 2
+    version = 3
     phase = "expression"
 
-    strength: float = 0.2
+    strength: float = 0.15
     """See `smoothed`."""
 
     def run(
@@ -255,16 +317,21 @@ def solve_motion(
     run: Runner,
     person: Made[TunedPerson],
     problem: Made[MotionProblem],
-    expression: Stage[Tensor],
+    polish: Stage[Tensor] | None,
+    *,
+    is_pose_first: bool = False,
 ) -> Made[SolvedMotion]:
     """Solve yaw, pitch and controls of every frame.
 
-    The person is quantized, so that decoding renders what is solved. `expression`, a `FastConfig`
-    or `PaperConfig`, solves all 34 values.
+    The person is quantized, so that decoding renders what is solved. After a sweep from frame to
+    frame, `polish` solves all 34 values again; None leaves it at the sweep. The method's own
+    solver starts behind yaw and pitch alone instead (section 8).
     """
-    linearisation = run(LineariseConfig(), person, problem)
-    turned = run(PoseConfig(), person, problem, linearisation)
-    solved = run(expression, person, problem, linearisation, turned)
+    linearisation = run(LineariseConfig(with_pose=is_pose_first), person, problem)
+    first = PoseConfig() if is_pose_first else SweepConfig()
+    solved = run(first, person, problem, linearisation)
+    if polish is not None:
+        solved = run(polish, person, problem, linearisation, solved)
     return run(SmoothConfig(), problem, linearisation, solved)
 
 

@@ -17,6 +17,7 @@ from sglat.encoder.align import Alignment
 from sglat.encoder.invert import Inversion, Selection
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.track import Track
+from sglat.errors import UsageError
 
 SIGMA_DEGREES: Final = 4.0
 """Yaw or pitch that counts as much as one sigma of a control: about four times as visible."""
@@ -45,19 +46,25 @@ class StartConfig(Stage[StartMotion]):
         task: Task,
         track: Track,
         aligned: Alignment,
-        inversion: Inversion,
-        selection: Selection,
+        inversion: Inversion | None,
+        selection: Selection | None,
     ) -> StartMotion:
-        """See `start_motion`."""
+        """See `start_motion`; a bundle with a motion estimator needs no inversion."""
         to_crop = frame_to_crop(aligned.placement)
         points = transform_points(to_crop, track.points).astype(np.float32)
-        motion = start_motion(task.bundle, track, points, inversion, selection.row)
+        motion = start_motion(
+            task.bundle, track, points, inversion, 0 if selection is None else selection.row
+        )
         return StartMotion(points=points, motion=motion)
 
 
 @torch.no_grad()
 def start_motion(
-    bundle: Bundle, track: Track, points: NDArray[np.float32], inversion: Inversion, id_row: int
+    bundle: Bundle,
+    track: Track,
+    points: NDArray[np.float32],
+    inversion: Inversion | None,
+    id_row: int,
 ) -> Tensor:
     """Return initial values of yaw, pitch (degrees) and controls, `[T, 34]`, on the CPU.
 
@@ -69,6 +76,8 @@ def start_motion(
         shapes = torch.from_numpy(track.blendshapes.astype(np.float32))
         inputs = (values.to(bundle.device) for values in (torch.from_numpy(points), shapes, pose))
         return torch.cat([pose, bundle.module("estimator")(*inputs).cpu()], 1)
+    if inversion is None:
+        raise UsageError("no-estimator", "expected inverted frames where no estimator is")
     return torch.cat([pose, _projected(bundle, inversion, id_row, len(track))], 1)
 
 

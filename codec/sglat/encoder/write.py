@@ -21,6 +21,7 @@ from sglat.bitstream.records import (
     AudioPacket,
     Header,
     Identity,
+    IdentityReference,
     Motion,
     Picture,
     Placement,
@@ -55,6 +56,8 @@ class Contents:
     provenance: Provenance
     plate: Picture | None
     settings: dict[str, str]
+    reference: IdentityReference | None = None
+    """Stands in the file in place of the identity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +131,10 @@ def write_file(
         )  # fmt: skip
     with sound, open_writer(target, header, force=force) as writer:
         stored = StoredSound(sound, audio)
-        writer.put_identity(contents.identity)
+        if contents.reference is None:
+            writer.put_identity(contents.identity)
+        else:
+            writer.put_identity_reference(contents.reference)
         if contents.plate is not None:
             writer.put_plate(contents.plate)
         writer.put_provenance(replace(contents.provenance, note="; ".join(pictures)))

@@ -31,7 +31,7 @@ from sglat.bitstream.info import verify
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import DecodeConfig, Decoder
 from sglat.decoder.output import OutputConfig, write_decoded
-from sglat.encoder.encode import EncodeConfig
+from sglat.encoder.config import EncodeConfig
 from sglat.media.audio import AudioReader
 from sglat.networks.pixels import from_pixels, to_pixels
 from sglat_lab.bench import file_variants, long_decode

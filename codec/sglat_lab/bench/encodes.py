@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from sglat.bitstream.motion_coder import fit_model
 from sglat.bundles.bundle import Bundle
-from sglat.encoder.encode import EncodeConfig, encode
+from sglat.encoder.config import EncodeConfig
+from sglat.encoder.encode import encode
 from sglat.encoder.losses import LossConfig
 from sglat.encoder.quantize import PictureMetric, QuantizeConfig, motion_steps, quantize_motion
 from sglat.encoder.tune import TuneConfig

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sglat.encoder.encode import Analysis, EncodeConfig, analyse, begin
+from sglat.encoder.analysis import Analysis, analyse, begin
+from sglat.encoder.config import EncodeConfig
 from sglat.encoder.gauss_newton import SolverConfig
 from sglat.encoder.solve_motion import FastConfig, solve_motion
 from sglat.encoder.stages import Made, Runner

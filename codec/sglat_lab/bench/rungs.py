@@ -29,7 +29,7 @@ from sglat.bitstream.reader import load_identity
 from sglat.bitstream.records import FRAME_HELD
 from sglat.decoder.decode import Decoder
 from sglat.decoder.placement import SIZE
-from sglat.encoder.encode import EncodeConfig
+from sglat.encoder.config import EncodeConfig
 from sglat.errors import UsageError
 from sglat.files import write_atomically
 from sglat.networks.pixels import from_pixels, resize, to_pixels

@@ -12,7 +12,8 @@ from sglat.bitstream.reader import load_identity
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import Decoder
 from sglat.encoder import encode as encode_module
-from sglat.encoder.encode import EncodeConfig, encode
+from sglat.encoder.config import EncodeConfig
+from sglat.encoder.encode import encode
 from sglat.encoder.gauss_newton import SolverConfig
 from sglat.errors import UsageError
 from sglat_lab.bench import encodes, file_variants, solvers

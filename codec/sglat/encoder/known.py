@@ -1,0 +1,179 @@
+"""A person who is known from an earlier file, so that a clip needs motion alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sglat.bitstream.reader import open_reader
+from sglat.bitstream.records import Identity, IdentityReference
+from sglat.bundles.bundle import Bundle
+from sglat.decoder.synthesizer import Synthesizer, retarget
+from sglat.encoder.align import Alignment
+from sglat.encoder.choose_frames import spread_frames
+from sglat.encoder.person import TunedPerson
+from sglat.encoder.solve_motion import MotionProblem
+from sglat.encoder.stages import Stage, Task
+from sglat.encoder.start_motion import StartMotion, comparable, corrected_motion
+from sglat.encoder.track import Track
+from sglat.encoder.visible import Visible
+from sglat.errors import UsageError
+from sglat.files import naming
+from sglat.networks.faces import FaceBox
+from sglat.networks.pixels import to_pixels
+
+TYPICAL: Final = 16
+"""Most motions of a known person at which Jacobians are taken."""
+SAMPLES: Final = 24
+"""Frames of a clip that are compared with the known person."""
+LIKE: Final = 0.35
+"""Identity cosine below which a clip shows somebody else: frames of one person, rendered and
+photographed, reach 0.6 and more, of two people 0.3 at most."""
+_CROP_FACE: Final = FaceBox(left=0.2, top=0.2, right=0.8, bottom=0.95, score=1.0)
+"""Where the face is in an aligned crop, in crop units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownPerson(TunedPerson):
+    """A person of a file, and motions by which the file knows them."""
+
+    typical: Tensor
+    """`[K, 34]`, the most different ones first, the neutral among them."""
+    reference: IdentityReference | None
+    """Of the identity's own file; None if it was refined since."""
+    tuned: Synthesizer
+    """With the person's deltas, at the base resolution."""
+    whole: Identity
+    """With the layers above the base resolution."""
+    resolution: int
+    """Of the file."""
+
+
+def known_person(path: Path, bundle: Bundle, *, count: int = TYPICAL) -> KnownPerson:
+    """Read a person from a file with an identity; its own motion, if any, tells what is typical.
+
+    Args:
+        path: a file written by enrolling, a detached identity, or any file with an identity.
+        bundle: at its base resolution.
+        count: most typical motions.
+
+    Raises:
+        BundleMismatchError: the file was made with other weights.
+        FormatError: any code.
+        UsageError: `no-identity` if the file only refers to one.
+    """
+    with open_reader(path) as reader, naming(path):
+        header, identity, sha256 = reader.header, reader.identity, reader.identity_sha256
+        if identity is None or sha256 is None:
+            raise UsageError(
+                "no-identity", f"expected a file with an identity, found a reference in {path}"
+            )
+        whole = Synthesizer.of(bundle.of_file(header))
+        motion = [group.motion.dequantize() for group in reader.groups()]
+        driver = reader.motion_neutral
+    person = whole.person(identity)
+    tuned = whole.tuned(identity.weight_deltas()).up_to(bundle.resolution)
+    rows = person.neutral[None]
+    if motion:
+        own = retarget(
+            torch.from_numpy(np.concatenate(motion)).to(rows),
+            puppet=person.neutral,
+            driver=None if driver is None else torch.from_numpy(driver.copy()).to(rows),
+            transfer="relative",
+        )
+        rows = torch.cat([rows, own])
+        is_used = torch.ones(len(rows), dtype=torch.bool)
+        rows = rows[spread_frames(comparable(rows).cpu(), count, 0, is_used)]
+    return KnownPerson(
+        identity=identity,
+        whole=identity,
+        person=person,
+        synthesizer=whole.up_to(bundle.resolution),
+        weights={name: value.detach() for name, value in tuned.generator.named_parameters()},
+        typical=rows,
+        tuned=tuned,
+        reference=IdentityReference(sha256=sha256, hint=path.name),
+        resolution=header.resolution,
+    )
+
+
+@torch.no_grad()
+def estimates_of(known: KnownPerson, bundle: Bundle) -> Tensor | None:
+    """Return what the motion estimator reads in renderings of the typical motions, `[K, 34]`; None
+    for a bundle without an estimator.
+
+    The estimate differs from the motion by a shift and more that are the person's own (see
+    `corrected_motion`).
+    """
+    if not bundle.has("estimator"):
+        return None
+    pictures = to_pixels(known.render(known.typical))
+    side = pictures.shape[1]
+    sides = ("left", "top", "right", "bottom")
+    box = replace(_CROP_FACE, **{name: side * getattr(_CROP_FACE, name) for name in sides})
+    found = [bundle.faces.landmarks(np.ascontiguousarray(picture), box) for picture in pictures]
+    points = torch.from_numpy(np.stack([one.points for one in found]) / np.float32(side))
+    shapes = torch.from_numpy(np.stack([one.blendshapes for one in found]).astype(np.float32))
+    pose = torch.tensor([[one.yaw_degrees, one.pitch_degrees] for one in found])
+    inputs = (values.to(bundle.device) for values in (points, shapes, pose))
+    return torch.cat([pose, bundle.module("estimator")(*inputs).cpu()], 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownProblemConfig(Stage[MotionProblem]):
+    """How the motion of a known person is set up."""
+
+    name = "known-problem"
+    phase = "jacobian"
+    networks = ("faces", "estimator")
+
+    correction_noise: float = 0.3
+    """See `corrected_motion`."""
+
+    def run(
+        self,
+        task: Task,
+        track: Track,
+        aligned: Alignment,
+        visible: Visible,
+        start: StartMotion,
+        known: KnownPerson,
+    ) -> MotionProblem:
+        """Correct the initial motion by what the estimator reads in renderings of the person."""
+        bundle, motion, typical = task.bundle, start.motion, known.typical.cpu()
+        estimates = estimates_of(known, bundle)
+        if estimates is not None:
+            rows = list(range(len(typical)))
+            both = torch.cat([estimates, motion])
+            corrected = corrected_motion(both, rows, typical, self.correction_noise)
+            motion = corrected[len(typical) :]
+
+        def masks(rows: NDArray[np.int64]) -> Tensor | None:
+            found = visible.masks(rows, bundle.resolution)
+            return None if found is None else found.to(bundle.device)
+
+        return MotionProblem(
+            start=motion.to(bundle.device),
+            tuned=known.typical,
+            points=torch.from_numpy(start.points),
+            breaks=track.breaks,
+            shown=track.shown,
+            targets=lambda rows: aligned.crops.tensor(rows).to(bundle.device),
+            masks=masks,
+        )
+
+
+@torch.no_grad()
+def likeness(known: KnownPerson, bundle: Bundle, track: Track, aligned: Alignment) -> float:
+    """Return the mean identity cosine of some frames of a clip to the person's typical faces."""
+    rows = np.flatnonzero(~track.held)
+    rows = rows[np.linspace(0, len(rows) - 1, min(SAMPLES, len(rows))).astype(int)]
+    seen = bundle.faces.embed(aligned.crops.tensor(rows).to(bundle.device))
+    own = bundle.faces.embed(known.render(known.typical[:8]).clamp(-1, 1))
+    return float((seen @ own.T).max(1).values.mean())
