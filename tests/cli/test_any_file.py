@@ -335,7 +335,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def folder(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("SGLAT_HOME", str(tmp_path / "home"))
     load = cache(bundles.load_bundle)
-    for module in ("sglat.encoder.encode", "sglat.bundles.bundle"):  # loaded once, to be quick
+    for module in ("sglat.encoder.analysis", "sglat.bundles.bundle"):  # loaded once, to be quick
         monkeypatch.setattr(f"{module}.load_bundle", load, raising=False)
     at = tmp_path / "at"
     at.mkdir()

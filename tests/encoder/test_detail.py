@@ -14,7 +14,7 @@ from sglat.bitstream.reader import open_reader
 from sglat.bitstream.records import DeltaLayer, LatentLayer, weight_resolution
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import Decoder
-from sglat.encoder import encode as encode_module
+from sglat.encoder import analysis as analysis_module
 from sglat.encoder.detail import LEAST_FACE, DetailTuner, Window, choose_resolution
 from sglat.encoder.encode import encode
 from sglat.errors import BundleMismatchError
@@ -33,7 +33,7 @@ def fine_bundle(folder: Path) -> Bundle:
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     bundle = fine_bundle(tmp_path / "tiny")
-    monkeypatch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
+    monkeypatch.setattr(analysis_module, "load_bundle", lambda name, device: bundle)
     return bundle
 
 

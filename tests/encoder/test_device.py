@@ -24,7 +24,7 @@ from torch import Tensor
 import sglat
 from sglat.bundles.bundle import EMBEDDED_FOLDER, Bundle
 from sglat.decoder.synthesizer import Person, Synthesizer
-from sglat.encoder import encode as encode_module
+from sglat.encoder import analysis as analysis_module
 from sglat.encoder import invert as invert_module
 from sglat.encoder import person as person_module
 from sglat.encoder import tune as tune_module
@@ -116,7 +116,7 @@ def encode_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Encode:
         with device_of(device):
             bundle = Bundle(tmp_path / "tiny", device)
             see_drawn_faces(bundle).__dict__["perceptual"] = PixelsAt(device)
-            monkeypatch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
+            monkeypatch.setattr(analysis_module, "load_bundle", lambda name, device: bundle)
             return encode(clip, tmp_path / name, config, **more)
 
     return run
@@ -359,7 +359,7 @@ def test_a_gpu_encodes_as_well_as_a_processor(tmp_path: Path) -> None:
         for device in (CPU, torch.device("cuda")):
             bundle = Bundle(folder, device)
             see_drawn_faces(bundle).__dict__["perceptual"] = PixelsAt(device)
-            patch.setattr(encode_module, "load_bundle", lambda name, device, b=bundle: b)
+            patch.setattr(analysis_module, "load_bundle", lambda name, device, b=bundle: b)
             target = tmp_path / f"{device.type}.sglat"
             result = encode(clip, target, replace(CONFIG, device=device.type))
             assert result.check is not None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import sglat
 from sglat.bitstream.reader import open_reader
 from sglat.bundles.bundle import Bundle
-from sglat.encoder import encode as encode_module
+from sglat.encoder import analysis as analysis_module
 from sglat.encoder.config import EncodeConfig
 from sglat.encoder.encode import EncodeResult, encode
 from sglat.encoder.paper_solver import PaperConfig
@@ -93,7 +93,7 @@ def drawn_bundle(folder: Path) -> Bundle:
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     bundle = drawn_bundle(tmp_path / "tiny")
-    monkeypatch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
+    monkeypatch.setattr(analysis_module, "load_bundle", lambda name, device: bundle)
     return bundle
 
 
@@ -123,7 +123,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
     folder = Path(tmp_path_factory.mktemp("encoded"))
     bundle, clip = drawn_bundle(folder / "tiny"), draw_clip(folder / "in.mp4")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
+        patch.setattr(analysis_module, "load_bundle", lambda name, device: bundle)
         result = encode(clip, folder / "out.sglat", CONFIG)
     return Encoded(bundle, clip, folder / "out.sglat", result)
 
@@ -175,7 +175,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[
     bundle, clip = drawn_bundle(folder / "tiny"), draw_clip(folder / "in.mp4")
     files = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
+        patch.setattr(analysis_module, "load_bundle", lambda name, device: bundle)
         patch.setitem(PaperConfig.__init__.__kwdefaults__, "epochs", 3)
         for solver in ("fast", "paper"):
             encode(clip, folder / solver, replace(CONFIG, solver=solver, self_check=False))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sglat.cli.encode import main
 from sglat.decoder.paint import read_track
-from sglat.encoder import encode as encode_module
+from sglat.encoder import analysis as analysis_module
 from sglat.encoder.people import People, PeopleConfig, find_people
 from sglat.encoder.track import Track, TrackConfig, track
 from sglat.encoder.workfile import WorkFile
@@ -199,7 +199,7 @@ class Actors(ByMouth, Eyes):
 def actors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = drawn_bundle(tmp_path / "tiny")
     bundle.__dict__["faces"] = Actors()
-    monkeypatch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
+    monkeypatch.setattr(analysis_module, "load_bundle", lambda name, device: bundle)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from torch import Tensor
 from sglat.bundles.bundle import Bundle
 from sglat.bundles.manifest import write_part
 from sglat.decoder.synthesizer import Synthesizer
-from sglat.encoder import encode as encode_module
+from sglat.encoder import analysis as analysis_module
 from sglat.encoder import solve_motion as solve_module
 from sglat.encoder import stages as stages_module
 from sglat.encoder.config import EncodeConfig
@@ -94,7 +94,7 @@ def run(bundle: Bundle, source: Path, target: Path, solver: str, *, until: str =
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
+        patch.setattr(analysis_module, "load_bundle", lambda name, device: bundle)
         for config, name, value in DEFAULTS:
             patch.setitem(config.__init__.__kwdefaults__, name, value)  # type: ignore[misc]
         encode(source, target, replace(CONFIG, solver=solver), progress=kill)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sglat.bitstream.records import Provenance
 from sglat.encoder.analysis import analyse, begin, clip_of
-from sglat.encoder.config import PRESETS, EncodeConfig
 from sglat.encoder.choose_frames import similarity_plot
+from sglat.encoder.config import PRESETS, EncodeConfig
 from sglat.encoder.crops import find_plate
 from sglat.encoder.detail import face_side
 from sglat.encoder.face_sheet import write_face_sheet

@@ -11,7 +11,7 @@ import torch
 from sglat.bitstream.reader import load_identity
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import Decoder
-from sglat.encoder import encode as encode_module
+from sglat.encoder import analysis as analysis_module
 from sglat.encoder.config import EncodeConfig
 from sglat.encoder.encode import encode
 from sglat.encoder.gauss_newton import SolverConfig
@@ -32,14 +32,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     bundle = drawn_bundle(folder / "tiny")
     draw_clip(folder / "in.mp4", audio=None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode_module, "load_bundle", lambda name, device: bundle)
+        patch.setattr(analysis_module, "load_bundle", lambda name, device: bundle)
         encode(folder / "in.mp4", folder / "base.sglat", config(folder))
     return bundle, folder
 
 
 @pytest.fixture(autouse=True)
 def tiny(made: tuple[Bundle, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode_module, "load_bundle", lambda name, device: made[0])
+    monkeypatch.setattr(analysis_module, "load_bundle", lambda name, device: made[0])
 
 
 def config(folder: Path, quality: int = 62) -> EncodeConfig:
