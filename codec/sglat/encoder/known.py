@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,7 @@ from sglat.encoder.track import Track
 from sglat.encoder.visible import Visible
 from sglat.errors import UsageError
 from sglat.files import naming
-from sglat.networks.faces import FaceBox
+from sglat.networks.faces import FaceBox, FaceLandmarks
 from sglat.networks.pixels import to_pixels
 
 TYPICAL: Final = 16
@@ -104,23 +105,33 @@ def known_person(path: Path, bundle: Bundle, *, count: int = TYPICAL) -> KnownPe
 
 
 @torch.no_grad()
-def estimates_of(known: KnownPerson, bundle: Bundle) -> Tensor | None:
-    """Return what the motion estimator reads in renderings of the typical motions, `[K, 34]`; None
-    for a bundle without an estimator.
+def rendered_faces(known: KnownPerson, bundle: Bundle) -> list[FaceLandmarks]:
+    """Return what the landmark network reads in renderings of the typical motions, in pixels."""
+    pictures = to_pixels(known.render(known.typical))
+    side = pictures.shape[1]
+    sides = ("left", "top", "right", "bottom")
+    box = replace(_CROP_FACE, **{name: side * getattr(_CROP_FACE, name) for name in sides})
+    return [bundle.faces.landmarks(np.ascontiguousarray(picture), box) for picture in pictures]
+
+
+def landmarks_of(faces: Sequence[FaceLandmarks], bundle: Bundle) -> NDArray[np.float32]:
+    """Return landmarks of rendered faces in crop units, `[K, 478, 2]`."""
+    return np.stack([one.points for one in faces]) / np.float32(bundle.resolution)
+
+
+@torch.no_grad()
+def estimates_of(faces: Sequence[FaceLandmarks], bundle: Bundle) -> Tensor | None:
+    """Return the motion estimates of rendered faces, `[K, 34]`; None for a bundle without an
+    estimator.
 
     The estimate differs from the motion by a shift and more that are the person's own (see
     `corrected_motion`).
     """
     if not bundle.has("estimator"):
         return None
-    pictures = to_pixels(known.render(known.typical))
-    side = pictures.shape[1]
-    sides = ("left", "top", "right", "bottom")
-    box = replace(_CROP_FACE, **{name: side * getattr(_CROP_FACE, name) for name in sides})
-    found = [bundle.faces.landmarks(np.ascontiguousarray(picture), box) for picture in pictures]
-    points = torch.from_numpy(np.stack([one.points for one in found]) / np.float32(side))
-    shapes = torch.from_numpy(np.stack([one.blendshapes for one in found]).astype(np.float32))
-    pose = torch.tensor([[one.yaw_degrees, one.pitch_degrees] for one in found])
+    points = torch.from_numpy(landmarks_of(faces, bundle))
+    shapes = torch.from_numpy(np.stack([one.blendshapes for one in faces]).astype(np.float32))
+    pose = torch.tensor([[one.yaw_degrees, one.pitch_degrees] for one in faces])
     inputs = (values.to(bundle.device) for values in (points, shapes, pose))
     return torch.cat([pose, bundle.module("estimator")(*inputs).cpu()], 1)
 
@@ -147,7 +158,7 @@ class KnownProblemConfig(Stage[MotionProblem]):
     ) -> MotionProblem:
         """Correct the initial motion by what the estimator reads in renderings of the person."""
         bundle, motion, typical = task.bundle, start.motion, known.typical.cpu()
-        estimates = estimates_of(known, bundle)
+        estimates = estimates_of(rendered_faces(known, bundle), bundle)
         if estimates is not None:
             rows = list(range(len(typical)))
             both = torch.cat([estimates, motion])

@@ -24,7 +24,7 @@ from sglat.decoder.placement import (
     transform_points,
 )
 from sglat.encoder.crops import crop_picture, inside_mask, rigid_face_mask
-from sglat.encoder.track import Track
+from sglat.encoder.track import Track, Tracked
 from sglat.encoder.workfile import Store
 from sglat.media.reader import Clip, VideoReader
 
@@ -78,9 +78,9 @@ def register_video(
     """Register every tracked frame to its key frame, continuing behind the stored rows.
 
     `framed` is the placement of each frame by landmarks, `[T, 4]`. The store keeps one row a frame,
-    with the fields of `_Row`. Progress counts to 2T, for another pass follows.
+    with the fields of `RegisteredRow`. Progress counts to 2T, for another pass follows.
     """
-    register = _Registration(track, framed, config)
+    register = Registration(track, framed, config)
     done = store.rows
     if done:
         register.key_index = int(store.read("key_frame", done - 1)[0])
@@ -102,7 +102,7 @@ def register_video(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Row:
+class RegisteredRow:
     """Registration of one frame; fields as in `join`."""
 
     placement: Float64
@@ -112,29 +112,28 @@ class _Row:
     step: Float64
 
 
-class _Registration:
+class Registration:
     """Registers frame after frame to the current key frame."""
 
-    def __init__(self, track: Track, framed: Float64, config: RegistrationConfig) -> None:
+    def __init__(self, track: Tracked, framed: Any, config: RegistrationConfig) -> None:
         self.track = track
-        self.breaks = track.breaks
         self.framed = framed
         self.config = config
         self.key_index = -1
         self._key: KeyFrame | None = None
-        self._previous: tuple[int, Float32] | None = None
+        self.previous: tuple[int, Float32] | None = None
 
-    def step(self, index: int, picture: NDArray[np.uint8]) -> _Row:
+    def step(self, index: int, picture: NDArray[np.uint8]) -> RegisteredRow:
         """Register a frame."""
         framed = self.framed[index]
         if self.track.held[index]:
-            self._key = self._previous = None
-            return _Row(placement=framed, key_frame=self.key_index, step=NO_STEP)
-        if self.breaks[index]:
-            self._key = self._previous = None
+            self._key = self.previous = None
+            return RegisteredRow(placement=framed, key_frame=self.key_index, step=NO_STEP)
+        if self.track.breaks[index]:
+            self._key = self.previous = None
         crop = self._crop(index, picture)
         row = self._register(index, crop)
-        self._previous = (index, crop)
+        self.previous = (index, crop)
         return row
 
     def replay(self, index: int, picture: NDArray[np.uint8], *, last: int) -> None:
@@ -142,9 +141,9 @@ class _Registration:
         if index == self.key_index:
             self._make_key(index, self._crop(index, picture))
         if index == last and not self.track.held[index]:
-            self._previous = (index, self._crop(index, picture))
+            self.previous = (index, self._crop(index, picture))
 
-    def _register(self, index: int, crop: Float32) -> _Row:
+    def _register(self, index: int, crop: Float32) -> RegisteredRow:
         framed = self.framed[index]
         if self._key is not None:
             inside = self._inside(index)
@@ -152,7 +151,7 @@ class _Registration:
             if self._key.residual(crop, key_to_crop, inside) <= self._limit(index):
                 kept = self._key.residual(crop, _similarity(key_to_crop), inside)
                 wins = kept < self._key.residual(crop, inside=inside)
-                return _Row(
+                return RegisteredRow(
                     placement=_moved(framed, key_to_crop) if wins else framed,
                     key_frame=self.key_index,
                     is_registered=wins,
@@ -160,13 +159,13 @@ class _Registration:
                 )
         step = self._link(index, crop)
         self._make_key(index, crop)
-        return _Row(placement=framed, key_frame=index, step=step)
+        return RegisteredRow(placement=framed, key_frame=index, step=step)
 
     def _link(self, index: int, crop: Float32) -> Float64:
         """Return the step from the frame before by registration to it, or NaN."""
-        if self._previous is None:
+        if self.previous is None:
             return NO_STEP
-        before, crop_before = self._previous
+        before, crop_before = self.previous
         key = KeyFrame(crop_before, self._mask(before), self.config.flow)
         inside = self._inside(index)
         before_to_crop = key.register(crop, inside)
@@ -200,7 +199,7 @@ class _Registration:
         return crop_picture(picture, self.framed[index], self.config.side).astype(np.float32)
 
     def _limit(self, index: int) -> float:
-        turned = np.abs(self.track.pose[index, :2] - self.track.pose[self.key_index, :2])
+        turned = np.abs(self.track.pose[index][:2] - self.track.pose[self.key_index][:2])
         turning = bool((turned >= self.config.turn_degrees).any())
         return self.config.residual_turning if turning else self.config.residual_facing
 

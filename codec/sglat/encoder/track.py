@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,38 @@ class TrackConfig(FollowConfig, Stage["Track"]):
         """See `track`."""
         faces, store = task.bundle.faces, task.open()
         return track(path, faces, store, self, people=people, progress=task.tell)
+
+
+class Tracked(Protocol):
+    """What registration reads of a track, by frame number; see `Track`."""
+
+    @property
+    def width(self) -> int:
+        """Of the frame in pixels."""
+
+    @property
+    def height(self) -> int:
+        """Of the frame in pixels."""
+
+    @property
+    def breaks(self) -> Any:
+        """Whether nothing continues before a frame."""
+
+    @property
+    def held(self) -> Any:
+        """Whether a frame has no face."""
+
+    @property
+    def leaving(self) -> Any:
+        """Whether a frame shows the face in part."""
+
+    @property
+    def pose(self) -> Any:
+        """Yaw, pitch, roll in degrees."""
+
+    @property
+    def points(self) -> Any:
+        """Landmarks `[478, 2]` in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)

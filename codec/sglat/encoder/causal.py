@@ -1,0 +1,286 @@
+"""Encoding frame by frame as they come: a known person's motion and placement, no frame ahead.
+
+A frame goes through two halves that may run side by side, each in its order: `prepare` follows,
+registers and cuts out the face, `solve` takes the step from the frame before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sglat.bundles.bundle import Bundle
+from sglat.decoder.placement import SIZE, frame_to_crop, transform_points
+from sglat.encoder.align import AlignConfig
+from sglat.encoder.crops import crop_picture, inside_mask, landmark_placement
+from sglat.encoder.follow import FollowConfig, Follower
+from sglat.encoder.gauss_newton import Jacobians, take_jacobians
+from sglat.encoder.known import KnownPerson, estimates_of, landmarks_of, rendered_faces
+from sglat.encoder.losses import Residual
+from sglat.encoder.registration import Registration, scaled
+from sglat.encoder.sequential import SequentialConfig, SequentialSolver
+from sglat.encoder.solve_motion import ResidualConfig, expression_residual
+from sglat.encoder.start_motion import corrected_motion
+from sglat.encoder.track import WHOLE, TrackConfig
+from sglat.errors import UsageError
+from sglat.networks.face_points import BLINK_SHAPES
+from sglat.networks.faces import FaceLandmarks
+from sglat.networks.pixels import from_pixels
+
+Float64 = NDArray[np.float64]
+
+REMEMBERED: Final = 100
+"""Frames over which a face's usual proportions are medians."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalConfig:
+    """How frames are encoded as they come."""
+
+    face: int = 1
+    """1 is the largest of the first frame with a face."""
+    points: int = 8
+    """Linearisation points."""
+    residual: ResidualConfig = ResidualConfig()  # noqa: RUF009
+    solver: SequentialConfig = SequentialConfig()  # noqa: RUF009
+    correction_noise: float = 0.3
+    """See `corrected_motion`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A frame between its two halves."""
+
+    is_held: bool
+    """No face was found: the last one stands still."""
+    is_cut: bool
+    """The video cuts before this frame."""
+    placement: Float64
+    """`[4]` as in `Alignment`; repeated where held, 0 before the first face."""
+    crop: NDArray[np.uint8] | None
+    """`[R, R, 3]`; None where held."""
+    mask: NDArray[np.bool_] | None
+    """`[R, R]` what lies within the frame; None if all does."""
+    estimate: Tensor
+    """Motion from landmarks alone, `[34]`."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Time taken by `track` and `align`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Motion and placement of one frame."""
+
+    motion: NDArray[np.float32]
+    """`[34]`; repeated where held."""
+    placement: Float64
+    """`[4]`."""
+    is_held: bool
+    is_cut: bool
+    loss: float
+    """Of the prediction, as in `SequentialSolver.losses`; 0 where held."""
+    seconds: dict[str, float]
+    """Time taken by `track`, `align` and `solve`."""
+
+
+@dataclass
+class _Seen:
+    """What registration reads, of the frames it still needs."""
+
+    width: int = 0
+    height: int = 0
+    breaks: dict[int, bool] = field(default_factory=dict)
+    held: dict[int, bool] = field(default_factory=dict)
+    leaving: dict[int, bool] = field(default_factory=dict)
+    pose: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    points: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    framed: dict[int, Float64] = field(default_factory=dict)
+
+    def keep(self, numbers: set[int]) -> None:
+        """Forget all other frames."""
+        for table in (self.breaks, self.held, self.leaving, self.pose, self.points, self.framed):
+            for number in [n for n in table if n not in numbers]:
+                del table[number]
+
+
+class CausalEncoder:
+    """Encodes the frames of one known person.
+
+    Args:
+        known: the person.
+        bundle: at its base resolution.
+        frame_rate: of the frames to come.
+        config: see `CausalConfig`.
+        progress: called with linearisation points done and in all; they take the time to start.
+
+    Raises:
+        UsageError: `no-estimator` for a bundle without a motion estimator.
+    """
+
+    def __init__(
+        self,
+        known: KnownPerson,
+        bundle: Bundle,
+        *,
+        frame_rate: float = 25.0,
+        config: CausalConfig | None = None,
+        progress: Any = None,
+    ) -> None:
+        self.config = config or CausalConfig()
+        self.known, self.bundle = known, bundle
+        faces = rendered_faces(known, bundle)
+        estimates = estimates_of(faces, bundle)
+        if estimates is None:
+            raise UsageError(
+                "no-estimator",
+                f"expected a bundle with a motion estimator, {bundle.name!r} has none: "
+                "encode with another preset",
+            )
+        self.estimates, self.typical = estimates, known.typical.cpu()
+        self.resolution = bundle.resolution
+        self.follower = Follower(faces=bundle.faces, config=FollowConfig(face=self.config.face))
+        self.seen = _Seen()
+        self.registration = Registration(self.seen, self.seen.framed, AlignConfig(
+            resolution=self.resolution
+        ).registration)  # fmt: skip
+        self.latest: deque[tuple[NDArray[np.float32], bool]] = deque(maxlen=REMEMBERED)
+        sigma = AlignConfig(resolution=self.resolution).join_seconds * frame_rate
+        self.share = 1 - float(np.exp(-1 / max(sigma, 1e-6)))
+        """Of a new drift in the smoothed one: the time constant is that of the offline Gaussian."""
+        self.index = -1
+        self.summed = np.zeros(4)
+        self.drift: Float64 | None = None
+        self.before: tuple[Any, Float64] | None = None
+        self.placement = np.zeros(4)
+        self.residual, self.jacobians = self._linearised(faces, progress)
+        self.solver = SequentialSolver(
+            known.render_fast, self.jacobians, self.residual, self.config.solver
+        )
+        self.motion = known.person.neutral.cpu().numpy().astype(np.float32)
+
+    def _linearised(
+        self, faces: Sequence[FaceLandmarks], progress: Any
+    ) -> tuple[Residual, Jacobians]:
+        """Return residual and Jacobians at the person's typical motions."""
+        points = torch.from_numpy(landmarks_of(faces, self.bundle))
+        residual = expression_residual(self.bundle, points, self.config.residual)
+        typical = self.known.typical[: self.config.points]
+        (found,) = take_jacobians(self.known.render_fast, typical, (residual,), progress)
+        return residual, found
+
+    def step(self, picture: NDArray[np.uint8]) -> Encoded:
+        """Encode the next frame, `[H, W, 3]` uint8 RGB."""
+        return self.solve(self.prepare(picture))
+
+    @torch.no_grad()
+    def prepare(self, picture: NDArray[np.uint8]) -> Prepared:
+        """Follow, register and cut out the face of the next frame, `[H, W, 3]` uint8 RGB."""
+        began = time.perf_counter()
+        self.index += 1
+        found, is_cut = self.follower.step(self.index, picture)
+        tracked = time.perf_counter()
+        was_held = self.seen.held.get(self.index - 1, False)
+        self.seen.height, self.seen.width = picture.shape[:2]
+        self.seen.held[self.index] = found is None
+        self.seen.breaks[self.index] = is_cut or (was_held != (found is None))
+        if found is None:
+            self.seen.framed[self.index] = self.placement
+            self.registration.step(self.index, picture)
+            self.before = self.drift = None
+            return Prepared(
+                is_held=True, is_cut=is_cut, placement=self.placement, crop=None, mask=None,
+                estimate=torch.from_numpy(self.motion),
+                seconds={"track": tracked - began, "align": time.perf_counter() - tracked},
+            )  # fmt: skip
+        self.placement = self._placed(picture, found)
+        crop = crop_picture(picture, self.placement, self.resolution)
+        mask = None
+        if self.seen.leaving[self.index]:
+            size = (self.seen.width, self.seen.height)
+            mask = inside_mask(self.placement, size, self.resolution)
+        estimate = self._estimated(found)
+        self.seen.keep({self.index, self.registration.key_index})
+        done = time.perf_counter()
+        return Prepared(
+            is_held=False, is_cut=is_cut or was_held, placement=self.placement, crop=crop,
+            mask=mask, estimate=estimate,
+            seconds={"track": tracked - began, "align": done - tracked},
+        )  # fmt: skip
+
+    def _placed(self, picture: NDArray[np.uint8], found: FaceLandmarks) -> Float64:
+        """Return the placement: steps of the registration, slowly pulled to the landmarks."""
+        index, seen = self.index, self.seen
+        if seen.breaks[index]:
+            self.before = self.drift = None
+        openness, blink = np.array(found.eye_openness), TrackConfig.blink_shape
+        is_blink = bool((openness < TrackConfig.blink_openness).any())
+        is_blink |= bool((found.blendshapes[list(BLINK_SHAPES)] > blink).all())
+        self.latest.append((found.points, is_blink))
+        points = np.stack([one for one, _ in self.latest])
+        blinks = np.array([one for _, one in self.latest])
+        framed = landmark_placement(points, blink=blinks)[-1]
+        seen.points[index] = found.points
+        seen.pose[index] = np.array(
+            [found.yaw_degrees, found.pitch_degrees, found.roll_degrees], np.float32
+        )
+        seen.leaving[index] = self.follower.inside < WHOLE
+        seen.framed[index] = framed
+        row = self.registration.step(index, picture)
+        row_scaled, framed_scaled = scaled(row.placement[None])[0], scaled(framed[None])[0]
+        if self.before is None or self.drift is None:
+            self.summed, self.drift = np.zeros(4), framed_scaled
+        else:
+            last, last_framed = self.before
+            is_usable = row.is_registered or row.key_frame == index
+            was_usable = last.is_registered or last.key_frame == index - 1
+            step = framed_scaled - last_framed
+            if not np.isnan(row.step).any():
+                step = row.step
+            if row.key_frame == last.key_frame and is_usable and was_usable:
+                step = row_scaled - scaled(last.placement[None])[0]
+            self.summed = self.summed + step
+            self.drift = self.drift + self.share * (framed_scaled - self.summed - self.drift)
+        self.before = row, framed_scaled
+        placement = self.summed + self.drift
+        placement[SIZE] = np.exp(placement[SIZE])
+        return np.asarray(placement)
+
+    def _estimated(self, found: FaceLandmarks) -> Tensor:
+        """Return the corrected estimate of the motion from landmarks, `[34]`."""
+        to_crop = frame_to_crop(self.placement)
+        points = transform_points(to_crop, found.points.astype(np.float64)).astype(np.float32)
+        pose = torch.tensor([[found.yaw_degrees, found.pitch_degrees]])
+        shapes = torch.from_numpy(found.blendshapes.astype(np.float32))[None]
+        inputs = (torch.from_numpy(points)[None], shapes, pose)
+        estimator = self.bundle.module("estimator")
+        controls = estimator(*(one.to(self.bundle.device) for one in inputs)).cpu()
+        both = torch.cat([self.estimates, torch.cat([pose, controls], 1)])
+        rows = list(range(len(self.estimates)))
+        return corrected_motion(both, rows, self.typical, self.config.correction_noise)[-1]
+
+    def solve(self, prepared: Prepared) -> Encoded:
+        """Take the step of a prepared frame; frames come in their order."""
+        began, loss = time.perf_counter(), 0.0
+        if prepared.is_cut or prepared.is_held:
+            self.solver.reset()
+        if prepared.crop is not None:
+            device = self.bundle.device
+            picture = from_pixels(prepared.crop[None]).to(device)
+            mask = None
+            if prepared.mask is not None:
+                mask = torch.from_numpy(prepared.mask).float()[None, None].to(device)
+            motion = self.solver.step(picture, prepared.estimate.to(device), mask)
+            self.motion, loss = motion.cpu().numpy(), self.solver.losses[-1]
+        seconds = prepared.seconds | {"solve": time.perf_counter() - began}
+        return Encoded(
+            motion=self.motion, placement=prepared.placement, is_held=prepared.is_held,
+            is_cut=prepared.is_cut, loss=loss, seconds=seconds,
+        )  # fmt: skip
