@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -23,9 +23,16 @@ from sglat.encoder.align import AlignConfig
 from sglat.encoder.crops import crop_picture, inside_mask, landmark_placement
 from sglat.encoder.follow import FollowConfig, Follower
 from sglat.encoder.gauss_newton import Jacobians, take_jacobians
-from sglat.encoder.known import KnownPerson, estimates_of, landmarks_of, rendered_faces
+from sglat.encoder.known import (
+    LIKE,
+    KnownPerson,
+    estimates_of,
+    landmarks_of,
+    looks_of,
+    rendered_faces,
+)
 from sglat.encoder.losses import Residual
-from sglat.encoder.registration import Registration, scaled
+from sglat.encoder.registration import RegisteredRow, Registration, scaled
 from sglat.encoder.sequential import SequentialConfig, SequentialSolver
 from sglat.encoder.solve_motion import ResidualConfig, expression_residual
 from sglat.encoder.start_motion import corrected_motion
@@ -45,8 +52,10 @@ REMEMBERED: Final = 100
 class CausalConfig:
     """How frames are encoded as they come."""
 
-    face: int = 1
-    """1 is the largest of the first frame with a face."""
+    face: int | None = None
+    """1 is the largest of the first frame with a face; None: the one most like the person."""
+    watch_every: int = 25
+    """Frames between checks that the face is still the person's."""
     points: int = 8
     """Linearisation points."""
     residual: ResidualConfig = ResidualConfig()  # noqa: RUF009
@@ -146,7 +155,11 @@ class CausalEncoder:
             )
         self.estimates, self.typical = estimates, known.typical.cpu()
         self.resolution = bundle.resolution
-        self.follower = Follower(faces=bundle.faces, config=FollowConfig(face=self.config.face))
+        self.follower = Follower(faces=bundle.faces, config=FollowConfig())
+        self.looks = looks_of(known, bundle)
+        self.likeness: float | None = None
+        """Identity cosine of the first face to the person's."""
+        self.doubts = 0
         self.seen = _Seen()
         self.registration = Registration(self.seen, self.seen.framed, AlignConfig(
             resolution=self.resolution
@@ -158,7 +171,8 @@ class CausalEncoder:
         self.index = -1
         self.summed = np.zeros(4)
         self.drift: Float64 | None = None
-        self.before: tuple[Any, Float64] | None = None
+        self.key_crop: NDArray[np.float32] | None = None
+        self.before: tuple[RegisteredRow, Float64] | None = None
         self.placement = np.zeros(4)
         self.residual, self.jacobians = self._linearised(faces, progress)
         self.solver = SequentialSolver(
@@ -185,7 +199,11 @@ class CausalEncoder:
         """Follow, register and cut out the face of the next frame, `[H, W, 3]` uint8 RGB."""
         began = time.perf_counter()
         self.index += 1
+        if self.follower.last is None:
+            self._choose_face(picture)
         found, is_cut = self.follower.step(self.index, picture)
+        if found is not None and self._is_other(picture, found, is_cut=is_cut):
+            found = None
         tracked = time.perf_counter()
         was_held = self.seen.held.get(self.index - 1, False)
         self.seen.height, self.seen.width = picture.shape[:2]
@@ -195,6 +213,7 @@ class CausalEncoder:
             self.seen.framed[self.index] = self.placement
             self.registration.step(self.index, picture)
             self.before = self.drift = None
+            self.seen.keep({self.index})
             return Prepared(
                 is_held=True, is_cut=is_cut, placement=self.placement, crop=None, mask=None,
                 estimate=torch.from_numpy(self.motion),
@@ -215,6 +234,39 @@ class CausalEncoder:
             seconds={"track": tracked - began, "align": done - tracked},
         )  # fmt: skip
 
+    def _choose_face(self, picture: NDArray[np.uint8]) -> None:
+        """Choose the face most like the known person, where there are several."""
+        boxes = self.bundle.faces.detect(picture)
+        face = self.config.face or 1
+        if self.config.face is None and len(boxes) > 1:
+            found = [self.bundle.faces.landmarks(picture, box) for box in boxes]
+            face = 1 + int(np.argmax([self._likeness(picture, one) for one in found]))
+        self.follower.config = replace(self.follower.config, face=face)
+
+    def _likeness(self, picture: NDArray[np.uint8], found: FaceLandmarks) -> float:
+        """Return the identity cosine of a face to the known person's."""
+        framed = landmark_placement(found.points[None], blink=np.zeros(1, bool))[0]
+        crop = from_pixels(crop_picture(picture, framed, self.resolution)[None])
+        seen = self.bundle.faces.embed(crop.to(self.bundle.device))
+        return float((seen @ self.looks.T).max())
+
+    def _is_other(self, picture: NDArray[np.uint8], found: FaceLandmarks, *, is_cut: bool) -> bool:
+        """Whether the face is somebody else's, by two frames in a row.
+
+        Judged where a face is new, every `watch_every` frames, and while in doubt. Where the first
+        face is unlike already, it is taken as it is: the person may have changed.
+        """
+        is_new = is_cut or self.seen.held.get(self.index - 1, True)
+        if is_new or self.doubts or self.index % self.config.watch_every == 0:
+            alike = self._likeness(picture, found)
+            if self.likeness is None:
+                self.likeness = alike
+            self.doubts = self.doubts + 1 if alike < LIKE <= self.likeness else 0
+        if self.doubts < 2:
+            return False
+        self.follower.last = None  # look for the known person anew
+        return True
+
     def _placed(self, picture: NDArray[np.uint8], found: FaceLandmarks) -> Float64:
         """Return the placement: steps of the registration, slowly pulled to the landmarks."""
         index, seen = self.index, self.seen
@@ -234,6 +286,8 @@ class CausalEncoder:
         seen.leaving[index] = self.follower.inside < WHOLE
         seen.framed[index] = framed
         row = self.registration.step(index, picture)
+        if row.key_frame == index and self.registration.previous is not None:
+            self.key_crop = self.registration.previous[1]
         row_scaled, framed_scaled = scaled(row.placement[None])[0], scaled(framed[None])[0]
         if self.before is None or self.drift is None:
             self.summed, self.drift = np.zeros(4), framed_scaled

@@ -181,10 +181,15 @@ class KnownProblemConfig(Stage[MotionProblem]):
 
 
 @torch.no_grad()
+def looks_of(known: KnownPerson, bundle: Bundle) -> Tensor:
+    """Return identity vectors of renderings of some typical motions, `[K, D]`."""
+    return bundle.faces.embed(known.render(known.typical[:8]).clamp(-1, 1))
+
+
+@torch.no_grad()
 def likeness(known: KnownPerson, bundle: Bundle, track: Track, aligned: Alignment) -> float:
     """Return the mean identity cosine of some frames of a clip to the person's typical faces."""
     rows = np.flatnonzero(~track.held)
     rows = rows[np.linspace(0, len(rows) - 1, min(SAMPLES, len(rows))).astype(int)]
     seen = bundle.faces.embed(aligned.crops.tensor(rows).to(bundle.device))
-    own = bundle.faces.embed(known.render(known.typical[:8]).clamp(-1, 1))
-    return float((seen @ own.T).max(1).values.mean())
+    return float((seen @ looks_of(known, bundle).T).max(1).values.mean())

@@ -139,7 +139,7 @@ class Registration:
     def replay(self, index: int, picture: NDArray[np.uint8], *, last: int) -> None:
         """Rebuild the state of a resumed run from a frame that is already done."""
         if index == self.key_index:
-            self._make_key(index, self._crop(index, picture))
+            self.begin(index, self._crop(index, picture))
         if index == last and not self.track.held[index]:
             self.previous = (index, self._crop(index, picture))
 
@@ -158,7 +158,7 @@ class Registration:
                     step=NO_STEP if wins else self._link(index, crop),
                 )
         step = self._link(index, crop)
-        self._make_key(index, crop)
+        self.begin(index, crop)
         return RegisteredRow(placement=framed, key_frame=index, step=step)
 
     def _link(self, index: int, crop: Float32) -> Float64:
@@ -176,7 +176,7 @@ class Registration:
         step: Float64 = (scaled(placement[None]) - scaled(self.framed[before][None]))[0]
         return step
 
-    def _make_key(self, index: int, crop: Float32) -> None:
+    def begin(self, index: int, crop: Float32) -> None:
         """Make a frame, framed by its landmarks, the key frame of those that follow."""
         self._key = KeyFrame(crop, self._mask(index), self.config.flow)
         self.key_index = index
