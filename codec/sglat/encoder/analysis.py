@@ -23,6 +23,7 @@ from sglat.encoder.known import (
     KnownProblemConfig,
     known_person,
     likeness,
+    unlike,
 )
 from sglat.encoder.people import PeopleConfig
 from sglat.encoder.person import PersonConfig, TunedPerson
@@ -155,6 +156,15 @@ def _inverted(
     return inverted, selected
 
 
+def read_known(run: Runner, config: EncodeConfig) -> Made[KnownPerson]:
+    """Return the known person of an encoding; errors as for `known_person`."""
+    assert config.identity is not None
+    value = known_person(config.identity, run.bundle)
+    assert value.reference is not None
+    key = config_hash("known", value.reference.sha256.hex(), value.typical.tolist())
+    return Made(value=value, key=key)
+
+
 def _with_known(
     run: Runner,
     tracked: Made[Track],
@@ -163,18 +173,9 @@ def _with_known(
     config: EncodeConfig,
 ) -> Analysis:
     """Return the analysis of a clip of a known person, refined on it if wanted."""
-    assert config.identity is not None
-    value = known_person(config.identity, run.bundle)
-    assert value.reference is not None
-    key = config_hash("known", value.reference.sha256.hex(), value.typical.tolist())
-    known = Made(value=value, key=key)
-    alike = likeness(value, run.bundle, tracked.value, aligned.value)
-    notes = []
-    if alike < LIKE:
-        notes.append(
-            f"the clip seems to show somebody else than {config.identity}: identity cosine "
-            f"{alike:.2f}, {LIKE} or more expected; enrol this person with sgl-enrol"
-        )
+    known = read_known(run, config)
+    alike = likeness(known.value, run.bundle, tracked.value, aligned.value)
+    notes = [] if alike >= LIKE else [unlike(alike)]
     inverted: Made[Any] = Made(value=None, key="")
     selected: Made[Any] = inverted
     if config.adapt or not run.bundle.has("estimator"):

@@ -8,10 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from sglat.bitstream.records import Provenance
-from sglat.encoder.analysis import analyse, begin, clip_of
+from sglat.bitstream.records import Identity, IdentityReference, Provenance
+from sglat.encoder.align import Crops
+from sglat.encoder.analysis import analyse, begin, clip_of, read_known
+from sglat.encoder.causal import CausalConfig
 from sglat.encoder.choose_frames import similarity_plot
 from sglat.encoder.config import PRESETS, EncodeConfig
 from sglat.encoder.crops import find_plate
@@ -19,10 +23,12 @@ from sglat.encoder.detail import face_side
 from sglat.encoder.face_sheet import write_face_sheet
 from sglat.encoder.paper_solver import PaperConfig
 from sglat.encoder.people import People, PeopleConfig
-from sglat.encoder.quantize import QuantizeConfig
+from sglat.encoder.quantize import QuantizeConfig, SolvedMotion
 from sglat.encoder.selfcheck import SelfCheck, check_file
 from sglat.encoder.solve_motion import POLISH_KNOWN, FastConfig, solve_motion
-from sglat.encoder.stages import Progress, Runner, Stage
+from sglat.encoder.stages import Made, Progress, Runner, Stage
+from sglat.encoder.stream import StreamConfig
+from sglat.encoder.track import Track
 from sglat.encoder.workfile import check_apart, default_workfile, remove_work
 from sglat.encoder.write import Contents, check_consent, write_file
 from sglat.errors import FaceError, MediaError
@@ -144,48 +150,92 @@ def list_faces(source: Path, sheet: Path, config: EncodeConfig) -> People:
     return people
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Motion:
+    """A person and their motion in a clip, ready to be written."""
+
+    solved: Made[SolvedMotion]
+    track: Track
+    placement: NDArray[np.float64]
+    identity: Identity
+    resolution: int
+    reference: IdentityReference | None
+    """Of a known identity that was not refined."""
+    id_frame: int | None
+    notes: list[str]
+    crops: Crops | None
+    """None where they are not kept."""
+
+
 def _encode(run: Runner, source: Clip, target: Path, config: EncodeConfig) -> EncodeResult:
-    found = analyse(run, source, config)
-    solved = solve_motion(
-        run, found.person, found.problem, _polish(config), is_pose_first=config.solver == "paper"
-    )
-    packed = run(QuantizeConfig.of(config.quality, config.motion_bits), solved).value
-    tracked, aligned = found.tracked.value, found.aligned.value
+    found = _in_one_pass(run, source, config) or _in_stages(run, source, config)
+    packed = run(QuantizeConfig.of(config.quality, config.motion_bits), found.solved).value
+    track = found.track
     settings = _settings(config) | {"quality": str(packed.quality)}
     if found.resolution > run.bundle.resolution:
-        settings["face_pixels"] = str(round(face_side(aligned.placement)))
+        settings["face_pixels"] = str(round(face_side(found.placement)))
     with run.clock("pack"):
         contents = Contents(
             bundle=run.bundle.at(found.resolution), identity=found.identity, motion=packed.values,
             reference=None if config.embed else found.reference, steps=packed.steps,
-            placement=aligned.placement, track=tracked, settings=settings,
-            plate=find_plate(source, aligned.placement) if config.plate else None,
+            placement=found.placement, track=track, settings=settings,
+            plate=find_plate(source, found.placement) if config.plate else None,
             provenance=Provenance(
                 generated_by=f"sglat {__version__}", consent=config.consent,
                 source_sha256=bytes.fromhex(run.work.source.split(":")[0]),
             ),
         )  # fmt: skip
         written = write_file(source, target, contents, audio=config.audio, force=config.force)
-    if config.similarity_plot is not None:
-        plot = similarity_plot(tracked, found.inverted.value, found.selected.value)
-        write_atomically(config.similarity_plot, plot)
     check = None
-    if config.is_checked:
+    if config.is_checked and found.crops is not None:
         with run.clock("check"):
             tell, other = run.teller("check"), config.identity
             check = check_file(
-                target, aligned.crops, tracked, run.bundle, identity_file=other, progress=tell
+                target, found.crops, track, run.bundle, identity_file=other, progress=tell
             )
-    seconds = float((tracked.pts[-1] - tracked.pts[0]) * tracked.time_base)
+    seconds = float((track.pts[-1] - track.pts[0]) * track.time_base)
     return EncodeResult(
-        path=target, frames=len(tracked), seconds=seconds + float(1 / tracked.frame_rate),
+        path=target, frames=len(track), seconds=seconds + float(1 / track.frame_rate),
         bytes_by_stream=written.bytes_by_stream, stage_seconds=run.seconds,
-        id_frame=found.chosen.value[0] if found.known is None else None,
-        messages=[
-            *found.notes, *written.notes, *tracked.messages(), *found.visible.value.messages(),
-            *(check.warnings if check else []),
-        ],
+        id_frame=found.id_frame,
+        messages=[*written.notes, *found.notes, *(check.warnings if check else [])],
         check=check, settings=settings,
+    )  # fmt: skip
+
+
+def _in_stages(run: Runner, source: Clip, config: EncodeConfig) -> _Motion:
+    """Tune or read the person and solve the motion stage by stage."""
+    found = analyse(run, source, config)
+    solved = solve_motion(
+        run, found.person, found.problem, _polish(config), is_pose_first=config.solver == "paper"
+    )
+    if config.similarity_plot is not None and found.inverted.value is not None:
+        plot = similarity_plot(found.tracked.value, found.inverted.value, found.selected.value)
+        write_atomically(config.similarity_plot, plot)
+    track, aligned = found.tracked.value, found.aligned.value
+    return _Motion(
+        solved=solved, track=track, placement=aligned.placement, identity=found.identity,
+        resolution=found.resolution, reference=found.reference,
+        id_frame=found.chosen.value[0] if found.known is None else None,
+        notes=[*found.notes, *track.messages(), *found.visible.value.messages()],
+        crops=aligned.crops,
+    )  # fmt: skip
+
+
+def _in_one_pass(run: Runner, source: Clip, config: EncodeConfig) -> _Motion | None:
+    """Follow a known person frame by frame; None where the preset or an option needs stages."""
+    is_live = config.preset == "live" and config.identity is not None and not config.adapt
+    if not is_live or config.like is not None or not run.bundle.has("estimator"):
+        return None
+    known = read_known(run, config)
+    causal = CausalConfig(face=None if config.face == 1 else config.face)
+    made = run(StreamConfig(causal=causal), run.video(source), known)
+    found, person = made.value, known.value
+    return _Motion(
+        solved=Made(value=found.solved, key=made.key), track=found.track,
+        placement=found.placement, identity=person.whole, resolution=person.resolution,
+        reference=person.reference, id_frame=None, crops=None,
+        notes=[*found.notes, *found.track.messages()],
     )  # fmt: skip
 
 

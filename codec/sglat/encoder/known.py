@@ -193,3 +193,11 @@ def likeness(known: KnownPerson, bundle: Bundle, track: Track, aligned: Alignmen
     rows = rows[np.linspace(0, len(rows) - 1, min(SAMPLES, len(rows))).astype(int)]
     seen = bundle.faces.embed(aligned.crops.tensor(rows).to(bundle.device))
     return float((seen @ looks_of(known, bundle).T).max(1).values.mean())
+
+
+def unlike(cosine: float) -> str:
+    """Return what is said of a clip that does not look like the known person."""
+    return (
+        f"the clip seems to show somebody else than the identity: identity cosine {cosine:.2f}, "
+        f"{LIKE} or more expected; enrol this person with sgl-enrol"
+    )

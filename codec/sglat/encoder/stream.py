@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from sglat.decoder.decode import prefetch
 from sglat.encoder.causal import CausalConfig, CausalEncoder, Prepared
 from sglat.encoder.causal_state import restore, state_of
-from sglat.encoder.known import LIKE, KnownPerson
+from sglat.encoder.known import LIKE, KnownPerson, unlike
 from sglat.encoder.quantize import PictureMetric, SolvedMotion, smoothed
 from sglat.encoder.solve_motion import SmoothConfig
 from sglat.encoder.stages import Stage, Task
@@ -72,11 +73,14 @@ class StreamConfig(Stage[Streamed]):
                 frames = iter(reader)
                 for _ in range(encoder.index + 1):
                     next(frames)
-                while rows := _chunk(encoder, frames):
-                    store.append({name: np.stack([r[name] for r in rows]) for name in rows[0]})
-                    store.save_checkpoint(*state_of(encoder))
-                    done = encoder.index + 1
-                    task.tell(done, max(expected, done))
+                with _one_thread():
+                    while rows := _chunk(encoder, frames, task.tell, expected):
+                        new = rows[store.rows - (encoder.index + 1 - len(rows)) :]
+                        if new:  # else stored before the state was
+                            store.append(
+                                {name: np.stack([r[name] for r in new]) for name in new[0]}
+                            )
+                        store.save_checkpoint(*state_of(encoder))
                 likeness = -1.0 if encoder.likeness is None else encoder.likeness
                 store.finish(facts={"likeness": likeness})
         rows_of = {n: store.read(n) for n in ("pts", "motion", "placement", "held", "cut")}
@@ -108,15 +112,24 @@ class StreamConfig(Stage[Streamed]):
         )  # fmt: skip
 
 
-def unlike(cosine: float) -> str:
-    """Return what is said of a clip that does not look like the known person."""
-    return (
-        f"the clip seems to show somebody else than the identity: identity cosine {cosine:.2f}, "
-        f"{LIKE} or more expected; enrol this person with sgl-enrol"
-    )
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run PyTorch on one core: small pictures gain nothing from more, and frames are prepared on
+    another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
-def _chunk(encoder: CausalEncoder, frames: Iterator[Frame]) -> list[dict[str, Any]]:
+def _chunk(
+    encoder: CausalEncoder,
+    frames: Iterator[Frame],
+    tell: Callable[[int, int], None],
+    expected: int,
+) -> list[dict[str, Any]]:
     """Encode the next frames; preparing runs ahead in a thread of its own."""
 
     def prepared() -> Iterator[tuple[int, Prepared]]:
@@ -126,13 +139,14 @@ def _chunk(encoder: CausalEncoder, frames: Iterator[Frame]) -> list[dict[str, An
                 return
             yield frame.pts, encoder.prepare(frame.picture)
 
-    rows = []
+    rows, first = [], encoder.index + 1
     for pts, one in prefetch(prepared(), AHEAD):
         done = encoder.solve(one)
         rows.append({
             "pts": np.int64(pts), "motion": done.motion, "placement": done.placement,
             "held": np.bool_(done.is_held), "cut": np.bool_(done.is_cut),
         })  # fmt: skip
+        tell(done_frames := first + len(rows), max(expected, done_frames))
     return rows
 
 
