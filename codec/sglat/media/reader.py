@@ -176,7 +176,7 @@ class VideoReader(Closable):
     @property
     def notes(self) -> list[str]:
         """What was done to the pictures read so far, one line each."""
-        choice = self._choice if self._animation is self._grid is None else []
+        choice = self._choice if self._animation is None and self._grid is None else []
         return choice + self._converter.notes + self._deinterlacer.notes
 
     def __iter__(self) -> Iterator[Frame]:
