@@ -40,7 +40,7 @@ from sglat.encoder.start_motion import StartMotion
 from sglat.encoder.track import Track
 from sglat.encoder.tune import SIZED_EVERY, TuneResult
 from sglat.encoder.visible import Visible
-from sglat.encoder.weight_deltas import DeltaConfig, WeightDeltas, growths
+from sglat.encoder.weight_deltas import DeltaConfig, WeightDeltas, growths, layer_size
 from sglat.encoder.write import identity_size
 from sglat.media.reader import Clip, VideoReader
 from sglat.networks.devices import fast_type
@@ -126,7 +126,7 @@ class DetailConfig(Stage[Identity]):
         """Return the identity with rows and layers of the upper resolutions added."""
         bundle = task.bundle.at(self.resolution)
         identity = extended(person.identity, bundle.num_ws)
-        room = 8 * (self.identity_bytes - identity_size(identity))
+        room = self.identity_bytes - identity_size(identity)
         deltas = WeightDeltas(
             bundle.generator, DeltaConfig(ranks=(self.rank,)), above=task.bundle.resolution
         )
@@ -137,7 +137,7 @@ class DetailConfig(Stage[Identity]):
             data = Windows.of(self, task, frames, visible, start, chosen, tuned, person)
             ws = Synthesizer.of(bundle).person(identity).ws
             tuner = DetailTuner(
-                self, bundle.generator, bundle.perceptual, ws, deltas, data, budget_bits=room
+                self, bundle.generator, bundle.perceptual, ws, deltas, data, budget_bits=8 * room
             )
             for step in range(self.steps):
                 tuner.step()
@@ -146,18 +146,13 @@ class DetailConfig(Stage[Identity]):
         deltas.restore(*store.result())
         for growth in growths(60):
             layers = upper_layers(deltas)
-            whole = Identity(
-                layers=(*identity.layers, *layers), neutral=identity.neutral,
-                id_frame=identity.id_frame,
-            )  # fmt: skip
-            if not deltas.steps or identity_size(whole) <= self.identity_bytes:
+            sizes = [layer_size(n, layer) for n, layer in enumerate(layers, len(identity.layers))]
+            if not deltas.steps or sum(sizes) <= room:
                 break
             deltas.scale_steps(growth)
-        while len(whole.layers) > len(identity.layers) and (
-            identity_size(whole) > self.identity_bytes
-        ):
-            whole = replace(whole, layers=whole.layers[:-1])  # a lower resolution fits
-        return whole
+        while layers and sum(sizes) > room:
+            layers, sizes = layers[:-1], sizes[:-1]  # a lower resolution fits
+        return replace(identity, layers=(*identity.layers, *layers))
 
 
 def extended(identity: Identity, num_ws: int) -> Identity:

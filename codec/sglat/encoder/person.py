@@ -101,17 +101,16 @@ def person_within(
     Raises:
         UsageError: the latent alone does not fit.
     """
+    bare = quantized_person(synthesizer, tuned, id_frame=id_frame, delta_layers=0)
+    size = identity_size(bare.identity)
     for growth in growths(60):
         if not tuned.deltas.steps:  # not a single step of tuning
             break
-        person = quantized_person(synthesizer, tuned, id_frame=id_frame)
-        if identity_size(person.identity) <= size_bytes:
-            return person
+        if 8 * size + tuned.deltas.coded_bits() <= 8 * size_bytes:
+            return quantized_person(synthesizer, tuned, id_frame=id_frame)
         tuned.deltas.scale_steps(growth)
-    person = quantized_person(synthesizer, tuned, id_frame=id_frame, delta_layers=0)
-    size = identity_size(person.identity)
     if size > size_bytes:
         raise UsageError(
             "identity-too-small", f"the latent alone needs {size} bytes, {size_bytes} were allowed"
         )
-    return person
+    return bare

@@ -201,10 +201,14 @@ class WeightDeltas(nn.Module):
     @torch.no_grad()
     def integers(self, key: str) -> Tensor:
         """Return a tensor's integers; zero in a direction whose other factor is all zero."""
-        integers, other = self._rounded(key), _other_half(key)
+        other = _other_half(key)
+        return self._used(self._rounded(key), None if other is None else self._rounded(other))
+
+    @staticmethod
+    def _used(integers: Tensor, other: Tensor | None) -> Tensor:
         if other is None:
             return integers
-        half = self._rounded(other) != 0
+        half = other != 0
         is_used = half.any(0) if half.ndim == 2 else half.any(0).any(1)
         kept: Tensor = integers * (is_used if integers.ndim == 2 else is_used[:, None])
         return kept
@@ -217,12 +221,13 @@ class WeightDeltas(nn.Module):
     def bits(self) -> float:
         """Return the zero-order entropy of all integers in bits, an estimate of the coded size."""
         total = 0.0
-        for key in self.steps:
-            integers = self.integers(key)
+        rounded = {key: self._rounded(key) for key in self.steps}
+        for key, values in rounded.items():
+            integers = self._used(values, rounded.get(_other_half(key) or "")).cpu().numpy()
             for part in integers if key in self.sixteenths else (integers,):
-                counts = torch.unique(part, return_counts=True)[1].cpu().double()
+                counts = np.unique(part, return_counts=True)[1]
                 share = counts / counts.sum()
-                total += float(-(share * share.log2()).sum() * counts.sum())
+                total -= float((share * np.log2(share)).sum() * counts.sum())
         return total
 
     @torch.no_grad()
@@ -263,9 +268,7 @@ class WeightDeltas(nn.Module):
     def coded_bits(self) -> int:
         """Return the size of the layers in a file, in bits."""
         layers = enumerate(self.to_layers(), start=1)
-        return 8 * sum(
-            len(pack_layer(number, layer)) + CHUNK_FRAME_BYTES for number, layer in layers
-        )
+        return 8 * sum(layer_size(number, layer) for number, layer in layers)
 
     def keep_near(self, budget_bits: float) -> None:
         """Scale all steps by a few percent to keep the coded size near the budget.
@@ -332,6 +335,11 @@ class WeightDeltas(nn.Module):
             limit = int(_GAIN_LIMIT / step)
             integers = integers.clip(-limit, limit)
         return QuantizedTensor(values=integers.reshape(shape or integers.shape), step=step)
+
+
+def layer_size(number: int, layer: DeltaLayer) -> int:
+    """Return the size of a layer in a file, in bytes."""
+    return len(pack_layer(number, layer)) + CHUNK_FRAME_BYTES
 
 
 def growths(count: int) -> Iterator[float]:
