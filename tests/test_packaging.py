@@ -15,7 +15,7 @@ import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CODEC: Final = ROOT / "codec"
-PRODUCT_EXTRAS: Final = ("encode", "live", "insightface", "lpips")
+PRODUCT_EXTRAS: Final = ("encode", "live", "virtual-camera", "insightface", "lpips")
 LABORATORY_EXTRAS: Final = ("bench", "train", "simulate", "fuzz", "test")
 # Import names that differ from their distribution's.
 IMPORT_NAMES: Final = {
