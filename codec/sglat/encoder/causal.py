@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.placement import SIZE, frame_to_crop, transform_points
+from sglat.decoder.synthesizer import Renderer
 from sglat.encoder.align import AlignConfig
 from sglat.encoder.crops import crop_picture, inside_mask, landmark_placement
 from sglat.encoder.follow import FollowConfig, Follower
@@ -38,6 +39,7 @@ from sglat.encoder.solve_motion import ResidualConfig, expression_residual
 from sglat.encoder.start_motion import corrected_motion
 from sglat.encoder.track import WHOLE, TrackConfig
 from sglat.errors import UsageError
+from sglat.networks.devices import fast_type
 from sglat.networks.face_points import BLINK_SHAPES
 from sglat.networks.faces import FaceLandmarks
 from sglat.networks.pixels import from_pixels
@@ -175,8 +177,10 @@ class CausalEncoder:
         self.before: tuple[RegisteredRow, Float64] | None = None
         self.placement = np.zeros(4)
         self.residual, self.jacobians = self._linearised(faces, progress)
+        is_fast = fast_type(bundle.device) != torch.float32
+        renderer = Renderer(known.tuned, known.person, half=is_fast, workers=1)
         self.solver = SequentialSolver(
-            known.render_fast, self.jacobians, self.residual, self.config.solver
+            renderer.render, self.jacobians, self.residual, self.config.solver
         )
         self.motion = known.person.neutral.cpu().numpy().astype(np.float32)
 
