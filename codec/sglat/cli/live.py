@@ -94,7 +94,7 @@ def send(
             key=secret,
             look=look,
             camera=source,
-            follower=choose_follower(look, camera, bundle, device),
+            follower=choose_follower(look, identity, camera, bundle, device),
             sound=choose_sound(source, camera, sound, microphone),
             say=(lambda line: None) if quiet else say,
         )
@@ -224,19 +224,25 @@ def choose_key(file: Path | None, passphrase: str | None) -> bytes:
     return key_from_file(file) if file is not None else key_from_passphrase(passphrase or "")
 
 
-def choose_follower(look: Look, camera: str, bundle: str | None, device: str) -> Follower:
+def choose_follower(
+    look: Look, identity: Path, camera: str, bundle: str | None, device: str
+) -> Follower:
     """Return what turns the frames of a camera into motion."""
     from sglat.bundles.bundle import bundle_for, load_bundle
     from sglat.live.capture import StoredMotion
+    from sglat.live.rtp import CLOCK_RATE
     from sglat.networks.devices import choose_device
 
     if camera.lower().endswith(".sglat"):
         return StoredMotion()
-    from sglat.live.follower import LandmarkFollower
+    import torch
 
+    from sglat.live.follower import KnownFollower
+
+    torch.set_num_threads(1)  # small pictures gain nothing from more
     chosen = choose_device(device)
-    weights = load_bundle(bundle, chosen).of_file(look.header) if bundle else None
-    return LandmarkFollower(weights or bundle_for(look.header, chosen), look)
+    weights = load_bundle(bundle, chosen) if bundle else bundle_for(look.header, chosen)
+    return KnownFollower(identity, weights, CLOCK_RATE / look.frame_ticks)
 
 
 def choose_sound(
