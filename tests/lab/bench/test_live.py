@@ -28,6 +28,6 @@ def test_a_short_call_gets_worse_with_loss_and_keeps_its_rate(tmp_path: Path) ->
     rows = bench([path], seconds=8)["rows"]
     two = [row for row in rows if row["frames_a_packet"] == 2]
     clean, worst = two[0], two[-1]
-    assert clean["frozen_share"] == 0 and clean["error_rms_steps"] < 0.5
+    assert clean["frozen_share"] < 0.03 and clean["error_rms_steps"] < 1
     assert worst["loss"] == 0.3 and worst["error_rms_steps"] > clean["error_rms_steps"]
     assert worst["delay_p95_ms"] > clean["delay_p95_ms"]
