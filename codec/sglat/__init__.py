@@ -3,6 +3,8 @@
     import sglat
 
     result = sglat.encode("in.mp4", "out.sglat")      # EncodeConfig, EncodeResult
+    sglat.enrol(["clip.mp4", "photo.jpg"], "me.sglat")  # EnrolResult
+    sglat.encode("call.mp4", "call.sglat", identity="me.sglat")  # motion alone
     for frame in sglat.decode("out.sglat"):           # DecodeConfig, DecodedFrame
         show(frame.picture)                           # uint8 RGB [H, W, 3]
     sglat.decode_video("out.sglat", "out.mp4")        # with its sound; OutputResult
@@ -27,6 +29,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
     from sglat.api import decode as decode
     from sglat.api import decode_video as decode_video
     from sglat.api import encode as encode
+    from sglat.api import enrol as enrol
     from sglat.api import open as open
     from sglat.api import swap as swap
     from sglat.bundles.bundle import load_bundle as load_bundle
@@ -35,6 +38,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
     from sglat.decoder.output import OutputResult as OutputResult
     from sglat.encoder.config import EncodeConfig as EncodeConfig
     from sglat.encoder.encode import EncodeResult as EncodeResult
+    from sglat.encoder.enrol import EnrolResult as EnrolResult
     from sglat.errors import FormatError as FormatError
     from sglat.errors import SglatError as SglatError
     from sglat.errors import UsageError as UsageError
@@ -42,8 +46,9 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
 _PUBLIC: Final[dict[str, str]] = {
     "DecodeConfig": "sglat.decoder.decode",
     "DecodedFrame": "sglat.decoder.decode",
-    "EncodeConfig": "sglat.encoder.encode",
+    "EncodeConfig": "sglat.encoder.config",
     "EncodeResult": "sglat.encoder.encode",
+    "EnrolResult": "sglat.encoder.enrol",
     "FormatError": "sglat.errors",
     "OutputResult": "sglat.decoder.output",
     "SglatError": "sglat.errors",
@@ -51,6 +56,7 @@ _PUBLIC: Final[dict[str, str]] = {
     "decode": "sglat.api",
     "decode_video": "sglat.api",
     "encode": "sglat.api",
+    "enrol": "sglat.api",
     "load_bundle": "sglat.bundles.bundle",
     "open": "sglat.api",
     "swap": "sglat.api",

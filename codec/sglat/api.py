@@ -1,4 +1,4 @@
-"""The library as the commands read: encode, open, decode, decode_video, swap.
+"""The library as the commands read: encode, enrol, open, decode, decode_video, swap.
 
 ```python
 import sglat
@@ -16,12 +16,15 @@ with sglat.open("c.sglat") as reader:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from sglat.errors import BundleError, FaceError, MissingExtraError, UsageError
 from sglat.files import StrPath, atomic_file, hash_file, open_input, refuse_existing
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from sglat.decoder.paint import FaceTrack
     from sglat.encoder.config import EncodeConfig
     from sglat.encoder.encode import EncodeResult
+    from sglat.encoder.enrol import EnrolResult
     from sglat.media.reader import Clip
 
 LEAD_SECONDS: Final = Fraction(1, 4)
@@ -48,6 +52,7 @@ def encode(
     target: StrPath,
     config: EncodeConfig | None = None,
     *,
+    identity: StrPath | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> EncodeResult:
     """Encode a talking-head video.
@@ -58,6 +63,8 @@ def encode(
         source: any video FFmpeg reads, with one face or more.
         target: `.sglat` file to write.
         config: choices; None takes the defaults.
+        identity: file with the person, by `enrol` or `encode`: only motion is encoded, and the
+            result refers to it; shorthand for `config.identity`.
         progress: called with phase, units done and units in all (0 when unknown).
 
     Returns:
@@ -66,10 +73,46 @@ def encode(
     Raises:
         FaceError: no face. MediaError: unreadable input. UsageError: a missing input, an existing
             output, contradicting choices. WorkFileError: unfinished work of another input.
+            BundleMismatchError, FormatError: the identity is for other weights, or damaged.
     """
+    from sglat.encoder.config import EncodeConfig
     from sglat.encoder.encode import encode as run
 
+    config = config or EncodeConfig()
+    if identity is not None:
+        config = replace(config, identity=Path(identity))
     return run(Path(source), Path(target), config, progress=progress)
+
+
+def enrol(
+    sources: StrPath | Sequence[StrPath],
+    target: StrPath,
+    config: EncodeConfig | None = None,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> EnrolResult:
+    """Make the identity of a person once, so that later encodings need their motion alone.
+
+    After an interruption the same call continues from the work file beside the target.
+
+    Args:
+        sources: a video or picture of the person, or several.
+        target: `.sglat` file to write; it decodes to up to 16 typical faces.
+        config: choices; those of motion and sound have no effect. None takes the defaults.
+        progress: called with phase, units done and units in all (0 when unknown).
+
+    Returns:
+        Sizes, times and messages.
+
+    Raises:
+        FaceError: no face, or an input without this person. MediaError: unreadable input.
+        UsageError: a missing input, an existing output. WorkFileError: unfinished work of another
+            input.
+    """
+    from sglat.encoder.enrol import enrol as run
+
+    several = [sources] if isinstance(sources, str | PathLike) else list(sources)
+    return run([Path(source) for source in several], Path(target), config, progress=progress)
 
 
 @contextmanager
@@ -250,7 +293,9 @@ def _is_made_from(decoder: Decoder, video: Path) -> bool:
     from sglat.media.reader import VideoReader
 
     provenance, frames = decoder.reader.provenance, decoder.header.frame_count
-    if decoder.reader.motion_neutral is not None or provenance is None:
+    driver = decoder.reader.motion_neutral
+    is_swapped = driver is not None and not np.array_equal(driver, decoder.identity.neutral)
+    if is_swapped or provenance is None:
         return False
     if provenance.source_sha256.hex() != hash_file(video):
         return False

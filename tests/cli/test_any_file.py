@@ -267,6 +267,8 @@ COMMANDS: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
     "encode --bundle": lambda at, path: (
         "encode", at / "in.mp4", at / "new.sglat", "--quiet", "--bundle", path,
     ),
+    "enrol": lambda at, path: ("enrol", path, at / "new.sglat", "--quiet"),
+    "enrol two": lambda at, path: ("enrol", at / "in.mp4", path, at / "new.sglat", "--quiet"),
     "decode": lambda at, path: ("decode", path, at / "new.mp4", "--bundle", at / "mini"),
     "decode --png": lambda at, path: (
         "decode", path, at / "new", "--png", "--bundle", at / "mini",

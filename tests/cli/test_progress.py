@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sglat.cli.common import StageBar, describe_progress
-from sglat.cli.encode import TotalBar, expected_seconds
+from sglat.cli.estimate import TotalBar, expected_seconds
 from sglat.encoder.config import EncodeConfig
 from sglat.version import __version__
 
@@ -64,15 +64,36 @@ def test_a_quiet_bar_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
+def seconds_of(frames: int = 57, **choices: object) -> dict[str, float]:
+    return expected_seconds(frames, EncodeConfig(**choices))  # type: ignore[arg-type]
+
+
 def test_an_encoding_is_estimated_from_frames_and_steps() -> None:
-    short, long = (expected_seconds(frames, EncodeConfig()) for frames in (57, 570))
-    base = sum(short.values()) - short["detail"]
-    assert base == pytest.approx(57 * 4.8, rel=0.1)  # as measured for d0 to s20
+    short, long = seconds_of(57), seconds_of(570)
     assert sum(long.values()) < 3 * sum(short.values())
-    bare = expected_seconds(57, EncodeConfig(tuning="none", self_check=False))
-    assert bare["tune"] == bare["detail"] == 0 and "check" not in bare
-    few = expected_seconds(57, EncodeConfig(tune_steps=100))
+    bare = seconds_of(tuning="none", self_check=False)
+    assert {"tune", "detail", "check"} & set(bare) == set()
+    few = seconds_of(tune_steps=100)
     assert few["detail"] == pytest.approx(short["detail"] / 10)
+    paper = seconds_of(solver="paper")
+    assert "sweep" not in paper and paper["pose"] > 0
+    assert {"pose", "refine"} & set(short) == {"refine"}
+
+
+def test_a_known_person_is_estimated_without_tuning() -> None:
+    known = seconds_of(identity=Path("me.sglat"))
+    assert {"invert", "refine", "tune", "detail"} & set(known) == set()
+    refined = seconds_of(identity=Path("me.sglat"), adapt=True)
+    assert sum(known.values()) < sum(refined.values()) < sum(seconds_of().values())
+    live = seconds_of(identity=Path("me.sglat"), preset="live")
+    assert "expression" not in live and "check" not in live
+
+
+def test_presets_are_estimated_in_their_order() -> None:
+    totals = [sum(seconds_of(preset=name).values()) for name in ("live", "fast", "default", "best")]
+    assert totals == sorted(totals)
+    enrolled = expected_seconds(57, EncodeConfig(), is_enrolled=True)
+    assert set(enrolled) == {"track", "align", "invert", "refine", "tune", "detail"}
 
 
 def test_one_bar_counts_all_stages_and_corrects_the_time_left() -> None:
@@ -109,7 +130,7 @@ def test_a_log_file_gets_stage_share_and_time_left(capsys: pytest.CaptureFixture
 
 def test_a_screen_gets_one_bar() -> None:
     script = """
-from sglat.cli.encode import TotalBar
+from sglat.cli.estimate import TotalBar
 bar = TotalBar({"track": 10.0, "tune": 30.0})
 for stage in ("track", "tune"):
     for done in range(11):
@@ -149,7 +170,9 @@ run(app)
     assert shown.rfind(SHOWN_CURSOR) > shown.rfind(HIDDEN_CURSOR)
 
 
-@pytest.mark.parametrize("command", ["bundles", "decode", "demo", "encode", "info", "swap"])
+@pytest.mark.parametrize(
+    "command", ["bundles", "decode", "demo", "encode", "enrol", "info", "swap"]
+)
 def test_every_command_tells_its_version(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

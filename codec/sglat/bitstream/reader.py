@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import BinaryIO, Final
 
 from sglat.bitstream import demux, extras
@@ -35,7 +37,7 @@ from sglat.bitstream.records import (
     Provenance,
 )
 from sglat.bitstream.seek import SeekableFile
-from sglat.errors import FormatError
+from sglat.errors import FormatError, SglatError
 from sglat.files import StrPath, naming, open_input
 
 BATCH_GROUPS: Final = 128  # decoded side by side by `Reader.read_all`
@@ -253,6 +255,29 @@ def load_identity(path: StrPath) -> Identity:
         if reader.identity is None:
             raise FormatError("no-identity", f"expected an identity in {path}, found a reference")
         return reader.identity
+
+
+def identity_beside(file: object, reference: IdentityReference) -> Path | None:
+    """Return the file with a detached identity, if it lies beside a file that refers to it.
+
+    A hint is a name and never a path; the identity's hash decides (SPEC.md 6.3).
+
+    Args:
+        file: path, or open file; one without a name has nothing beside it.
+        reference: in that file.
+    """
+    name = file if isinstance(file, str | PathLike) else getattr(file, "name", None)
+    hint = reference.hint
+    if not isinstance(name, str | PathLike) or name == "<stdin>" or Path(hint).name != hint:
+        return None
+    try:
+        path = Path(name).with_name(hint)
+        if not path.is_file():
+            return None
+        with open_reader(path) as other:
+            return path if other.identity_sha256 == reference.sha256 else None
+    except (OSError, ValueError, SglatError):  # another file of this name
+        return None
 
 
 def check_identity_file(reader: Reader, sha256: bytes) -> None:

@@ -6,143 +6,23 @@ How long that takes is estimated before it starts; one bar shows all its stages.
 from __future__ import annotations
 
 import json
-import sys
-import time
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from sglat.cli.common import (
-    SECONDS_BETWEEN_LINES,
-    StageBar,
     new_app,
-    open_bar,
     parse_time,
     run,
     say,
     video_source,
 )
+from sglat.cli.estimate import TotalBar, clock, expected_seconds
 from sglat.errors import UsageError
 from sglat.files import refuse_existing
 
-if TYPE_CHECKING:
-    from sglat.encoder.config import EncodeConfig
-
 app = new_app()
-
-# One thread of the machine of benchmarks/results/RESULTS.md, section "Encoding: seconds a frame by
-# stage"; the bar corrects them by the time that has passed.
-FRAME_SECONDS: Final = {
-    "track": 0.012, "align": 0.018, "invert": 0.048, "pose": 0.16, "expression": 0.66,
-    "check": 0.066,
-}  # fmt: skip
-STEP_SECONDS: Final = {"refine": 0.114, "tune": 0.12, "detail": 0.08}
-JACOBIAN_SECONDS: Final = 15.0
-INVERTED_FRAMES: Final = 400  # at most, spread over the clip
-LEAST_SECONDS: Final = 2.0  # of work before the time left is corrected
-PHASES: Final = (
-    "track",
-    "align",
-    "invert",
-    "refine",
-    "tune",
-    "detail",
-    "jacobian",
-    "pose",
-    "expression",
-)
-
-
-def expected_seconds(frames: int, config: EncodeConfig) -> dict[str, float]:
-    """Return an estimate for a clip of some frames by phase, in the order in which they run."""
-    counts = {name: frames for name in FRAME_SECONDS}
-    counts["invert"] = min(frames, INVERTED_FRAMES)
-    seconds = {name: FRAME_SECONDS[name] * count for name, count in counts.items()}
-    steps = {"refine": 200, "tune": 1500, "detail": 1000}
-    if config.tune_steps is not None:
-        most = config.tune_steps
-        steps = {"refine": min(200, most), "tune": most, "detail": min(1000, most)}
-    if config.tuning == "none":
-        steps |= {"tune": 0, "detail": 0}
-    seconds |= {name: STEP_SECONDS[name] * count for name, count in steps.items()}
-    seconds["jacobian"] = JACOBIAN_SECONDS
-    phases = (*PHASES, "check") if config.self_check else PHASES
-    return {name: seconds[name] for name in phases}
-
-
-def clock(seconds: float) -> str:
-    """Return hours, minutes and seconds."""
-    return str(timedelta(seconds=round(seconds)))
-
-
-class TotalBar(StageBar):
-    """One bar over all stages, with the stage's name and the time left; plain lines in a file.
-    `expected` has seconds by phase, in order."""
-
-    def __init__(self, expected: dict[str, float], *, is_quiet: bool = False) -> None:
-        super().__init__(is_quiet=is_quiet)
-        self.expected = expected
-        self._shares = dict.fromkeys(expected, 0.0)
-        self._skipped = 0.0  # work of an earlier run
-        self._started = time.monotonic()
-        self._told = -SECONDS_BETWEEN_LINES
-
-    def __call__(self, stage: str, done: int, total: int | None) -> None:
-        """Take note of `done` of `total` units of a stage, and show it."""
-        if self.is_quiet or stage not in self.expected:
-            return
-        is_new = stage != self._stage
-        self._note(stage, min(1.0, done / total) if total else 0.0, is_new=is_new)
-        self._stage = stage
-        now = time.monotonic()
-        units = f"{done}/{total}" if total else f"{done}"
-        text = f"{clock(self.seconds_left(now - self._started))} left"
-        if self.is_screen:
-            self._draw_share(f"{stage} {units}", text)
-        elif is_new or self.share == 1 or now - self._told >= SECONDS_BETWEEN_LINES:
-            self._told = now
-            print(f"{stage} {units}, {self.share:.0%} of all, {text}", file=sys.stderr, flush=True)
-
-    @property
-    def share(self) -> float:
-        """Work done of all work, 0 to 1."""
-        return self._work / max(sum(self.expected.values()), 1e-9)
-
-    @property
-    def _work(self) -> float:
-        return sum(self.expected[name] * share for name, share in self._shares.items())
-
-    def _note(self, stage: str, share: float, *, is_new: bool) -> None:
-        before = self._work
-        if is_new:  # stages that said nothing were done by an earlier run
-            for name in list(self.expected)[: list(self.expected).index(stage)]:
-                if self._shares[name] == 0:
-                    self._shares[name] = 1.0
-            if self._shares[stage] == 0:
-                self._shares[stage] = share
-            self._skipped += self._work - before
-        self._shares[stage] = max(self._shares[stage], share)
-
-    def seconds_left(self, elapsed_seconds: float) -> float:
-        """Return the time left after some time: the estimate, corrected by the speed so far."""
-        work = self._work - self._skipped
-        left = sum(self.expected.values()) - self._work
-        return left * (elapsed_seconds / work if work >= LEAST_SECONDS else 1.0)
-
-    def _draw_share(self, stage: str, left: str) -> None:
-        if self._progress is None:
-            from rich import progress as parts
-
-            self._progress = open_bar(
-                parts.BarColumn(bar_width=24),
-                parts.TaskProgressColumn(),
-                parts.TextColumn("{task.description}", markup=False),
-                parts.TextColumn("{task.fields[left]}", markup=False),
-            )
-            self._task = self._progress.add_task(stage, total=1.0, left=left)
-        self._progress.update(self._task, completed=self.share, description=stage, left=left)
 
 
 @app.command()
@@ -166,6 +46,25 @@ def encode_command(
         bool,
         typer.Option(
             "--list-faces", help="Only show who is there: a table and a numbered contact sheet."
+        ),
+    ] = False,
+    preset: Annotated[
+        Literal["live", "fast", "default", "best"], typer.Option(help="Time against quality.")
+    ] = "default",
+    identity: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with the person, by sgl-enrol or sgl-encode: only motion is encoded, and "
+            "the result refers to that file."
+        ),
+    ] = None,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Carry the person of --identity in the result.")
+    ] = False,
+    adapt: Annotated[
+        bool,
+        typer.Option(
+            "--adapt", help="Refine the person of --identity on this clip; the result carries them."
         ),
     ] = False,
     quality: Annotated[
@@ -234,8 +133,12 @@ def encode_command(
         bool, typer.Option("--resume/--no-resume", help="Continue unfinished work.")
     ] = True,
     self_check: Annotated[
-        bool, typer.Option("--self-check/--no-self-check", help="Decode the result and measure it.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--self-check/--no-self-check",
+            help="Decode the result and measure it; default: with all presets but live.",
+        ),
+    ] = None,
     similarity_plot: Annotated[
         Path | None, typer.Option(help="Write identity similarity over time as SVG.")
     ] = None,
@@ -245,7 +148,7 @@ def encode_command(
 ) -> None:
     """Encode a video. After an interruption the same command continues."""
     from sglat.encoder.analysis import clip_of
-    from sglat.encoder.config import EncodeConfig
+    from sglat.encoder.config import EncodeConfig, check_choices
     from sglat.encoder.encode import encode
     from sglat.encoder.workfile import default_workfile
     from sglat.media.reader import VideoReader
@@ -275,6 +178,10 @@ def encode_command(
         tune_steps=tune_steps,
         tune_frames=tune_frames,
         plate=plate,
+        preset=preset,
+        identity=identity,
+        embed=embed,
+        adapt=adapt,
         start_seconds=parse_time(start) or 0.0,
         end_seconds=parse_time(end),
         audio=audio,
@@ -288,6 +195,7 @@ def encode_command(
         similarity_plot=similarity_plot,
         force=force,
     )
+    check_choices(config)
     bar = TotalBar({}, is_quiet=True)
     try:
         with video_source(source, beside=target) as video:

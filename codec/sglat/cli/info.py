@@ -112,6 +112,7 @@ def table(record: dict[str, Any]) -> str:
         ("bundle", f"{record['bundle']} ({record['decoder_id'][:16]}), {record['resolution']} px"),
         ("encoder", record["encoder"] or "-"),
         *_source_rows(record),
+        *_enrolled_rows(record["settings"]),
         *_identity_rows(record["identity"]),
         *_motion_rows(record),
     ]
@@ -144,6 +145,11 @@ def _source_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     width, height = record["source_size"]
     face = record["settings"].get("face_pixels")
     return [("source", f"{width}x{height}" + (f", face crop {face} px" if face else ""))]
+
+
+def _enrolled_rows(settings: dict[str, str]) -> list[tuple[str, str]]:
+    found = settings.get("enrolled")
+    return [("enrolled", f"from {found}")] if found else []
 
 
 def _identity_rows(identity: dict[str, Any]) -> list[tuple[str, str]]:

@@ -149,7 +149,7 @@ def _likeness(first: BinaryIO, other: BinaryIO) -> float:
     Raises:
         SglatError: the bundle or the look is elsewhere, or the bundle has no face networks.
     """
-    from sglat.bitstream.reader import Reader
+    from sglat.bitstream.reader import Reader, identity_beside, load_identity
     from sglat.bundles.bundle import bundle_for
     from sglat.decoder.synthesizer import portrait
     from sglat.errors import UsageError
@@ -158,10 +158,13 @@ def _likeness(first: BinaryIO, other: BinaryIO) -> float:
     for file in (first, other):
         file.seek(0)
         reader = Reader(file)
-        if reader.identity is None:
+        look, reference = reader.identity, reader.identity_reference
+        if look is None and reference and (path := identity_beside(file, reference)):
+            look = load_identity(path)
+        if look is None:
             raise UsageError("no-identity", "its look lies in another file")
         bundle = bundle_for(reader.header)
-        vectors.append(bundle.faces.embed(portrait(bundle, reader.identity))[0])
+        vectors.append(bundle.faces.embed(portrait(bundle, look))[0])
     return float(vectors[0] @ vectors[1])
 
 

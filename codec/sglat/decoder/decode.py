@@ -17,7 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sglat.bitstream.reader import Group, Reader, check_identity_file, open_reader
+from sglat.bitstream.reader import (
+    Group,
+    Reader,
+    check_identity_file,
+    identity_beside,
+    open_reader,
+)
 from sglat.bitstream.records import FRAME_HELD, AudioPacket, Header, Identity
 from sglat.bundles.bundle import Bundle, bundle_for
 from sglat.decoder.backdrop import Backdrop
@@ -81,12 +87,13 @@ class Decoder:
         file: open for reading in binary mode; a pipe will do.
         bundle: loaded weights; None loads the bundle that the file names.
         config: device, batch and range.
-        identity_file: file that holds the identity if this one only refers to it.
+        identity_file: file that holds the identity if this one only refers to it; None looks
+            for the name of the reference beside the file.
 
     Raises:
         FormatError: the bytes break the specification.
         BundleMismatchError: the file was made for other weights.
-        UsageError: the identity is in another file and none was given; an empty range.
+        UsageError: the identity is in another file that was not found; an empty range.
     """
 
     def __init__(
@@ -103,7 +110,7 @@ class Decoder:
         device = bundle.device if bundle else choose_device(self.config.device)
         with naming(file):
             self.bundle = bundle.of_file(self.header) if bundle else bundle_for(self.header, device)
-        self.identity = self._find_identity(identity_file)
+        self.identity = self._find_identity(file, identity_file)
         self.rungs = held_rungs(self.bundle, self.identity)
         """Resolutions that the file's identity can be rendered at, ascending."""
         if (self.config.layers or 0) > (found := len(self.identity.layers)):
@@ -190,14 +197,20 @@ class Decoder:
                     is_held=bool(rows.flags[at] & FRAME_HELD),
                 )
 
-    def _find_identity(self, identity_file: Path | None) -> Identity:
+    def _find_identity(self, file: BinaryIO, identity_file: Path | None) -> Identity:
         if self.reader.identity is not None:
             return self.reader.identity
         reference = self.reader.identity_reference
+        assert reference is not None  # a file has the one or the other
+        identity_file = identity_file or identity_beside(file, reference)
         if identity_file is None:
-            hint = f" ({reference.hint})" if reference and reference.hint else ""
+            name = f"{reference.hint} " if reference.hint else ""
             raise UsageError(
-                "no-identity", f"the identity lies in another file{hint}; use --identity-file"
+                "no-identity",
+                f"the identity lies in another file: {name}with hash "
+                f"{reference.sha256.hex()[:16]}; "
+                "put it beside this file or name it by --identity-file (sgl-swap --attach and "
+                "sgl-encode --embed make files that carry it)",
             )
         with open_reader(identity_file, max_layers=self.config.layers) as other:
             if other.identity is None or other.identity_sha256 is None:

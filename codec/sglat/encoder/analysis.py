@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sglat.bitstream.records import Identity, IdentityReference
 from sglat.bundles.bundle import load_bundle
@@ -18,11 +19,14 @@ from sglat.encoder.detail import LEAST_BYTES, UPPER_SHARE, DetailConfig, choose_
 from sglat.encoder.face_sheet import face_like
 from sglat.encoder.invert import Inversion, InvertConfig, RefineConfig, Selection
 from sglat.encoder.known import (
+    CHANGED,
+    CHANGED_RATIO,
     LIKE,
     KnownPerson,
     KnownProblemConfig,
     known_person,
     likeness,
+    picture_distance,
     unlike,
 )
 from sglat.encoder.people import PeopleConfig
@@ -109,6 +113,7 @@ def analyse(run: Runner, source: Path | Clip, config: EncodeConfig) -> Analysis:
         FaceError: no face. MediaError: unreadable input.
         BundleMismatchError, FormatError, UsageError: see `known_person`.
     """
+    known = None if config.identity is None else read_known(run, config)
     video = run.video(source)
     people = run(PeopleConfig(resolution=run.bundle.resolution), video)
     number = (
@@ -117,8 +122,8 @@ def analyse(run: Runner, source: Path | Clip, config: EncodeConfig) -> Analysis:
     tracked = run(TrackConfig(face=number), video, people)
     aligned = run(AlignConfig(resolution=run.bundle.resolution), video, tracked)
     visible = run(VisibleConfig(), tracked, aligned)
-    if config.identity is not None:
-        return _with_known(run, tracked, aligned, visible, config)
+    if known is not None:
+        return _with_known(run, known, tracked, aligned, visible, config)
     inverted, selected = _inverted(run, tracked, aligned, visible, config)
     start = run(StartConfig(), tracked, aligned, inverted, selected)
     ws = run(_refine_config(config), aligned, visible, inverted, selected)
@@ -167,13 +172,13 @@ def read_known(run: Runner, config: EncodeConfig) -> Made[KnownPerson]:
 
 def _with_known(
     run: Runner,
+    known: Made[KnownPerson],
     tracked: Made[Track],
     aligned: Made[Alignment],
     visible: Made[Visible],
     config: EncodeConfig,
 ) -> Analysis:
     """Return the analysis of a clip of a known person, refined on it if wanted."""
-    known = read_known(run, config)
     alike = likeness(known.value, run.bundle, tracked.value, aligned.value)
     notes = [] if alike >= LIKE else [unlike(alike)]
     inverted: Made[Any] = Made(value=None, key="")
@@ -185,7 +190,10 @@ def _with_known(
     chosen = Made(value=[0], key="")
     if config.adapt:
         chosen = run(_choose_config(config), tracked, aligned, start, selected)
-        known = run(AdaptConfig(seed=config.seed), aligned, visible, chosen, problem, known)
+        steps = AdaptConfig().steps if config.tune_steps is None else config.tune_steps
+        known = run(
+            AdaptConfig(steps=steps, seed=config.seed), aligned, visible, chosen, problem, known
+        )
     return Analysis(
         tracked=tracked, aligned=aligned, visible=visible,
         inverted=inverted, selected=selected, chosen=chosen,
@@ -193,6 +201,25 @@ def _with_known(
         problem=problem, resolution=known.value.resolution, identity=known.value.whole,
         known=known.value, notes=notes,
     )  # fmt: skip
+
+
+def change_notes(run: Runner, found: Analysis, motion: Tensor, config: EncodeConfig) -> list[str]:
+    """Return a line where a known person, shown with the solved motion `[T, 34]`, differs much from
+    the clip although it is them."""
+    if found.known is None or found.notes:
+        return []
+    problem = found.problem.value
+    limit = max(CHANGED, CHANGED_RATIO * (found.known.distance or 0.0))
+    rows = problem.solved
+    moved = motion[torch.from_numpy(rows)].to(run.bundle.device)
+    shown = picture_distance(run.bundle, found.person.value, problem, rows, moved)
+    if shown < limit:
+        return []
+    way = "enrol with this clip too" if config.adapt else "add --adapt, or enrol with this clip too"
+    return [
+        f"hair, glasses or light seem to differ from {config.identity}: perceptual distance "
+        f"{shown:.3f}, at most {limit:.3f} expected; {way}"
+    ]
 
 
 def _resolution(run: Runner, aligned: Alignment, config: EncodeConfig) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import InitVar, dataclass, replace
+from dataclasses import InitVar, dataclass, fields, replace
 from pathlib import Path
 from typing import Final, Literal
 
 from sglat.encoder.gauss_newton import SolverConfig
 from sglat.encoder.motion_bank import MotionBankConfig
-from sglat.encoder.solve_motion import POLISH, THOROUGH
+from sglat.encoder.solve_motion import POLISH, POLISH_KNOWN, THOROUGH
+from sglat.errors import UsageError
 from sglat.media.audio import SoundChoice
 
 
@@ -122,3 +123,40 @@ PRESETS: Final = {
     "default": Preset(),
     "best": Preset(tune_steps=3000, detail_steps=2000, polish=THOROUGH),
 }  # fmt: skip
+
+
+def polish_of(config: EncodeConfig) -> SolverConfig | None:
+    """Return the batched steps of the fast solver after the sweep; None leaves it at the sweep."""
+    preset = PRESETS[config.preset]
+    if preset.sweep_only:
+        return None
+    is_known = config.identity is not None and config.preset == "default"
+    return POLISH_KNOWN if is_known else preset.polish
+
+
+_OF_PERSON: Final = ("tuning", "target", "identity_bytes", "resolution")
+_OF_TUNING: Final = ("tune_steps", "tune_frames", "similarity_plot")
+"""What refining a known person needs too."""
+
+
+def check_choices(config: EncodeConfig) -> None:
+    """Refuse choices that contradict each other.
+
+    Raises:
+        UsageError: `bad-options`.
+    """
+    if config.identity is None:
+        for name in ("embed", "adapt"):
+            if getattr(config, name):
+                raise UsageError("bad-options", f"--{name} needs --identity FILE")
+        return
+    refused = _OF_PERSON if config.adapt else (*_OF_PERSON, *_OF_TUNING)
+    for field in fields(config):
+        if field.name in refused and getattr(config, field.name) != field.default:
+            option = field.name.replace("_", "-")
+            way = "add --adapt to refine it" if field.name in _OF_TUNING else "leave one out"
+            raise UsageError(
+                "bad-options",
+                f"--{option} and --identity contradict each other: the person is taken as "
+                f"{config.identity} has it; {way}",
+            )

@@ -9,15 +9,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat.bitstream.records import Identity, IdentityReference, Provenance
 from sglat.encoder.align import Crops
-from sglat.encoder.analysis import analyse, begin, clip_of, read_known
+from sglat.encoder.analysis import analyse, begin, change_notes, clip_of, read_known
 from sglat.encoder.causal import CausalConfig
 from sglat.encoder.choose_frames import similarity_plot
-from sglat.encoder.config import PRESETS, EncodeConfig
+from sglat.encoder.config import EncodeConfig, check_choices, polish_of
 from sglat.encoder.crops import find_plate
 from sglat.encoder.detail import face_side
 from sglat.encoder.face_sheet import write_face_sheet
@@ -25,7 +26,7 @@ from sglat.encoder.paper_solver import PaperConfig
 from sglat.encoder.people import People, PeopleConfig
 from sglat.encoder.quantize import QuantizeConfig, SolvedMotion
 from sglat.encoder.selfcheck import SelfCheck, check_file
-from sglat.encoder.solve_motion import POLISH_KNOWN, FastConfig, solve_motion
+from sglat.encoder.solve_motion import FastConfig, solve_motion
 from sglat.encoder.stages import Made, Progress, Runner, Stage
 from sglat.encoder.stream import StreamConfig
 from sglat.encoder.track import Track
@@ -100,6 +101,7 @@ def encode(
     config = config or EncodeConfig()
     source, target = Path(source), Path(target)
     work = config.workfile or default_workfile(target)
+    check_choices(config)
     check_files((source,), target, work, config)
     with output_lock(target):
         if not config.resume:
@@ -212,12 +214,14 @@ def _in_stages(run: Runner, source: Clip, config: EncodeConfig) -> _Motion:
     if config.similarity_plot is not None and found.inverted.value is not None:
         plot = similarity_plot(found.tracked.value, found.inverted.value, found.selected.value)
         write_atomically(config.similarity_plot, plot)
+    with run.clock("check"):
+        changes = change_notes(run, found, torch.from_numpy(solved.value.motion), config)
     track, aligned = found.tracked.value, found.aligned.value
     return _Motion(
         solved=solved, track=track, placement=aligned.placement, identity=found.identity,
         resolution=found.resolution, reference=found.reference,
         id_frame=found.chosen.value[0] if found.known is None else None,
-        notes=[*found.notes, *track.messages(), *found.visible.value.messages()],
+        notes=[*found.notes, *changes, *track.messages(), *found.visible.value.messages()],
         crops=aligned.crops,
     )  # fmt: skip
 
@@ -243,13 +247,12 @@ def _polish(config: EncodeConfig) -> Stage[Tensor] | None:
     """Return what follows the sweep."""
     if config.solver == "paper":
         return PaperConfig()
-    preset = PRESETS[config.preset]
-    if preset.sweep_only:
-        return None
-    is_known = config.identity is not None and config.preset == "default"
-    return FastConfig(solver=POLISH_KNOWN if is_known else preset.polish)
+    polish = polish_of(config)
+    return None if polish is None else FastConfig(solver=polish)
 
 
 def _settings(config: EncodeConfig) -> dict[str, str]:
-    names = ("identity_bytes", "solver", "target", "tuning", "seed")
+    names: tuple[str, ...] = ("identity_bytes", "solver", "target", "tuning", "preset", "seed")
+    if config.identity is not None:
+        names = ("solver", "preset", "seed")
     return {name: str(getattr(config, name)) for name in names}

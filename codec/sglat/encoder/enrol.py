@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 import av
 import numpy as np
@@ -27,8 +27,9 @@ from sglat.bitstream.writer import open_writer
 from sglat.encoder.analysis import Analysis, analyse, begin, clip_of
 from sglat.encoder.choose_frames import spread_frames
 from sglat.encoder.config import EncodeConfig
+from sglat.encoder.encode import check_files
 from sglat.encoder.gauss_newton import take_jacobians
-from sglat.encoder.known import TYPICAL
+from sglat.encoder.known import DISTANCE_SETTING, TYPICAL, picture_distance
 from sglat.encoder.losses import PixelResidual
 from sglat.encoder.quantize import QuantizeConfig, motion_steps
 from sglat.encoder.stages import Progress, Runner
@@ -36,13 +37,19 @@ from sglat.encoder.start_motion import comparable
 from sglat.encoder.track import Track
 from sglat.encoder.workfile import default_workfile, remove_work
 from sglat.errors import FaceError, MediaError, UsageError
-from sglat.files import hash_file, output_lock, refuse_existing
+from sglat.files import check_input, hash_file, output_lock
 from sglat.media.reader import VideoReader
 from sglat.networks.devices import full_precision
 from sglat.version import __version__
 
-JOINED_RATE = 25
+JOINED_RATE: Final = 25
 """Frames a second of several inputs joined."""
+
+
+FEW_FRAMES: Final = (
+    "one picture shows one expression: the mouth's inside, closed eyes and turns are guesses; a "
+    "clip of ten seconds with speech and turns is better"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +102,19 @@ def enrol(
         FaceError: an input without the face, or with another person's. MediaError: unreadable.
         UsageError: the output exists and `force` is not set, or no input.
     """
-    config = config or EncodeConfig()
+    config, sources, target = (
+        config or EncodeConfig(),
+        [Path(path) for path in sources],
+        Path(target),
+    )
     if not sources:
         raise UsageError("no-input", "expected a clip or a picture of the person")
-    refuse_existing(target, force=config.force, inputs=sources)
+    if config.identity is not None:
+        raise UsageError("bad-options", "expected no known identity: enrolling makes one")
     work = config.workfile or default_workfile(target)
+    check_files(sources, target, work, config)
+    for source in sources:
+        check_input(source)
     with output_lock(target), ExitStack() as stack:
         if not config.resume:
             remove_work(work)
@@ -114,17 +129,20 @@ def enrol(
                 found = analyse(run, clip_of(source, config), config)
                 check_spans(found.tracked.value, spans)
                 size = _write(run, found, sources, target, config)
-        except (FaceError, MediaError):
+        except (FaceError, MediaError) as error:
+            names = ", ".join(str(path) for path in sources)
+            error.message = error.message.replace(str(source), names)  # where they are joined
             if not config.keep_workfile:
                 run.work.remove()
             raise
         if not config.keep_workfile:
             run.work.remove()
     track = found.tracked.value
+    notes = [FEW_FRAMES] if int((~track.held).sum()) == 1 else []
     return EnrolResult(
         path=target, frames=len(track), bytes=size, resolution=found.resolution,
         stage_seconds=run.seconds,
-        messages=[*found.notes, *track.messages(), *found.visible.value.messages()],
+        messages=[*notes, *track.messages(), *found.visible.value.messages()],
     )  # fmt: skip
 
 
@@ -141,7 +159,8 @@ def join_inputs(sources: Sequence[Path], target: Path) -> list[tuple[Path, int, 
             sizes.append((reader.info.width, reader.info.height))
     width, height = (max(side) + max(side) % 2 for side in zip(*sizes, strict=True))
     spans = []
-    with av.open(str(target), "w") as container:
+    # bitexact: no random numbers in the container, so that the same inputs continue the same work
+    with av.open(str(target), "w", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("ffv1", rate=JOINED_RATE)
         stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
         count = 0
@@ -185,6 +204,8 @@ def _write(
 ) -> int:
     """Write identity and typical motions; return the file's size in bytes."""
     person, tuned = found.person.value, found.problem.value.tuned
+    chosen = found.chosen.value
+    distance = picture_distance(run.bundle, person, found.problem.value, chosen, tuned)
     usable = torch.ones(len(tuned), dtype=torch.bool)
     motion = tuned[spread_frames(comparable(tuned).cpu(), TYPICAL, 0, usable)]
     weights = torch.ones(1, 1, run.bundle.resolution, run.bundle.resolution)
@@ -218,6 +239,7 @@ def _write(
             "enrolled": f"{len(track)} frames of {len(sources)} inputs",
             "identity_bytes": str(config.identity_bytes),
             "preset": config.preset,
+            DISTANCE_SETTING: f"{distance:.4f}",
         },
     )
     with open_writer(target, header, force=config.force) as writer:

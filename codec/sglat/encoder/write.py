@@ -135,6 +135,7 @@ def write_file(
             writer.put_identity(contents.identity)
         else:
             writer.put_identity_reference(contents.reference)
+            writer.put_motion_neutral(contents.identity.neutral)
         if contents.plate is not None:
             writer.put_plate(contents.plate)
         writer.put_provenance(replace(contents.provenance, note="; ".join(pictures)))

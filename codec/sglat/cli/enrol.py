@@ -1,0 +1,136 @@
+"""`sgl-enrol`: clips and pictures of one person to an identity that `sgl-encode` refers to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sglat.cli.common import new_app, run, say
+from sglat.cli.encode import check_output
+from sglat.cli.estimate import TotalBar, clock, expected_seconds
+from sglat.errors import UsageError
+from sglat.files import check_input
+
+app = new_app()
+
+
+@app.command()
+def enrol_command(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT... OUTPUT",
+            help="Videos and pictures of one person, and the .sglat file to write.",
+        ),
+    ],
+    bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "mini",
+    preset: Annotated[
+        Literal["live", "fast", "default", "best"], typer.Option(help="Time against quality.")
+    ] = "default",
+    face: Annotated[
+        int,
+        typer.Option(min=1, help="Which face to enrol: 1 is the largest over the inputs."),
+    ] = 1,
+    like: Annotated[
+        Path | None, typer.Option(help="Picture of the person to enrol, instead of --face.")
+    ] = None,
+    identity_bytes: Annotated[
+        int, typer.Option(min=2048, help="Most bytes for the person's look.")
+    ] = 64_000,
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the stored person's pictures: 128, 256 or 512 with mini; by default the "
+            "largest for which the face is large enough in the inputs."
+        ),
+    ] = None,
+    tune_steps: Annotated[
+        int | None, typer.Option(min=1, help="Tuning steps; fewer are faster and worse.")
+    ] = None,
+    consent: Annotated[
+        str, typer.Option(help="The pictured person's statement of consent, kept in the file.")
+    ] = "",
+    device: Annotated[
+        str,
+        typer.Option(help="auto, cpu, cuda or mps; cuda and mps are untested on hardware."),
+    ] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    workfile: Annotated[
+        Path | None, typer.Option(help="Folder for unfinished work; default: beside the output.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Continue unfinished work.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+) -> None:
+    """Enrol a person once. After an interruption the same command continues."""
+    from sglat.encoder.config import EncodeConfig
+    from sglat.encoder.enrol import enrol
+    from sglat.encoder.workfile import default_workfile
+    from sglat.media.reader import VideoReader
+
+    *sources, target = paths
+    if not sources:
+        raise typer.BadParameter("expected one input or more, then the .sglat file to write")
+    if like is not None and face != 1:
+        raise UsageError("bad-options", "--face and --like contradict each other")
+    for source in sources:
+        check_input(source)
+        check_output(source, target, force=force)
+    work = workfile or default_workfile(target)
+    config = EncodeConfig(
+        bundle=bundle,
+        preset=preset,
+        face=face,
+        like=like,
+        identity_bytes=identity_bytes,
+        resolution=resolution,
+        tune_steps=tune_steps,
+        consent=consent,
+        seed=seed,
+        workfile=work,
+        resume=resume,
+        device=device,
+        threads=threads or None,
+        force=force,
+    )
+    frames = 0
+    for source in sources:
+        with VideoReader(source) as reader:  # refused before anything is loaded
+            frames += reader.info.expected_frames or 1
+    expected = expected_seconds(frames, config, is_enrolled=True)
+    if not quiet:
+        total = clock(sum(expected.values()))
+        say(f"{frames} frames take about {total} on one core, and less if work is resumed")
+    bar = TotalBar(expected, is_quiet=quiet)
+    try:
+        result = enrol(sources, target, config, progress=bar)
+    except KeyboardInterrupt:
+        bar.close()
+        say(f"stopped; unfinished work is kept in {work}, the same command goes on from there")
+        raise typer.Exit(130) from None
+    bar.close()
+    for line in result.messages:
+        say(line)
+    if as_json:
+        print(json.dumps(result.to_json()))
+        return
+    say(
+        f"{target}: {result.bytes} bytes, enrolled from {result.frames} frames, "
+        f"{result.resolution} px; use it by sgl-encode --identity {target}"
+    )
+
+
+def main() -> None:
+    """Run the command."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()
