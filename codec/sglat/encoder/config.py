@@ -12,6 +12,8 @@ from sglat.encoder.solve_motion import POLISH, POLISH_KNOWN, THOROUGH
 from sglat.errors import UsageError
 from sglat.media.audio import SoundChoice
 
+PresetName = Literal["live", "fast", "default", "best"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeConfig:
@@ -49,7 +51,7 @@ class EncodeConfig:
     off by default."""
     plate: bool = False
     """Store a still background for full frames."""
-    preset: Literal["live", "fast", "default", "best"] = "default"
+    preset: PresetName = "default"
     """Time against quality (see `PRESETS`); other options override what it chooses."""
     identity: Path | None = None
     """A file with the person, by `sgl-enrol` or any other with an identity: only motion is encoded,
@@ -112,7 +114,7 @@ class Preset:
     polish: SolverConfig = POLISH
 
 
-PRESETS: Final = {
+PRESETS: Final[dict[PresetName, Preset]] = {
     "live": Preset(
         tune_steps=300, refine_steps=60, detail_steps=200, inverted_frames=48, sweep_only=True
     ),
