@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sglat.bitstream.records import FIRST_CONTROL
 from sglat.encoder.gauss_newton import Jacobians, Render
 from sglat.encoder.losses import Residual, shown_through
+from sglat.encoder.start_motion import SIGMA_DEGREES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +31,19 @@ class SequentialConfig:
     """Pull towards the predicted motion, relative to the mean diagonal."""
     pull: float = 0.1
     """Share of the way from the predicted motion to the shifted estimate."""
+    anchor: float = 0.05
+    """Pull of the solution towards the shifted estimate, relative to the diagonal: what the person
+    cannot explain, such as another background, must not drive the motion away."""
+    most_shift: float = 0.5
+    """Most shift from estimate to solution of a value, in units of `comparable`."""
     first_steps: int = 6
     """At the first frame of a scene, from the shifted estimate."""
     memory: int = 50
     """Frames over which the shift from estimate to solution is the median."""
-    surprise: float = 2.5
-    """Loss of the prediction, in medians of the latest ones, from which the shifted estimate is
+    lasting: int = 250
+    """Frames over which losses are compared."""
+    surprise: float = 3.0
+    """Loss of the prediction, in lower quartiles of the latest ones, from which the estimate is
     tried instead, and further steps are taken."""
     rescue_steps: int = 2
     """Steps after a surprise."""
@@ -58,9 +67,11 @@ class SequentialSolver:
         self.units = jacobians.picture_effect
         self.prior = config.weight_prior * jacobians.normals.diagonal(dim1=1, dim2=2).mean()
         self.identity = torch.eye(jacobians.motion.shape[1], device=jacobians.motion.device)
+        self.most_shift = torch.full_like(self.units, config.most_shift)
+        self.most_shift[:FIRST_CONTROL] *= SIGMA_DEGREES
         self.last: tuple[Tensor, Tensor] | None = None
         self.shifts: deque[Tensor] = deque(maxlen=config.memory)
-        self.losses: deque[float] = deque(maxlen=config.memory)
+        self.losses: deque[float] = deque(maxlen=config.lasting)
         """Of the predictions of the latest frames."""
 
     def reset(self) -> None:
@@ -86,20 +97,20 @@ class SequentialSolver:
         goal = _Goal(picture=picture, mask=mask, wanted=self.residual(picture)[0])
         shifted = estimate + self._shift(estimate)
         if self.last is None:
-            motion, loss = self._refined(shifted, goal, config.first_steps)
+            motion, loss = self._refined(shifted, shifted, goal, config.first_steps)
         else:
             before, estimate_before = self.last
             guess = before + (estimate - estimate_before)
             guess = guess + config.pull * (shifted - guess)
             residual = self._difference(guess, goal)
             loss = float(residual.square().sum())
-            if self.losses and loss > config.surprise * float(np.median(self.losses)):
+            if self.losses and loss > config.surprise * float(np.quantile(self.losses, 0.25)):
                 other = self._difference(shifted, goal)
                 if float(other.square().sum()) < loss:
                     guess = shifted
-                motion, loss = self._refined(guess, goal, config.rescue_steps)
+                motion, loss = self._refined(guess, shifted, goal, config.rescue_steps)
             else:
-                motion = guess + self._move(guess, residual, config.damping)
+                motion = guess + self._move(guess, shifted, residual, config.damping)
         self.last = motion, estimate
         self.shifts.append(motion - estimate)
         self.losses.append(loss)
@@ -108,7 +119,8 @@ class SequentialSolver:
     def _shift(self, estimate: Tensor) -> Tensor:
         if not self.shifts:
             return torch.zeros_like(estimate)
-        return torch.stack(tuple(self.shifts)).median(0).values
+        usual = torch.stack(tuple(self.shifts)).median(0).values
+        return torch.clamp(usual, -self.most_shift, self.most_shift)
 
     def _difference(self, motion: Tensor, goal: _Goal) -> Tensor:
         shown = self.render(motion[None])
@@ -116,21 +128,25 @@ class SequentialSolver:
             shown = shown_through(shown, goal.picture, goal.mask)
         return self.residual(shown)[0] - goal.wanted
 
-    def _move(self, motion: Tensor, residual: Tensor, damping: float) -> Tensor:
+    def _move(self, motion: Tensor, anchor: Tensor, residual: Tensor, damping: float) -> Tensor:
         """Return the damped Gauss-Newton step, `[34]`."""
         point = int(self.jacobians.nearest(motion[None], self.units))
         normal = self.jacobians.normals[point]
-        damped = normal + damping * torch.diag(normal.diagonal() + 1e-9)
+        scale = normal.diagonal() + 1e-9
+        damped = normal + torch.diag((damping + self.config.anchor) * scale)
         gradient = residual @ self.jacobians.matrices[point]
+        gradient = gradient + self.config.anchor * scale * (motion - anchor)
         step: Tensor = torch.linalg.solve(damped + self.prior * self.identity, -gradient)
         return step
 
-    def _refined(self, motion: Tensor, goal: _Goal, steps: int) -> tuple[Tensor, float]:
+    def _refined(
+        self, motion: Tensor, anchor: Tensor, goal: _Goal, steps: int
+    ) -> tuple[Tensor, float]:
         """Take steps that each lower the loss; return motion and loss at its start."""
         residual, damping = self._difference(motion, goal), self.config.damping
         first = loss = float(residual.square().sum())
         for _ in range(steps):
-            moved = motion + self._move(motion, residual, damping)
+            moved = motion + self._move(motion, anchor, residual, damping)
             found = self._difference(moved, goal)
             if float(found.square().sum()) < loss:
                 motion, residual, loss = moved, found, float(found.square().sum())
