@@ -26,7 +26,12 @@ from sglat.encoder.paper_solver import PaperConfig
 from sglat.encoder.people import People, PeopleConfig
 from sglat.encoder.quantize import QuantizeConfig, SolvedMotion
 from sglat.encoder.selfcheck import SelfCheck, check_file
-from sglat.encoder.solve_motion import FastConfig, solve_motion
+from sglat.encoder.solve_motion import (
+    KNOWN_CLIP,
+    OWN_CLIP,
+    FastConfig,
+    solve_motion,
+)
 from sglat.encoder.stages import Made, Progress, Runner, Stage
 from sglat.encoder.stream import StreamConfig
 from sglat.encoder.track import Track
@@ -209,8 +214,10 @@ def _in_stages(run: Runner, source: Clip, config: EncodeConfig) -> _Motion:
     """Tune or read the person and solve the motion stage by stage."""
     found = analyse(run, source, config)
     solved = solve_motion(
-        run, found.person, found.problem, _polish(config), is_pose_first=config.solver == "paper"
-    )
+        run, found.person, found.problem, _polish(config),
+        sweep=OWN_CLIP if found.known is None else KNOWN_CLIP,
+        is_pose_first=config.solver == "paper",
+    )  # fmt: skip
     if config.similarity_plot is not None and found.inverted.value is not None:
         plot = similarity_plot(found.tracked.value, found.inverted.value, found.selected.value)
         write_atomically(config.similarity_plot, plot)

@@ -73,6 +73,13 @@ def motion_jacobian(render: Render, motion: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def picture_effect(render: Render, motion: Tensor) -> Tensor:
+    """Return the root mean square picture change per unit of each value at motion `[34]`,
+    `[34]`."""
+    return motion_jacobian(render, motion).square().mean((1, 2, 3)).sqrt()
+
+
+@torch.no_grad()
 def take_jacobians(
     render: Render,
     motion: Tensor,

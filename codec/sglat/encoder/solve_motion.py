@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -20,6 +21,7 @@ from sglat.encoder.gauss_newton import (
     SolverConfig,
     WindowSolver,
     medoids,
+    picture_effect,
     take_jacobians,
 )
 from sglat.encoder.losses import (
@@ -171,7 +173,7 @@ class LineariseConfig(Stage[Linearisation]):
 
     points: int = 12
     """Linearisation points of a long clip, among the tuning frames."""
-    frames_per_point: int = 12
+    frames_per_point: int = 8
     """Frames of a short clip for each point: more points would cost more time than they save."""
     with_pose: bool = False
     """Also for yaw and pitch alone."""
@@ -184,8 +186,10 @@ class LineariseConfig(Stage[Linearisation]):
         if self.with_pose:
             residuals.append(pose_residual(task.bundle, points, self.residual))
         count = min(self.points, max(2, len(points) // self.frames_per_point))
-        start, tuned = (comparable(m) for m in (problem.start[problem.solved], problem.tuned))
-        motion = problem.tuned[medoids(start, count, tuned)]
+        start, tuned = problem.start[problem.solved], problem.tuned
+        middle = tuned[medoids(comparable(start), 1, comparable(tuned))[0]]
+        units = picture_effect(person.render_fast, middle)
+        motion = tuned[medoids(start * units, count, tuned * units)]
         found = take_jacobians(person.render_fast, motion, residuals, task.tell)
         made = [
             Linearised(residual=residual, jacobians=jacobians)
@@ -242,13 +246,19 @@ class PoseConfig(FastConfig):
     )
 
 
+OWN_CLIP: Final = SequentialConfig(anchor=0.0, most_shift=math.inf)
+"""Of a person tuned on the same clip, who explains all of it, so that nothing drives the motion
+away and the landmark estimate need not hold it."""
+KNOWN_CLIP: Final = SequentialConfig()
+
+
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig(Stage[Tensor]):
     """How the person is followed from frame to frame."""
 
     name = "sweep"
 
-    solver: SequentialConfig = SequentialConfig()  # noqa: RUF009
+    solver: SequentialConfig = OWN_CLIP
     chunk: int = 24
     """Frames stored together."""
 
@@ -319,6 +329,7 @@ def solve_motion(
     problem: Made[MotionProblem],
     polish: Stage[Tensor] | None,
     *,
+    sweep: SequentialConfig = OWN_CLIP,
     is_pose_first: bool = False,
 ) -> Made[SolvedMotion]:
     """Solve yaw, pitch and controls of every frame.
@@ -328,7 +339,7 @@ def solve_motion(
     solver starts behind yaw and pitch alone instead (section 8).
     """
     linearisation = run(LineariseConfig(with_pose=is_pose_first), person, problem)
-    first = PoseConfig() if is_pose_first else SweepConfig()
+    first = PoseConfig() if is_pose_first else SweepConfig(solver=sweep)
     solved = run(first, person, problem, linearisation)
     if polish is not None:
         solved = run(polish, person, problem, linearisation, solved)
