@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from sglat.encoder.losses import PixelResidual
 from sglat.encoder.sequential import SequentialConfig, SequentialSolver
 from tests.bundles.tiny import make_tiny_bundle
 
-CONFIG = SequentialConfig(weight_prior=1e-6)
+CONFIG = SequentialConfig(weight_prior=1e-6, anchor=0.0, most_shift=math.inf)
 FRAMES = 12
 
 
@@ -84,6 +85,18 @@ def test_one_step_a_frame_is_near_the_slow_way_of_many(render: Render) -> None:
     start = error(render, starts, pictures)
     assert float(slow.mean()) < float(fast.mean())
     assert float((fast - slow).mean()) < 0.02 * float(start.mean())
+
+
+def test_the_estimate_holds_what_another_background_would_drive_away(render: Render) -> None:
+    pictures, starts = pictures_of(render, true_motion()), estimates()
+    pictures[:, :, :, 8:] += 1.5  # the person does not explain it
+
+    def farthest(config: SequentialConfig) -> float:
+        motion = followed(solver_of(render, config), pictures, starts)
+        return float((motion - true_motion()).norm(dim=1).max())
+
+    held = farthest(replace(CONFIG, anchor=1.0, most_shift=0.5))
+    assert held < 0.5 * farthest(CONFIG)
 
 
 def jump() -> tuple[Tensor, Tensor]:
