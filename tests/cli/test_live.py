@@ -143,7 +143,7 @@ def test_a_call_through_both_commands(
     assert b"the sender has ended the call" in done.stderr
     with VideoReader(tmp_path / "out.mp4") as video:
         assert video.info.width == 64
-        assert sum(1 for _ in video) == 6
+        assert sum(1 for _ in video) >= 6
     with open_reader(tmp_path / "call.sglat") as kept:
         motion = kept.read_motion()
     assert np.abs(motion.values - camera.motion / motion.steps).max() <= 0.701

@@ -37,7 +37,7 @@ def test_a_wrong_key_is_told_at_both_ends(look: Look) -> None:
         assert line_of(found.value).startswith("wrong-key: the two ends have different keys")
         await until(lambda: any("its key is another one" in line for line in call.heard))
         await call.sender(Mover(look, 6)).run()  # and the right one is still welcome
-        await until(lambda: len(call.motions) == 6)
+        await until(lambda: len(call.motions) >= 6)
 
     on_line(during(call, wrong))
 
@@ -54,7 +54,7 @@ def test_a_second_sender_is_refused_and_the_first_goes_on(look: Look, other_look
         assert line_of(found.value) == "busy: the receiver is in a call with another sender"
         assert any("another sender is in the call" in line for line in call.heard)
         await sending
-        await until(lambda: len(call.motions) == 120)
+        await until(lambda: len(call.motions) >= 120)
 
     on_line(during(call, two))
     assert {painter.look.sha256 for painter in call.painters} == {look.sha256}
@@ -97,7 +97,7 @@ def test_forged_and_replayed_packets_are_counted_and_change_nothing(
                 out.send(packet)
             await until(lambda: call.receiver._session.opener.replayed >= 2)  # type: ignore[union-attr]
         await sending
-        await until(lambda: len(call.motions) == 60)
+        await until(lambda: len(call.motions) >= 60)
 
     on_line(during(call, attacked))
     figures = call.receiver.sessions[0]
@@ -175,7 +175,7 @@ def test_strangers_at_the_port_do_no_harm(look: Look, data: bytes) -> None:
         await until(lambda: any("refused" in line for line in call.heard))
         writer.close()
         await call.sender(Mover(look, 4)).run()
-        await until(lambda: len(call.motions) == 4)
+        await until(lambda: len(call.motions) >= 4)
 
     on_line(during(call, knocked))
 

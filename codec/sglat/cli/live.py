@@ -17,7 +17,7 @@ from sglat.errors import UsageError
 
 if TYPE_CHECKING:
     from sglat.live.camera import Camera
-    from sglat.live.capture import Follower
+    from sglat.live.capture import Follower, StagedFollower
     from sglat.live.look import Look
     from sglat.live.screens import Screen
     from sglat.live.sound import SoundSource
@@ -226,7 +226,7 @@ def choose_key(file: Path | None, passphrase: str | None) -> bytes:
 
 def choose_follower(
     look: Look, identity: Path, camera: str, bundle: str | None, device: str
-) -> Follower:
+) -> Follower | StagedFollower:
     """Return what turns the frames of a camera into motion."""
     from sglat.bundles.bundle import bundle_for, load_bundle
     from sglat.live.capture import StoredMotion

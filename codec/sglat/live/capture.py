@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream.records import FRAME_HELD
+from sglat.decoder.decode import prefetch
 from sglat.errors import SglatError
 from sglat.live.camera import Camera, CameraGoneError
 from sglat.live.playout import eased
@@ -31,6 +32,17 @@ class Follower(Protocol):
             frame: uint8 RGB `[H, W, 3]`.
             time: of the frame in seconds, rising.
         """
+
+
+@runtime_checkable
+class StagedFollower(Protocol):
+    """A follower in two halves that may run side by side, each in the order of the frames."""
+
+    def prepare(self, frame: NDArray[Any], time: float) -> Any:
+        """Return what `solve` needs of a frame; arguments as `Follower.step`."""
+
+    def solve(self, prepared: Any) -> NDArray[np.float32] | None:
+        """Return the motion, `[34]`; None where the face is not seen."""
 
 
 class StoredMotion:
@@ -69,7 +81,7 @@ class Capture:
     """
 
     camera: Camera
-    follower: Follower
+    follower: Follower | StagedFollower
     neutral: NDArray[np.float32]
     on_frame: Callable[[Taken], None]
     on_state: Callable[[str], None]
@@ -146,10 +158,7 @@ class Capture:
     def _follow(self) -> None:
         shown, missing, last = self.neutral, 0, None
         try:
-            while (item := self._next()) is not None:
-                picture, captured = item
-                begun = time.monotonic()
-                motion = self.follower.step(picture, captured)
+            for motion, captured, begun in self._motions():
                 solved = time.monotonic()
                 flags = 0
                 if motion is None:
@@ -171,6 +180,22 @@ class Capture:
             self._is_over = True
             self.camera.close()
         self.on_end(self._error)
+
+    def _motions(self) -> Iterator[tuple[NDArray[np.float32] | None, float, float]]:
+        """Yield motion, time of the frame, and when work on it began."""
+        follower = self.follower
+        if isinstance(follower, StagedFollower):
+            for prepared, captured, begun in prefetch(self._prepared(follower), 1):
+                yield follower.solve(prepared), captured, begun
+            return
+        while (item := self._next()) is not None:
+            begun = time.monotonic()
+            yield follower.step(*item), item[1], begun
+
+    def _prepared(self, follower: StagedFollower) -> Iterator[tuple[Any, float, float]]:
+        while (item := self._next()) is not None:
+            begun = time.monotonic()
+            yield follower.prepare(*item), item[1], begun
 
     def _next(self) -> tuple[NDArray[Any], float] | None:
         with self._ready:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bundles.bundle import Bundle
-from sglat.encoder.causal import CausalEncoder
+from sglat.encoder.causal import CausalEncoder, Prepared
 from sglat.encoder.known import known_person
 
 
@@ -34,7 +34,11 @@ class KnownFollower:
         """Identity cosine of the first face to the person's."""
         return self._encoder.likeness
 
-    def step(self, frame: NDArray[Any], time: float) -> NDArray[np.float32] | None:
+    def prepare(self, frame: NDArray[Any], time: float) -> Prepared:
+        """Follow, register and cut out the face of a frame, uint8 RGB `[H, W, 3]`."""
+        return self._encoder.prepare(frame)
+
+    def solve(self, prepared: Prepared) -> NDArray[np.float32] | None:
         """Return the motion in a frame, `[34]`; None where the person's face is not found."""
-        found = self._encoder.step(frame)
+        found = self._encoder.solve(prepared)
         return None if found.is_held else found.motion

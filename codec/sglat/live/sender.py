@@ -12,7 +12,7 @@ from typing import Any, Final
 from sglat.errors import SglatError
 from sglat.live import control
 from sglat.live.camera import Camera
-from sglat.live.capture import Capture, Follower, Taken
+from sglat.live.capture import Capture, Follower, StagedFollower, Taken
 from sglat.live.look import Look
 from sglat.live.packets import DEFAULT_RATE, Packetizer, Quantizer
 from sglat.live.payload import MAX_FRAMES
@@ -82,7 +82,7 @@ class Sender:
         key: bytes,
         look: Look,
         camera: Camera,
-        follower: Follower,
+        follower: Follower | StagedFollower,
         sound: SoundSource | None = None,
         say: Say,
     ) -> None:
