@@ -150,7 +150,7 @@ def test_the_printed_record_has_what_a_user_wants_to_know(bundle: Bundle, tmp_pa
     assert set(record["bytes"]) == streams
     assert record["bytes"]["total"] == path.stat().st_size
     assert {"kbit_per_second_first_view", "kbit_per_second_motion", "bits_per_frame"} <= set(record)
-    assert {"track", "align", "invert", "tune", "pose", "expression", "check"} <= set(
+    assert {"track", "align", "invert", "tune", "sweep", "expression", "check"} <= set(
         record["stage_seconds"]
     )
     assert {"psnr_db", "perceptual", "identity", "warnings"} <= set(record["check"])

@@ -10,7 +10,6 @@ https://doi.org/10.1002/j.1538-7305.1960.tb03959.x): two states, of which one lo
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream.reader import open_reader
-from sglat.files import write_atomically
 from sglat.live.control import offer_of
 from sglat.live.look import Look, read_look
 from sglat.live.packets import DEFAULT_RATE, Packetizer, Quantizer
@@ -29,7 +27,7 @@ from sglat.live.rtp import CLOCK_RATE, MOTION_TYPE
 from sglat.live.secure import PacketSealer, Sealer
 from sglat.live.session import Session
 from sglat.live.stats import Stages
-from sglat_lab.report.pages import provenance
+from sglat_lab.report.pages import provenance, write_page
 
 LOSSES: Final = (0.0, 0.01, 0.03, 0.05, 0.1, 0.2, 0.3)
 BURST_PACKETS: Final = 2.0
@@ -201,15 +199,15 @@ def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Run the bench."""
     parser = argparse.ArgumentParser(description="Live calls under loss, on a virtual clock.")
-    parser.add_argument("out", type=Path, help="the JSON that is written")
+    parser.add_argument(
+        "out", type=Path, help="the record; its page goes beside it"
+    )
     parser.add_argument("files", type=Path, nargs="+", help=".sglat files with motion")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each track")
     options = parser.parse_args()
     figures = bench(options.files, seconds=options.seconds)
-    text = json.dumps(
-        {"provenance": provenance("python -m sglat_lab.bench.live"), **figures}, indent=1
-    )
-    write_atomically(options.out, text + "\n")
+    runs = [provenance("python -m sglat_lab.bench.live")]
+    write_page(options.out, {"runs": runs, **figures}, "live")
 
 
 if __name__ == "__main__":

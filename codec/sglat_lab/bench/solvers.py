@@ -1,6 +1,6 @@
 """The method's own solver against the fast one: loss against generator passes on one short piece.
 
-Both start from the same pose-solved numbers of the same tuned person, read from one encoding's file
+Both start from the same swept motion of the same tuned person, read from one encoding's file
 and work file. A pass is one picture through the generator forwards, backwards to its inputs, or in
 forward-mode differentiation by one number: about the same arithmetic each.
 """
@@ -56,7 +56,7 @@ class Piece:
 
     person: _Recorded
     start: Tensor
-    """`[n, 34]` after the pose stage."""
+    """`[n, 34]` after the sweep."""
     all_start: Tensor
     """`[T, 34]` of the whole clip: Jacobians are shared by all its frames."""
     crops: NDArray[np.uint8]
@@ -93,7 +93,7 @@ def piece_of(
         points: of the piece, `[n, 478, 2]`.
         first: its first frame.
     """
-    start = torch.from_numpy(solved_motion(work, "pose"))
+    start = torch.from_numpy(solved_motion(work, "sweep"))
     return Piece(
         person=person_in(path, bundle),
         start=start[first : first + len(crops)],
