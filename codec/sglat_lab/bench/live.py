@@ -199,9 +199,7 @@ def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Run the bench."""
     parser = argparse.ArgumentParser(description="Live calls under loss, on a virtual clock.")
-    parser.add_argument(
-        "out", type=Path, help="the record; its page goes beside it"
-    )
+    parser.add_argument("out", type=Path, help="the record; its page goes beside it")
     parser.add_argument("files", type=Path, nargs="+", help=".sglat files with motion")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each track")
     options = parser.parse_args()
