@@ -120,7 +120,7 @@ PRESETS: Final[dict[PresetName, Preset]] = {
     ),
     "fast": Preset(
         tune_steps=300, refine_steps=60, detail_steps=200, inverted_frames=48,
-        polish=replace(POLISH, fresh=2, fresh_iterations=1),
+        polish=replace(POLISH, iterations=1),
     ),
     "default": Preset(),
     "best": Preset(tune_steps=3000, detail_steps=2000, polish=THOROUGH),
