@@ -86,6 +86,23 @@ def test_a_frame_without_a_face_repeats_the_last(encoder: CausalEncoder) -> None
     assert not after.is_held and after.is_cut
 
 
+def test_the_motion_stays_while_the_face_is_half_out_of_the_frame(
+    encoder: CausalEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = encoder.step(FACES[0])
+    follow = encoder.follower.step
+
+    def leaving(index: int, picture: np.ndarray) -> Any:
+        found = follow(index, picture)
+        encoder.follower.inside = 0.7
+        return found
+
+    monkeypatch.setattr(encoder.follower, "step", leaving)
+    half = encoder.step(FACES[1])
+    assert (half.motion == before.motion).all() and not half.is_held
+    assert (half.placement != before.placement).any()
+
+
 def test_the_crop_follows_the_face(encoder: CausalEncoder) -> None:
     left = [encoder.step(FACES[0]) for _ in range(2)]
     moved = draw_face(WALL, 66, 48, 72, shut=False)

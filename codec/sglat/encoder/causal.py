@@ -56,6 +56,9 @@ class CausalConfig:
 
     face: int | None = None
     """1 is the largest of the first frame with a face; None: the one most like the person."""
+    whole: float = 0.85
+    """Share of the landmarks within the frame below which the motion stays as it was: half a face
+    tells too little of the rest."""
     watch_every: int = 25
     """Frames between checks that the face is still the person's."""
     points: int = 8
@@ -77,7 +80,7 @@ class Prepared:
     placement: Float64
     """`[4]` as in `Alignment`; repeated where held, 0 before the first face."""
     crop: NDArray[np.uint8] | None
-    """`[R, R, 3]`; None where held."""
+    """`[R, R, 3]`; None where no motion is solved."""
     mask: NDArray[np.bool_] | None
     """`[R, R]` what lies within the frame; None if all does."""
     estimate: Tensor
@@ -224,8 +227,9 @@ class CausalEncoder:
                 seconds={"track": tracked - began, "align": time.perf_counter() - tracked},
             )  # fmt: skip
         self.placement = self._placed(picture, found)
-        crop = crop_picture(picture, self.placement, self.resolution)
-        mask = None
+        crop, mask = None, None
+        if self.follower.inside >= self.config.whole:
+            crop = crop_picture(picture, self.placement, self.resolution)
         if self.seen.leaving[self.index]:
             size = (self.seen.width, self.seen.height)
             mask = inside_mask(self.placement, size, self.resolution)
