@@ -12,6 +12,12 @@ from typing import Annotated, Literal
 import typer
 
 from sglat.cli.common import (
+    Consent,
+    Device,
+    Resume,
+    Seed,
+    Threads,
+    WorkFolder,
     new_app,
     parse_time,
     run,
@@ -117,21 +123,12 @@ def encode_command(
         Literal["auto", "copy", "flac", "opus", "aac", "none"],
         typer.Option(help="How sound is stored; auto copies it, and makes FLAC of PCM."),
     ] = "auto",
-    consent: Annotated[
-        str, typer.Option(help="The pictured person's statement of consent, kept in the file.")
-    ] = "",
-    device: Annotated[
-        str,
-        typer.Option(help="auto, cpu, cuda or mps; cuda and mps are untested on hardware."),
-    ] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
-    workfile: Annotated[
-        Path | None, typer.Option(help="Folder for unfinished work; default: beside the output.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Continue unfinished work.")
-    ] = True,
+    consent: Consent = "",
+    device: Device = "cpu",
+    threads: Threads = 0,
+    seed: Seed = 0,
+    workfile: WorkFolder = None,
+    resume: Resume = True,
     self_check: Annotated[
         bool | None,
         typer.Option(

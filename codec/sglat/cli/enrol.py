@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sglat.cli.common import new_app, run, say
+from sglat.cli.common import Consent, Device, Resume, Seed, Threads, WorkFolder, new_app, run, say
 from sglat.cli.encode import check_output
 from sglat.cli.estimate import TotalBar, clock, expected_seconds
 from sglat.errors import UsageError
@@ -50,21 +50,12 @@ def enrol_command(
     tune_steps: Annotated[
         int | None, typer.Option(min=1, help="Tuning steps; fewer are faster and worse.")
     ] = None,
-    consent: Annotated[
-        str, typer.Option(help="The pictured person's statement of consent, kept in the file.")
-    ] = "",
-    device: Annotated[
-        str,
-        typer.Option(help="auto, cpu, cuda or mps; cuda and mps are untested on hardware."),
-    ] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
-    workfile: Annotated[
-        Path | None, typer.Option(help="Folder for unfinished work; default: beside the output.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Continue unfinished work.")
-    ] = True,
+    consent: Consent = "",
+    device: Device = "cpu",
+    threads: Threads = 0,
+    seed: Seed = 0,
+    workfile: WorkFolder = None,
+    resume: Resume = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
