@@ -10,9 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
-
-import typer
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from sglat.errors import SglatError, UsageError
 from sglat.files import PARTIAL_PATTERN, open_input, reason_of
@@ -24,21 +22,6 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES: Final = 10.0  # where stderr is a file, not a screen
 _open: list[Progress] = []
-
-
-Consent = Annotated[
-    str, typer.Option(help="The pictured person's statement of consent, kept in the file.")
-]
-Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda or mps; cuda and mps are untested on hardware.")
-]
-Threads = Annotated[int, typer.Option(min=0, help="Processor threads; 0: all.")]
-Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
-WorkFolder = Annotated[
-    Path | None, typer.Option(help="Folder for unfinished work; default: beside the output.")
-]
-Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Continue unfinished work.")]
-"""Options of the commands that encode."""
 
 
 def new_app(about: str | None = None, *, has_subcommands: bool = False) -> Typer:

@@ -11,20 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from sglat.cli.common import (
-    Consent,
-    Device,
-    Resume,
-    Seed,
-    Threads,
-    WorkFolder,
-    new_app,
-    parse_time,
-    run,
-    say,
-    video_source,
-)
+from sglat.cli.common import new_app, parse_time, run, say, video_source
 from sglat.cli.estimate import TotalBar, clock, expected_seconds
+from sglat.cli.options import Consent, Device, Resume, Seed, Threads, WorkFolder
 from sglat.errors import UsageError
 from sglat.files import refuse_existing
 

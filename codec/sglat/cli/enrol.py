@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from sglat.cli.common import Consent, Device, Resume, Seed, Threads, WorkFolder, new_app, run, say
+from sglat.cli.common import new_app, run, say
 from sglat.cli.encode import check_output
 from sglat.cli.estimate import TotalBar, clock, expected_seconds
+from sglat.cli.options import Consent, Device, Resume, Seed, Threads, WorkFolder
 from sglat.errors import UsageError
 from sglat.files import check_input
 
