@@ -1,10 +1,10 @@
 """What the presets cost and give: a person enrolled on half a clip, the other half encoded.
 
-    python -m sglat_lab.bench.presets CLIPS OUT [CLIP ...] [--presets fast default]
+    python -m sglat_lab.bench.presets CLIPS OUT [CLIP ...] [--presets live default]
 
-enrols each clip's first half by every preset, encodes the second half against it, and compares with
-the preset `best` against the same identity. Results are kept in OUT, so an interrupted run
-continues.
+enrols each clip's first half quickly and by default, encodes the second half against it by every
+preset, and compares with the preset `best` against the default identity. Results are kept in OUT,
+so an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,9 +40,11 @@ from sglat_lab.report.pages import average, part, provenance, targets
 
 Pictures = NDArray[np.uint8]
 FACE: Final = FaceBox(left=0.2, top=0.2, right=0.8, bottom=0.95, score=1.0)  # in crop units
+Figures = dict[str, Any]
+ENROLMENTS: Final = ("fast", "default")
 FIGURES: Final = (
-    "enrolling_seconds", "frames_per_second", "psnr", "perceptual", "identity_loss", "jitter",
-    "psnr_lost", "identity_loss_more",
+    "seconds", "processor", "bytes", "frames_per_second", "psnr", "perceptual", "identity_loss",
+    "jitter", "psnr_lost", "identity_loss_more",
 )  # fmt: skip
 
 
@@ -80,47 +84,65 @@ def figures(measured: Measured, clip: Path, path: Path, start_seconds: float) ->
     }  # fmt: skip
 
 
-def measure(
-    measured: Measured, clip: Path, preset: PresetName, config: EncodeConfig
-) -> dict[str, Any]:
-    """Return cost and quality of a preset on one clip, and what the preset `best` has more."""
+def halves(clip: Path) -> float:
+    """Return the second where the second half of a clip begins."""
     with VideoReader(clip) as video:
-        half = float(video.info.expected_frames // 2 / video.info.frame_rate)
+        return float(video.info.expected_frames // 2 / video.info.frame_rate)
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """Return what work returns, its seconds, and the processor seconds of all threads."""
+    began, used = time.monotonic(), time.process_time()
+    found = work()
+    return found, time.monotonic() - began, time.process_time() - used
+
+
+def enrolled(measured: Measured, clip: Path, preset: PresetName, config: EncodeConfig) -> Figures:
+    """Enrol a person on the first half of a clip; return the cost."""
     me = measured.out / f"{clip.stem}-{preset}-me.sglat"
-    config = replace(config, preset=preset, force=True)
-    began = time.monotonic()
-    sglat.enrol([clip], me, replace(config, end_seconds=half))
-    enrolling = time.monotonic() - began
+    config = replace(config, preset=preset, force=True, end_seconds=halves(clip))
+    _, seconds, processor = timed(lambda: sglat.enrol([clip], me, config))
+    return {"seconds": seconds, "processor": processor, "bytes": me.stat().st_size}
+
+
+def followed(
+    measured: Measured, clip: Path, preset: PresetName, config: EncodeConfig, enrolment: PresetName
+) -> Figures:
+    """Encode the second half against a person of the first; return cost and quality."""
+    me = measured.out / f"{clip.stem}-{enrolment}-me.sglat"
+    path = measured.out / f"{clip.stem}-{enrolment}-{preset}.sglat"
+    start = halves(clip)
     rest = EncodeConfig(
-        preset=preset, start_seconds=half, self_check=False, threads=config.threads,
+        preset=preset, start_seconds=start, self_check=False, threads=config.threads,
         seed=config.seed, force=True,
     )  # fmt: skip
-    path = measured.out / f"{clip.stem}-{preset}.sglat"
-    began = time.monotonic()
-    frames = sglat.encode(clip, path, rest, identity=me).frames
-    seconds = time.monotonic() - began
-    found = figures(measured, clip, path, half)
-    full = measured.out / f"{clip.stem}-{preset}-full.sglat"
-    sglat.encode(clip, full, replace(rest, preset="best"), identity=me)
-    most = figures(measured, clip, full, half)
-    return found | {
-        "enrolling_seconds": enrolling, "frames_per_second": frames / seconds, "frames": frames,
-        "full": most, "psnr_lost": most["psnr"] - found["psnr"],
-        "identity_loss_more": found["identity_loss"] - most["identity_loss"],
-    }  # fmt: skip
+    found, seconds, processor = timed(lambda: sglat.encode(clip, path, rest, identity=me))
+    return {
+        "frames": found.frames, "seconds": seconds, "processor": processor,
+        "frames_per_second": found.frames / seconds,
+    } | figures(measured, clip, path, start)  # fmt: skip
 
 
 def record_of(clips: dict[str, dict[str, Any]], **facts: Any) -> dict[str, Any]:
-    """Return the record of all clips, with means by preset."""
-    presets = list(dict.fromkeys(name for clip in clips.values() for name in clip))
+    """Return the record of all clips, with means by enrolment and by preset.
+
+    Args:
+        clips: of each clip, `enrol <preset>` with the cost of enrolling and `<enrolment> <preset>`
+            with cost and quality of encoding.
+    """
+    for clip in clips.values():
+        most = clip.get("default best")
+        for name, found in clip.items():
+            if most is not None and not name.startswith("enrol"):
+                found["psnr_lost"] = most["psnr"] - found["psnr"]
+                found["identity_loss_more"] = found["identity_loss"] - most["identity_loss"]
+    names = list(dict.fromkeys(name for clip in clips.values() for name in clip))
+    rows = {name: [clip[name] for clip in clips.values() if name in clip] for name in names}
     return {
         "clips": clips,
         "mean": {
-            preset: {
-                key: average([clip[preset] for clip in clips.values() if preset in clip], key)
-                for key in FIGURES
-            }
-            for preset in presets
+            name: {key: average(found, key) for key in FIGURES if key in found[0]}
+            for name, found in rows.items()
         },
         "targets": targets("presets"),
         **facts,
@@ -133,7 +155,8 @@ def main() -> None:
     parser.add_argument("clips", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("names", nargs="*", help="clips by name; default: all")
-    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=list(PRESETS))
+    parser.add_argument("--enrolments", nargs="+", choices=list(PRESETS), default=ENROLMENTS)
+    parser.add_argument("--presets", nargs="*", choices=list(PRESETS), default=list(PRESETS))
     parser.add_argument("--resolution", type=int, default=128, help="of the identity")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--teachers", type=Path, help="folder of the measuring networks")
@@ -147,10 +170,16 @@ def main() -> None:
     run, kept = provenance("python -m sglat_lab.bench.presets"), Cache(args.out)
     clips: dict[str, dict[str, Any]] = {}
     for clip in sorted(args.clips.glob("*.mp4")):
-        for preset in args.presets if not args.names or clip.stem in args.names else ():
-            make = partial(measure, measured, clip, preset, config)
-            clips.setdefault(clip.stem, {})[preset] = kept.record(f"{clip.stem}-{preset}", make)
-            print(clip.stem, preset, json.dumps(clips[clip.stem][preset]), flush=True)
+        if args.names and clip.stem not in args.names:
+            continue
+        found = clips.setdefault(clip.stem, {})
+        for name in args.enrolments:
+            make = partial(enrolled, measured, clip, name, config)
+            found[f"enrol {name}"] = kept.record(f"{clip.stem}-enrol-{name}", make)
+        for name, preset in product(args.enrolments, args.presets):
+            follow = partial(followed, measured, clip, preset, config, name)
+            found[f"{name} {preset}"] = kept.record(f"{clip.stem}-{name}-{preset}", follow)
+        print(clip.stem, json.dumps(found), flush=True)
     record = record_of(clips, runs=[run])
     write_atomically(args.out / "presets.json", json.dumps(record, indent=1))
     print(part("presets", **record))

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from sglat.encoder.config import EncodeConfig
@@ -14,59 +13,55 @@ from sglat_lab.bench import presets
 from sglat_lab.report.pages import part
 from tests.support.video import moving_square, write_video
 
-QUALITY = {"live": 30.0, "best": 32.0}
 
-
-def test_a_preset_is_compared_with_the_best_of_the_same_person(
+def test_a_person_of_the_first_half_is_followed_in_the_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = write_video(tmp_path / "a.mp4", [moving_square(i) for i in range(10)])
     calls: list[tuple[Any, ...]] = []
 
+    def enrol(sources: list[Path], target: Path, config: EncodeConfig) -> None:
+        calls.append((config.preset, config.end_seconds, target.name))
+        target.write_bytes(bytes(7))
+
     def encode(source: Path, target: Path, config: EncodeConfig, *, identity: Path) -> Any:
         calls.append((config.preset, config.start_seconds, identity.name, target.name))
         return SimpleNamespace(frames=5)
 
-    def figures(measured: Any, source: Path, path: Path, start: float) -> dict[str, Any]:
-        psnr = QUALITY["best" if "full" in path.name else "live"]
-        return {"psnr": psnr, "perceptual": 0.1, "identity_loss": 1 / psnr, "jitter": 1.0}
-
-    enrolled = []
-    monkeypatch.setattr(
-        presets.sglat, "enrol", lambda s, t, c: enrolled.append((c.preset, c.end_seconds)),
-        raising=False,
-    )  # fmt: skip
+    monkeypatch.setattr(presets.sglat, "enrol", enrol, raising=False)
     monkeypatch.setattr(presets.sglat, "encode", encode, raising=False)
-    monkeypatch.setattr(presets, "figures", figures)
+    monkeypatch.setattr(presets, "figures", lambda measured, source, path, start: {"psnr": start})
     measured: Any = SimpleNamespace(out=tmp_path)
-    found = presets.measure(measured, clip, "live", EncodeConfig())
-    assert enrolled == [("live", 0.2)]
+    cost = presets.enrolled(measured, clip, "fast", EncodeConfig())
+    found = presets.followed(measured, clip, "live", EncodeConfig(), "fast")
     assert calls == [
-        ("live", 0.2, "a-live-me.sglat", "a-live.sglat"),
-        ("best", 0.2, "a-live-me.sglat", "a-live-full.sglat"),
-    ]
-    assert found["psnr_lost"] == 2.0
-    assert found["identity_loss_more"] == pytest.approx(1 / 30 - 1 / 32)
+        ("fast", 0.2, "a-fast-me.sglat"), ("live", 0.2, "a-fast-me.sglat", "a-fast-live.sglat")
+    ]  # fmt: skip
+    assert cost["bytes"] == 7
+    assert (found["psnr"], found["frames"]) == (0.2, 5)
 
 
-def test_the_page_has_a_row_for_each_preset() -> None:
-    one = dict.fromkeys(presets.FIGURES, 1.0)
-    two = one | {"psnr": 3.0}
-    clips = {"a": {"live": one, "fast": one}, "b": {"live": two, "fast": one}}
-    record = presets.record_of(clips, runs=[])
-    assert record["mean"]["live"]["psnr"] == 2.0
+def clip(psnr: float) -> dict[str, Any]:
+    """Return the figures of a clip whose best is 2 dB above its quickest."""
+    live = dict.fromkeys(presets.FIGURES, 1.0) | {"psnr": psnr, "identity_loss": 0.3}
+    return {
+        "enrol default": {"seconds": 9.0, "processor": 12.0, "bytes": 100},
+        "default live": live,
+        "default best": live | {"psnr": psnr + 2, "identity_loss": 0.25},
+    }
+
+
+def test_presets_are_compared_with_the_best_of_the_same_person() -> None:
+    mean = presets.record_of({"a": clip(30.0), "b": clip(32.0)}, runs=[])["mean"]
+    assert mean["default live"]["psnr"] == 31
+    assert mean["default live"]["psnr_lost"] == 2
+    assert mean["default live"]["identity_loss_more"] == pytest.approx(0.05)
+    assert mean["default best"]["psnr_lost"] == 0
+
+
+def test_the_page_has_a_row_for_each_enrolment_and_preset() -> None:
+    record = presets.record_of({"a": clip(30.0)}, runs=[])
     rows = [line for line in part("presets", **record).splitlines() if line.startswith("| `")]
-    assert [row.split(" | ")[3] for row in rows] == ["2.00", "1.00"]
-
-
-def test_still_crops_have_less_jitter_than_moved_ones() -> None:
-    faces = SimpleNamespace(
-        landmarks=lambda picture, box: SimpleNamespace(
-            points=np.full((478, 2), float(picture[0, 0, 0]))
-        )
-    )
-    measured: Any = SimpleNamespace(bundle=SimpleNamespace(faces=faces))
-    still = np.zeros((6, 16, 16, 3), np.uint8)
-    moved = still + (np.arange(6) % 2).astype(np.uint8)[:, None, None, None]
-    assert presets.jitter(measured, still) == 0
-    assert (presets.jitter(measured, moved) or 0) > 0.5
+    assert rows[0] == "| `default` | 9 | 12 | 100 |"
+    assert [row.split(" | ")[1] for row in rows[1:]] == ["`live`", "`best`"]
+    assert [row.split(" | ")[3] for row in rows[1:]] == ["30.00", "32.00"]
