@@ -304,6 +304,10 @@ COMMANDS: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
     "info --verify": lambda at, path: ("info", path, "--verify"),
     "info --salvage": lambda at, path: ("info", path, "--salvage", at / "new.sglat"),
     "info --export": lambda at, path: ("info", path, "--export", at / "new.csv"),
+    "live --key": lambda at, path: (
+        "live", "receive", at / "new.mp4", "--listen", "127.0.0.1:1", "--key", path,
+    ),
+    "bench": lambda at, path: ("bench", path, "--out", at / "report", "--no-speed"),
     "bundles import": lambda at, path: ("bundles", "import", path, "--name", "mine"),
     "bundles import published": lambda at, path: ("bundles", "import", path, "--accept-licence"),
     "bundles list": lambda at, path: ("bundles", "list", path.name),
@@ -354,7 +358,8 @@ def fault_of(at: Path, command: str, path: Path, capture: pytest.CaptureFixture[
     """Run a command on a file; return what is wrong with how it ends, None if nothing."""
     before = sorted(at.iterdir())
     capture.readouterr()
-    status = status_of(*COMMANDS[command](at, path))
+    module = "sglat_lab.bench.cli" if command == "bench" else None
+    status = status_of(*COMMANDS[command](at, path), module=module)
     shown = capture.readouterr()
     lines = shown.err.splitlines()
     made = [found for found in at.iterdir() if found not in before]

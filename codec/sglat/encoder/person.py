@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,12 +104,14 @@ def person_within(
     """
     bare = quantized_person(synthesizer, tuned, id_frame=id_frame, delta_layers=0)
     size = identity_size(bare.identity)
-    for growth in growths(60):
-        if not tuned.deltas.steps:  # not a single step of tuning
-            break
-        if 8 * size + tuned.deltas.coded_bits() <= 8 * size_bytes:
-            return quantized_person(synthesizer, tuned, id_frame=id_frame)
-        tuned.deltas.scale_steps(growth)
+    left = 8 * (size_bytes - size)
+    growing = list(growths(60))
+    # Without a single step of tuning there are no quantizer steps.
+    if tuned.deltas.steps and tuned.deltas.fits(left, math.prod(growing[:-1])):
+        for growth in growing:
+            if tuned.deltas.coded_bits() <= left:
+                return quantized_person(synthesizer, tuned, id_frame=id_frame)
+            tuned.deltas.scale_steps(growth)
     if size > size_bytes:
         raise UsageError(
             "identity-too-small", f"the latent alone needs {size} bytes, {size_bytes} were allowed"

@@ -270,6 +270,16 @@ class WeightDeltas(nn.Module):
         layers = enumerate(self.to_layers(), start=1)
         return 8 * sum(layer_size(number, layer) for number, layer in layers)
 
+    def fits(self, budget_bits: float, growth: float) -> bool:
+        """Return whether the layers fit a budget, now or with all steps multiplied by `growth`."""
+        if self.coded_bits() <= budget_bits:
+            return True
+        steps = self.steps
+        self.scale_steps(growth)
+        has_room = self.coded_bits() <= budget_bits
+        self.steps = steps
+        return has_room
+
     def keep_near(self, budget_bits: float) -> None:
         """Scale all steps by a few percent to keep the coded size near the budget.
 

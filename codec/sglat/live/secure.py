@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sglat.errors import MissingExtraError, SglatError, UsageError
-from sglat.files import open_input
+from sglat.files import naming, open_input
 from sglat.live.rtp import HEADER, RtpHeader, extended, pack_rtp, unpack_rtp
 
 KEY_BYTES: Final = 32
@@ -38,7 +38,7 @@ def key_from_file(path: Path) -> bytes:
     Raises:
         UsageError: no such file, or other contents.
     """
-    with open_input(path) as file:
+    with open_input(path) as file, naming(path):
         data = file.read(1024)
     if len(data) == KEY_BYTES:
         return data
