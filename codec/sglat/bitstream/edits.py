@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
-from sglat.bitstream import extras
+from sglat.bitstream import extras, origins
 from sglat.bitstream.chunks import BODY_CHUNKS, Chunk
 from sglat.bitstream.constants import FIRST_VERSION, UPPER_VERSION
 from sglat.bitstream.demux import Demuxer, End, Event, Group, Index, Placement
@@ -19,7 +19,7 @@ from sglat.bitstream.identity import (
     layer_version,
     pack_reference,
 )
-from sglat.bitstream.records import AudioFormat, Header, IdentityReference, Provenance
+from sglat.bitstream.records import AudioFormat, Header, IdentityReference
 from sglat.bitstream.writer import Muxer
 from sglat.errors import BundleMismatchError, FormatError, SglatError, UsageError
 from sglat.files import naming
@@ -132,11 +132,11 @@ def swap(motion: BinaryIO, identity: BinaryIO, out: BinaryIO) -> None:
         num_ws=look.header.num_ws, upper_id=look.header.upper_id,
     )  # fmt: skip
     muxer = Muxer(out, header)
-    muxer.copy([chunk for chunk in look.preamble if chunk.type in LOOK_CHUNKS])
-    if look.payload("PROV") is None and (mark := body.payload("PROV")) is not None:
-        # The mark of synthetic media stays; the other person's consent does not carry over.
-        author = extras.unpack_provenance(mark).generated_by
-        muxer.put("PROV", extras.pack_provenance(Provenance(generated_by=author)))
+    kept = [type_ for type_ in LOOK_CHUNKS if type_ != "PROV"]
+    muxer.copy([chunk for chunk in look.preamble if chunk.type in kept])
+    record = origins.swapped(look.payload("PROV"), body.payload("PROV"))
+    if record is not None:
+        muxer.put("PROV", record)
     neutral = body.payload("NEUT") or (body.payload("IDEN") or b"")[:NEUTRAL_BYTES]
     if neutral:
         muxer.put("NEUT", neutral)
@@ -149,6 +149,15 @@ def rewrite(file: BinaryIO, out: BinaryIO) -> None:
     source = Source(file)
     muxer = Muxer(out, source.header)
     muxer.copy(source.preamble)
+    _copy_body(source, muxer)
+
+
+def replace_provenance(file: BinaryIO, out: BinaryIO, payload: bytes) -> None:
+    """Write the same file with another PROV."""
+    source = Source(file)
+    muxer = Muxer(out, source.header)
+    muxer.copy([chunk for chunk in source.preamble if chunk.type != "PROV"])
+    muxer.put("PROV", payload)
     _copy_body(source, muxer)
 
 

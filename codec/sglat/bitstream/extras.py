@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Final
@@ -163,7 +163,8 @@ def pack_provenance(provenance: Provenance) -> bytes:
         "note": provenance.note,
         "source": provenance.source_sha256,
     }
-    payload = pack_map({key: value for key, value in values.items() if value or key == "by"})
+    kept = {key: value for key, value in values.items() if value or key == "by"}
+    payload = pack_map(provenance.extra | kept)
     unpack_provenance(payload)
     return payload
 
@@ -171,12 +172,13 @@ def pack_provenance(provenance: Provenance) -> bytes:
 def unpack_provenance(payload: bytes, *, offset: int | None = None) -> Provenance:
     """Read PROV."""
     fields = Fields(unpack_map(payload, offset=offset), "PROV", offset=offset)
-    return Provenance(
+    known = Provenance(
         generated_by=fields.text("by", len(payload)),
         consent=fields.text("consent", len(payload), is_required=False),
         note=fields.text("note", len(payload), is_required=False),
         source_sha256=fields.data("source", 32, is_required=False),
     )
+    return replace(known, extra=fields.rest())
 
 
 def pack_metadata(metadata: dict[str, str]) -> bytes:

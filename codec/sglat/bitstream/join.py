@@ -10,7 +10,7 @@ from typing import BinaryIO, Final
 
 import numpy as np
 
-from sglat.bitstream import extras
+from sglat.bitstream import extras, origins
 from sglat.bitstream.constants import MAX_TIME_BASE
 from sglat.bitstream.edits import Source, check_same_decoder
 from sglat.bitstream.identity import NEUTRAL_BYTES, unpack_neutral
@@ -68,7 +68,10 @@ def concat(files: Sequence[BinaryIO], out: BinaryIO, *, names: Sequence[str] = (
     header, scales = _common_header(sources)
     sound = _common_sound(sources, names)
     muxer = Muxer(out, header)
-    muxer.copy(sources[0].preamble)
+    muxer.copy([chunk for chunk in sources[0].preamble if chunk.type != "PROV"])
+    record = origins.joined([source.payload("PROV") for source in sources])
+    if record is not None:
+        muxer.put("PROV", record)
     if sound is not None and sources[0].audio() is None:
         muxer.put("AHDR", extras.pack_audio_format(sound))
     joiner, changes = Joiner(muxer), []

@@ -322,6 +322,9 @@ class Provenance:
     source_sha256: bytes = b""
     """Hash of the source video, 32 bytes or empty."""
     note: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields, kept as they are: signature, records of origin and marks of the source
+    (SPEC.md section 10.1, `sglat.bitstream.origins`, `sglat.marks.provenance`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

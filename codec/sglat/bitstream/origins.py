@@ -1,0 +1,121 @@
+"""Records of origin that an edited file keeps of the files it was made from (SPEC.md 10.1)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sglat.bitstream.constants import CHUNKS
+from sglat.bitstream.extras import pack_provenance, unpack_provenance
+from sglat.bitstream.records import Provenance
+from sglat.errors import FormatError
+
+LOOK: Final = "look"
+"""Key of the record of the file that the identity comes from: bytes."""
+DRIVE: Final = "drive"
+"""Key of the records of the files that the motion comes from: a list of bytes."""
+MAX_DRIVES: Final = 64
+HASH_BYTES: Final = 32
+"""An origin of this length is the SHA-256 of a record that did not fit."""
+NO_CONSENT: Final = "swapped without a consent statement of the person shown"
+
+
+def look_origin(payload: bytes) -> bytes | None:
+    """Return the record of the identity's own file; None if the payload is the only one."""
+    found = unpack_provenance(payload).extra.get(LOOK)
+    return found if isinstance(found, bytes) else None
+
+
+def drive_origins(payload: bytes) -> list[bytes]:
+    """Return the records of the files that the motion of a file comes from: those it keeps, or its
+    own."""
+    found = unpack_provenance(payload).extra.get(DRIVE)
+    items = [item for item in found if isinstance(item, bytes)] if isinstance(found, list) else []
+    return items or [payload]
+
+
+def swapped(look: bytes | None, motion: bytes | None) -> bytes | None:
+    """Return PROV of a file with the identity of one file and the motion of another.
+
+    Args:
+        look: PROV of the identity's file.
+        motion: PROV of the motion's file.
+
+    Returns:
+        A record that names both, unsigned; consent, note and source are those of the identity. None
+        if neither file has one.
+    """
+    if look is None and motion is None:
+        return None
+    if look is None:
+        assert motion is not None
+        # The mark of synthetic media stays; the other person's consent does not carry over.
+        shown = Provenance(generated_by=unpack_provenance(motion).generated_by)
+    else:
+        shown = unpack_provenance(look)
+    extra: dict[str, Any] = {}
+    if look is not None and shown.extra:  # else all of it stands in the new record
+        extra[LOOK] = look_origin(look) or look
+    if motion is not None:
+        extra[DRIVE] = drive_origins(motion)
+    notes = [note for note in shown.note.split("; ") if note and note != NO_CONSENT]
+    if not shown.consent:
+        notes.append(NO_CONSENT)
+    return pack_fitting(
+        Provenance(
+            generated_by=shown.generated_by, consent=shown.consent, note="; ".join(notes),
+            source_sha256=shown.source_sha256, extra=extra,
+        )
+    )  # fmt: skip
+
+
+def joined(payloads: Sequence[bytes | None]) -> bytes | None:
+    """Return PROV of files joined one after the other, the look being the first one's.
+
+    The first file's record stays as it is where the others have the same or none.
+    """
+    first, known = payloads[0], [payload for payload in payloads if payload is not None]
+    if all(payload == first for payload in known):
+        return first
+    result = swapped(first, known[0])
+    assert result is not None  # a file that differs from the first has a record
+    record = unpack_provenance(result)
+    drives = list(dict.fromkeys(item for payload in known for item in drive_origins(payload)))
+    own = "" if first is None else unpack_provenance(first).note
+    return pack_fitting(
+        Provenance(
+            generated_by=record.generated_by, consent=record.consent, note=own,
+            source_sha256=record.source_sha256, extra=record.extra | {DRIVE: drives},
+        )
+    )  # fmt: skip
+
+
+def pack_fitting(record: Provenance) -> bytes:
+    """Return a record that fits PROV: from its longest origins on, hashes take their place.
+
+    Raises:
+        FormatError: `bad-length` if consent and note alone are too long.
+    """
+    extra = dict(record.extra)
+    if isinstance(extra.get(DRIVE), list):
+        extra[DRIVE] = extra[DRIVE][:MAX_DRIVES]
+    most = CHUNKS["PROV"].max_bytes
+    while True:
+        payload = pack_provenance(
+            Provenance(
+                generated_by=record.generated_by, consent=record.consent, note=record.note,
+                source_sha256=record.source_sha256, extra=extra,
+            )
+        )  # fmt: skip
+        if len(payload) <= most:
+            return payload
+        drives: list[bytes] = extra.get(DRIVE, [])
+        look = extra.get(LOOK, b"")
+        longest = max([look, *drives], key=len)
+        if len(longest) <= HASH_BYTES:
+            raise FormatError("bad-length", f"expected PROV of at most {most} bytes")
+        short = hashlib.sha256(longest).digest()
+        if look == longest:
+            extra[LOOK] = short
+        extra[DRIVE] = [short if item == longest else item for item in drives]
