@@ -15,10 +15,11 @@ import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CODEC: Final = ROOT / "codec"
-PRODUCT_EXTRAS: Final = ("encode", "live", "virtual-camera", "insightface", "lpips")
+PRODUCT_EXTRAS: Final = ("encode", "live", "c2pa", "virtual-camera", "insightface", "lpips")
 LABORATORY_EXTRAS: Final = ("bench", "train", "simulate", "fuzz", "test")
 # Import names that differ from their distribution's.
 IMPORT_NAMES: Final = {
+    "c2pa-python": "c2pa",
     "scikit-image": "skimage",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",

@@ -118,4 +118,5 @@ def pack_fitting(record: Provenance) -> bytes:
         short = hashlib.sha256(longest).digest()
         if look == longest:
             extra[LOOK] = short
-        extra[DRIVE] = [short if item == longest else item for item in drives]
+        if drives:
+            extra[DRIVE] = [short if item == longest else item for item in drives]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sglat.cli.common import StageBar, new_app, open_source, parse_time, run, say
+from sglat.cli.options import Sign, SignCertificate, SignKey, chosen_signer
 from sglat.errors import UsageError
 
 app = new_app()
@@ -96,6 +97,9 @@ def decode_command(
         bool,
         typer.Option("--skip-lost", help="Leave out frames without the face, and their sound."),
     ] = False,
+    sign: Sign = None,
+    sign_cert: SignCertificate = None,
+    sign_key: SignKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
@@ -129,6 +133,9 @@ def decode_command(
         end_seconds=parse_time(end),
         half=half,
     )
+    signer, unsigned = chosen_signer(sign, sign_cert, sign_key, is_media=True)
+    if is_raw and sign:
+        raise UsageError("bad-options", "raw frames have no place for a signature")
     given = Path(track) if track not in ("auto", "own") else None
     if onto is None and (track != "auto" or face is not None):
         raise UsageError("bad-options", "--track and --face need --onto")
@@ -147,6 +154,7 @@ def decode_command(
         inputs=tuple(path for path in (source, identity_file, given) if path is not None),
         force=force,
         threads=threads,
+        signer=None if is_raw else signer,
     )
     bar = StageBar(is_quiet=quiet)
     with ExitStack() as stack:
@@ -162,7 +170,7 @@ def decode_command(
             decoder, output, progress=lambda done, total: bar("decode", done, total)
         )
     bar.close()
-    for note in notes + result.notes:
+    for note in notes + result.notes + unsigned:
         say(note)
     if result.held_frames:
         what = "left out" if skip_lost else "held"
@@ -176,6 +184,7 @@ def describe(result: Any, target: Path) -> dict[str, object]:
     """Return the result for `--json`."""
     return {
         "output": str(target),
+        "signer": result.signer or None,
         "frames": result.frames,
         "held_frames": result.held_frames,
         "width": result.width,

@@ -6,6 +6,7 @@ How long that takes is estimated before it starts; one bar shows all its stages.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,18 @@ import typer
 
 from sglat.cli.common import new_app, parse_time, run, say, video_source
 from sglat.cli.estimate import TotalBar, clock, expected_seconds
-from sglat.cli.options import Consent, Device, Resume, Seed, Threads, WorkFolder
+from sglat.cli.options import (
+    Consent,
+    Device,
+    Resume,
+    Seed,
+    Sign,
+    SignCertificate,
+    SignKey,
+    Threads,
+    WorkFolder,
+    chosen_signer,
+)
 from sglat.errors import UsageError
 from sglat.files import refuse_existing
 
@@ -113,6 +125,9 @@ def encode_command(
         typer.Option(help="How sound is stored; auto copies it, and makes FLAC of PCM."),
     ] = "auto",
     consent: Consent = "",
+    sign: Sign = None,
+    sign_cert: SignCertificate = None,
+    sign_key: SignKey = None,
     device: Device = "cpu",
     threads: Threads = 0,
     seed: Seed = 0,
@@ -133,10 +148,12 @@ def encode_command(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
 ) -> None:
     """Encode a video. After an interruption the same command continues."""
+    from sglat.bitstream.info import describe, stream_bytes
     from sglat.encoder.analysis import clip_of
     from sglat.encoder.config import EncodeConfig, check_choices
     from sglat.encoder.encode import encode
     from sglat.encoder.workfile import default_workfile
+    from sglat.marks.provenance import sign_in_place
     from sglat.media.reader import VideoReader
 
     if list_faces:
@@ -149,6 +166,7 @@ def encode_command(
     if like is not None and face != 1:
         raise UsageError("bad-options", "--face and --like contradict each other")
     check_output(source, target, force=force)
+    signer, notes = chosen_signer(sign, sign_cert, sign_key, is_media=False)
     work = workfile or default_workfile(target)
     config = EncodeConfig(
         bundle=bundle,
@@ -193,13 +211,19 @@ def encode_command(
                 say(f"{frames} frames take about {total} on one core, and less if work is resumed")
             bar = TotalBar(expected, is_quiet=quiet)
             result = encode(video, target, config, progress=bar)
+            if signer is not None:
+                sign_in_place(target, signer)
+                with target.open("rb") as file:
+                    sizes = stream_bytes(describe(file))
+                result = replace(result, bytes_by_stream=sizes)
+                notes.append(f"signed by {signer.title}")
     except KeyboardInterrupt:
         bar.close()
         say(f"stopped; unfinished work is kept in {work}, the same command goes on from there")
         raise typer.Exit(130) from None
     bar.close()
     record = result.to_json()
-    for line in result.messages:
+    for line in [*result.messages, *notes]:
         say(line)
     if as_json:
         print(json.dumps(record))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,18 @@ import typer
 from sglat.cli.common import new_app, run, say
 from sglat.cli.encode import check_output
 from sglat.cli.estimate import TotalBar, clock, expected_seconds
-from sglat.cli.options import Consent, Device, Resume, Seed, Threads, WorkFolder
+from sglat.cli.options import (
+    Consent,
+    Device,
+    Resume,
+    Seed,
+    Sign,
+    SignCertificate,
+    SignKey,
+    Threads,
+    WorkFolder,
+    chosen_signer,
+)
 from sglat.errors import UsageError
 from sglat.files import check_input
 
@@ -52,6 +64,9 @@ def enrol_command(
         int | None, typer.Option(min=1, help="Tuning steps; fewer are faster and worse.")
     ] = None,
     consent: Consent = "",
+    sign: Sign = None,
+    sign_cert: SignCertificate = None,
+    sign_key: SignKey = None,
     device: Device = "cpu",
     threads: Threads = 0,
     seed: Seed = 0,
@@ -65,6 +80,7 @@ def enrol_command(
     from sglat.encoder.config import EncodeConfig
     from sglat.encoder.enrol import enrol
     from sglat.encoder.workfile import default_workfile
+    from sglat.marks.provenance import sign_in_place
     from sglat.media.reader import VideoReader
 
     *sources, target = paths
@@ -75,6 +91,7 @@ def enrol_command(
     for source in sources:
         check_input(source)
         check_output(source, target, force=force)
+    signer, notes = chosen_signer(sign, sign_cert, sign_key, is_media=False)
     work = workfile or default_workfile(target)
     config = EncodeConfig(
         bundle=bundle,
@@ -103,12 +120,16 @@ def enrol_command(
     bar = TotalBar(expected, is_quiet=quiet)
     try:
         result = enrol(sources, target, config, progress=bar)
+        if signer is not None:
+            sign_in_place(target, signer)
+            result = replace(result, bytes=target.stat().st_size)
+            notes.append(f"signed by {signer.title}")
     except KeyboardInterrupt:
         bar.close()
         say(f"stopped; unfinished work is kept in {work}, the same command goes on from there")
         raise typer.Exit(130) from None
     bar.close()
-    for line in result.messages:
+    for line in [*result.messages, *notes]:
         say(line)
     if as_json:
         print(json.dumps(result.to_json()))

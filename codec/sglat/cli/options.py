@@ -4,9 +4,12 @@ to import than `sgl-info` takes to run."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from sglat.marks.keys import Signer
 
 Consent = Annotated[
     str, typer.Option(help="The pictured person's statement of consent, kept in the file.")
@@ -20,3 +23,62 @@ WorkFolder = Annotated[
     Path | None, typer.Option(help="Folder for unfinished work; default: beside the output.")
 ]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Continue unfinished work.")]
+Sign = Annotated[
+    bool | None,
+    typer.Option(
+        "--sign/--no-sign", help="Sign the output; default: if there is a key of sgl-marks init."
+    ),
+]
+SignCertificate = Annotated[
+    Path | None, typer.Option("--sign-cert", help="PEM file with your certificate and its issuers.")
+]
+SignKey = Annotated[
+    Path | None, typer.Option("--sign-key", help="PEM file with the private key of --sign-cert.")
+]
+
+
+def chosen_signer(
+    sign: bool | None, certificate: Path | None, key: Path | None, *, is_media: bool
+) -> tuple[Signer | None, list[str]]:
+    """Return who signs an output, checked before any work is done for it.
+
+    Args:
+        sign: as asked for; None signs with a key if there is one.
+        certificate: of `--sign-cert`.
+        key: of `--sign-key`.
+        is_media: the output is a video or picture, not a `.sglat` file.
+
+    Returns:
+        The signer or None, and why a key that is there is not used, one line each.
+
+    Raises:
+        UsageError: there is no key, or one that cannot be used.
+        MissingExtraError: a library that signing needs.
+    """
+    from sglat.errors import MissingExtraError, UsageError
+    from sglat.marks.c2pa import load_library
+    from sglat.marks.keys import config_folder, find_signer
+
+    is_wanted = bool(sign) or certificate is not None or key is not None
+    if sign is False:
+        if certificate is not None or key is not None:
+            raise UsageError("bad-options", "--no-sign contradicts --sign-cert and --sign-key")
+        return None, []
+    try:
+        signer = find_signer(certificate, key)
+        if signer is not None and is_media:
+            load_library()
+    except MissingExtraError as error:
+        if is_wanted:
+            raise
+        return None, [f"not signed: {error.message}"]
+    if signer is None and is_wanted:
+        raise UsageError(
+            "no-key", f"--sign found no key in {config_folder()}; make one: sgl-marks init NAME"
+        )
+    if signer is None or is_media or signer.algorithm == "ed25519":
+        return signer, []
+    fault = f".sglat files are signed with Ed25519 keys, found {signer.algorithm}"
+    if is_wanted:
+        raise UsageError("bad-key", fault)
+    return None, [f"not signed: {fault}"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 import typer
 
 from sglat.cli.common import new_app, printable, run, say
+from sglat.cli.options import Sign, SignCertificate, SignKey, chosen_signer
 from sglat.errors import UsageError
 from sglat.files import atomic_file, open_input, refuse_existing
 
@@ -51,13 +52,17 @@ def swap(
     is_attached: Annotated[
         bool, typer.Option("--attach", help="Put the identity in that the file refers to.")
     ] = False,
+    sign: Sign = None,
+    sign_cert: SignCertificate = None,
+    sign_key: SignKey = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
     """Write a file with the motion of one and the look of another.
 
-    Steps run in the order join, trim, swap or attach, layers, strip, identity file.
+    Steps run in the order join, trim, swap or attach, layers, strip, identity file, sign.
     """
     from sglat.bitstream import edits, join, timeline
+    from sglat.marks import provenance
 
     if is_attached and identity is None:
         raise UsageError("no-identity-file", "--attach needs --identity")
@@ -65,6 +70,7 @@ def swap(
         if written is not None:
             others = [path for path in (out, identity_file) if path is not written]
             refuse_existing(written, force=force, inputs=[*motion, identity, *others])
+    signer, unsigned = chosen_signer(sign, sign_cert, sign_key, is_media=False)
     with ExitStack() as stack:
         files = [_motion_file(path, identity, stack) for path in motion]
         steps: list[Edit] = []
@@ -84,6 +90,8 @@ def swap(
             alone = stack.enter_context(atomic_file(identity_file, force=force))
             hint = identity_file.name.encode("utf-8", "replace").decode()
             steps.append(lambda a, b: edits.detach(a, b, alone, hint=hint))
+        if signer is not None:
+            steps.append(lambda a, b: provenance.sign(a, b, signer))
         if len(files) > 1:
             joined = stack.enter_context(TemporaryFile())
             names = [str(path) for path in motion]
@@ -93,6 +101,8 @@ def swap(
             files = [joined]
         _run_steps(files[0], steps, target, stack)
     _report(out)
+    for line in [*_provenance_notes(out), *unsigned]:
+        say(line)
 
 
 def _motion_file(path: Path, identity: Path | None, stack: ExitStack) -> BinaryIO:
@@ -206,6 +216,28 @@ def _report(out: Path) -> None:
     provenance = record["provenance"]
     if provenance:
         say(f"consent: {printable(provenance['consent'] or 'no statement')}")
+
+
+def _provenance_notes(out: Path) -> list[str]:
+    """Return what a user should know of the provenance of a file, one line each."""
+    from sglat.bitstream.origins import NO_CONSENT
+    from sglat.marks.provenance import read_provenance
+
+    with out.open("rb") as file:
+        found = read_provenance(file)
+    if found.record is None:
+        return ["provenance: the file does not say who made it"]
+    lines, signature = [], found.signature
+    if NO_CONSENT in found.record.note:
+        lines.append("warning: no consent statement of the person shown; the file records that")
+    who = printable(signature.signer)
+    if signature.state == "holds" and found.is_covered:
+        lines.append(f"signed by {who}")
+    elif signature.state != "none":
+        lines.append(
+            f"the signature of {who} is for the file before this edit; --sign signs the new one"
+        )
+    return lines
 
 
 def main() -> None:

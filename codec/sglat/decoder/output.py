@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Final, Literal
 
 from sglat.bitstream.records import AudioFormat, AudioPacket
+from sglat.decoder import signing
 from sglat.decoder.backdrop import Backdrop, StillBackdrop, VideoBackdrop, open_backdrop
 from sglat.decoder.composite import CompositeConfig
 from sglat.decoder.decode import QUEUE_BATCHES, DecodedFrame, Decoder, prefetch
 from sglat.decoder.paint import FaceTrack
 from sglat.errors import UsageError
 from sglat.files import refuse_existing
+from sglat.marks.keys import Signer
 from sglat.media.audio import open_sound
 from sglat.media.containers import choose_encoder, encoder_options
 from sglat.media.pictures import (
@@ -66,6 +68,8 @@ class OutputConfig:
     """More files that are read, so that none of them is replaced."""
     force: bool = False
     threads: int = 0
+    signer: Signer | None = None
+    """Who signs the output with C2PA; None: it carries tags alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,8 @@ class OutputResult:
     """Wall time from the first byte to the last."""
     notes: list[str] = field(default_factory=list)
     """What was done to sound and colours, one line each."""
+    signer: str = ""
+    """Who signed the output; empty if nobody did."""
 
     @property
     def frames_per_second(self) -> float:
@@ -123,6 +129,7 @@ def write_decoded(
         if isinstance(backdrop, VideoBackdrop):
             backdrop.close()
     height, width = first.picture.shape[:2]
+    place = PIPE if config.form == "raw" else config.path
     return OutputResult(
         frames=written[0],
         held_frames=written[1],
@@ -133,7 +140,9 @@ def write_decoded(
             *decoder.notes,
             *(backdrop.notes if isinstance(backdrop, VideoBackdrop) else []),
             *written[2],
+            *signing.notes(config.signer, place, is_folder=config.form == "png"),
         ],
+        signer=signing.signed_by(config.signer, place, is_folder=config.form == "png"),
     )
 
 
@@ -162,10 +171,16 @@ def _choose_backdrop(decoder: Decoder, config: OutputConfig) -> Backdrop | None:
     if config.onto is not None:
         return open_backdrop(config.onto)
     plate = decoder.reader.plate
-    if plate is None or config.crop_only or decoder.header.placement_steps is None:
+    if plate is None or not _has_plate(decoder, config):
         return None
     picture = decode_picture(plate.data, what="background plate")
     return StillBackdrop(picture, has_face=False)  # the whole crop covers it
+
+
+def _has_plate(decoder: Decoder, config: OutputConfig) -> bool:
+    """Whether the face is pasted into the background that the file carries."""
+    is_placed = decoder.header.placement_steps is not None
+    return decoder.reader.plate is not None and is_placed and not config.crop_only
 
 
 def _write(
@@ -210,14 +225,23 @@ def _open_writer(
     decoder: Decoder, config: OutputConfig, first: DecodedFrame, sound: _Sound
 ) -> VideoWriter | PngWriter | RawWriter:
     provenance = decoder.reader.provenance
+    is_composite = config.onto is not None or _has_plate(decoder, config)
     marks = generated_marks(
         generated_by=provenance.generated_by if provenance else decoder.header.encoder or "sglat",
         consent=provenance.consent if provenance else "",
+        source_type=signing.source_type(decoder),
+        is_composite=is_composite,
     )
+    finish = None
+    if config.signer is not None:
+        finish = signing.finisher(
+            decoder, config.signer, config.path, onto=config.onto,
+            is_composite=is_composite, is_folder=config.form == "png",
+        )  # fmt: skip
     if config.form == "raw":
         return RawWriter(sys.stdout.buffer)
     if config.form == "png":
-        return PngWriter(config.path, marks=marks, force=config.force)
+        return PngWriter(config.path, marks=marks, force=config.force, finish=finish)
     height, width = first.picture.shape[:2]
     return VideoWriter(
         config.path,
@@ -232,6 +256,7 @@ def _open_writer(
         is_sound_cut=config.audio is not None,
         force=config.force,
         threads=config.threads,
+        finish=finish,
     )
 
 

@@ -39,6 +39,7 @@ from sglat.encoder.workfile import check_apart, default_workfile, remove_work
 from sglat.encoder.write import Contents, check_consent, write_file
 from sglat.errors import FaceError, MediaError
 from sglat.files import check_input, output_lock, refuse_existing, write_atomically
+from sglat.marks.provenance import source_marks
 from sglat.media.reader import Clip
 from sglat.networks.devices import full_precision
 from sglat.version import __version__
@@ -190,6 +191,7 @@ def _encode(run: Runner, source: Clip, target: Path, config: EncodeConfig) -> En
             provenance=Provenance(
                 generated_by=f"sglat {__version__}", consent=config.consent,
                 source_sha256=bytes.fromhex(run.work.source.split(":")[0]),
+                extra=source_marks(source.path),
             ),
         )  # fmt: skip
         written = write_file(source, target, contents, audio=config.audio, force=config.force)

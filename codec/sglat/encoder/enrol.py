@@ -38,6 +38,7 @@ from sglat.encoder.track import Track
 from sglat.encoder.workfile import default_workfile, remove_work
 from sglat.errors import FaceError, MediaError, UsageError
 from sglat.files import check_input, hash_file, output_lock
+from sglat.marks.provenance import source_marks
 from sglat.media.reader import VideoReader
 from sglat.networks.devices import full_precision
 from sglat.version import __version__
@@ -249,6 +250,7 @@ def _write(
                 generated_by=f"sglat {__version__}",
                 consent=config.consent,
                 source_sha256=bytes.fromhex(hash_file(sources[0])),
+                extra=source_marks(sources[0]),
             )
         )
         flags = np.zeros(len(values), np.uint8)

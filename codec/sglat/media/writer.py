@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import av
 import numpy as np
@@ -24,11 +24,12 @@ from sglat.media.containers import (
     encoder_options,
     pixel_format_of,
 )
-from sglat.media.pictures import mark_animation
+from sglat.media.pictures import mark_file
 from sglat.media.pixels import EXACT_CONVERSION, FULL_RANGE, LIMITED_RANGE
 from sglat.media.stream_template import open_template
 from sglat.media.transcode import AudioTranscoder
 
+Finish: TypeAlias = Callable[[Path], object]
 BT709: Final = 1  # matrix, primaries and transfer code point of ITU-T H.273
 GIF_TIME_BASE: Final = Fraction(1, 100)
 GIF_LEAST_DELAY: Final = 2  # hundredths of a second; browsers slow shorter ones down to a tenth
@@ -58,6 +59,7 @@ class VideoWriter(Closable):
         is_sound_cut: leave out sound that goes on after the last frame.
         force: replace an existing file.
         threads: encoder threads; 0 lets the library choose.
+        finish: called with the complete file before it gets its name, to sign it.
 
     Raises:
         UsageError: the output exists; a quality that the encoder does not have.
@@ -78,6 +80,7 @@ class VideoWriter(Closable):
         is_sound_cut: bool = False,
         force: bool = False,
         threads: int = 0,
+        finish: Finish | None = None,
     ) -> None:
         self.path = Path(path)
         self.size = size
@@ -96,6 +99,7 @@ class VideoWriter(Closable):
         self._frame_count = 0
         self._palette = _Palette() if self._is_gif else None
         self._sound: _Sound | None = None
+        self._finish = finish
         self._output = AtomicOutput(path, force=force)
         if self.encoder == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # errors only: it prints its settings to stderr
@@ -160,10 +164,16 @@ class VideoWriter(Closable):
                 for packet in self._sound.rest(end):
                     self._container.mux(packet)
             self._container.close()
-            mark_animation(self._output.partial, self._kind.muxer, self._marks)
+            mark_file(self._output.partial, self._kind.muxer, self._marks)
         except (av.error.FFmpegError, ValueError) as error:
             self.discard()
             raise self._refused(error) from error
+        if self._finish is not None:
+            try:
+                self._finish(self._output.partial)
+            except BaseException:
+                self.discard()
+                raise
         self._output.commit()
         self._close_sound()
 

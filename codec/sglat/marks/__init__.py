@@ -1,0 +1,1 @@
+"""Marks of generated media: signed provenance, invisible watermark, tags, and their check."""

@@ -1,0 +1,140 @@
+"""Plain tags that call a file generated: IPTC digital source type in XMP, container and text tags.
+
+Anybody can write or remove them, so they prove nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree
+
+from sglat.marks.embedded import Embedded
+from sglat.media.pictures import AUTHOR_KEY, CONSENT_KEY, SOURCE_TYPE_KEY, SYNTHETIC_KEY
+from sglat.media.xmp import IPTC_EXT
+
+MAX_SHOWN: Final = 512  # characters of one tag
+# IPTC source types of media that a machine made or changed.
+SYNTHETIC_TYPES: Final = frozenset(
+    {
+        "trainedAlgorithmicMedia",
+        "compositeWithTrainedAlgorithmicMedia",
+        "compositeSynthetic",
+        "algorithmicMedia",
+        "algorithmicallyEnhanced",
+        "digitalArt",
+        "digitalCreation",
+        "virtualRecording",
+        "multiFrameCaptureAlgorithmic",
+    }
+)
+_REMOTE: Final = re.compile(rb'provenance\s*=\s*"(https?://[^"<>\s]{1,500})"')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tags:
+    """What the tags of a file say."""
+
+    source_types: tuple[str, ...] = ()
+    """IPTC digital source types, their last parts."""
+    generated_by: str = ""
+    consent: str = ""
+    is_synthetic: bool = False
+    """A tag calls the file generated or changed by a machine."""
+    remote: str = ""
+    """Address of a C2PA manifest kept elsewhere; it is not fetched."""
+    places: tuple[str, ...] = field(default=())
+    """Where tags were found: `xmp`, `container`, `text`."""
+    faults: tuple[str, ...] = field(default=())
+    """What could not be read, one line each."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was found."""
+        return not (self.source_types or self.generated_by or self.is_synthetic)
+
+
+def read_tags(embedded: Embedded, container: dict[str, str]) -> Tags:
+    """Return what tags say.
+
+    Args:
+        embedded: of the file.
+        container: tags that FFmpeg reads.
+    """
+    types: list[str] = []
+    places, faults = [], []
+    remote = ""
+    for packet in embedded.packets:
+        try:
+            value = xmp_source_type(packet)
+        except ValueError as error:
+            faults.append(f"XMP: {error}")
+            continue
+        if value:
+            types.append(value)
+            places.append("xmp")
+        match = _REMOTE.search(packet)
+        remote = remote or (match[1].decode("latin-1") if match else "")
+    texts: dict[str, str] = {}
+    for place, found in (("container", container), ("text", embedded.texts)):
+        kept = {k.lower(): v[:MAX_SHOWN] for k, v in found.items() if k.lower() in _KNOWN}
+        if kept:
+            places.append(place)
+            texts = kept | texts
+    if value := texts.get(SOURCE_TYPE_KEY.lower(), ""):
+        types.append(value)
+    short = tuple(dict.fromkeys(value.rsplit("/", 1)[-1][:MAX_SHOWN] for value in types))
+    return Tags(
+        source_types=short,
+        generated_by=texts.get(AUTHOR_KEY.lower(), ""),
+        consent=texts.get(CONSENT_KEY.lower(), ""),
+        is_synthetic=SYNTHETIC_KEY.lower() in texts or bool(SYNTHETIC_TYPES & set(short)),
+        remote=remote,
+        places=tuple(dict.fromkeys(places)),
+        faults=tuple(faults),
+    )
+
+
+_KNOWN: Final = frozenset(
+    key.lower() for key in (SOURCE_TYPE_KEY, AUTHOR_KEY, CONSENT_KEY, SYNTHETIC_KEY)
+)
+
+
+def xmp_source_type(packet: bytes) -> str:
+    """Return the IPTC digital source type of an XMP packet; empty if it has none.
+
+    Raises:
+        ValueError: no XML, or XML with a document type, which could expand without bound.
+    """
+    try:
+        text = packet.decode("utf-8-sig").strip("\0 \r\n\t")
+    except UnicodeDecodeError as error:
+        raise ValueError("expected XML in UTF-8, found other bytes") from error
+    if re.search("<!(?!--)", text):
+        raise ValueError("expected XML without a document type, found one")
+    try:
+        root = ElementTree.fromstring(re.sub(r"<\?xpacket.*?\?>", "", text, flags=re.DOTALL))
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ValueError(f"expected XML, found: {error}") from error
+    name = f"{{{IPTC_EXT}}}DigitalSourceType"
+    for element in root.iter():
+        value = element.get(name) or (element.text if element.tag == name else None)
+        if value and value.strip():
+            return value.strip()[:MAX_SHOWN]
+    return ""
+
+
+def container_tags(path: Path) -> dict[str, str]:
+    """Return the tags of a video file as FFmpeg reads them; none of a file that it cannot open."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            tags = dict(container.metadata)
+            for stream in container.streams:
+                tags = dict(stream.metadata) | tags
+            return tags
+    except (av.error.FFmpegError, ValueError, OSError):
+        return {}
