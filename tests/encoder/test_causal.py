@@ -16,7 +16,7 @@ from sglat.bitstream.records import FRAME_CUT, FRAME_HELD
 from sglat.bundles.bundle import Bundle
 from sglat.encoder import analysis as analysis_module
 from sglat.encoder import stream as stream_module
-from sglat.encoder.causal import CausalConfig, CausalEncoder, Encoded
+from sglat.encoder.causal import CausalConfig, CausalEncoder, Encoded, encoded
 from sglat.encoder.causal_state import restore, state_of
 from sglat.encoder.config import EncodeConfig
 from sglat.encoder.encode import encode
@@ -193,3 +193,60 @@ def test_a_clip_without_a_face_is_refused(live: EncodeConfig, tmp_path: Path) ->
     with pytest.raises(FaceError, match="no-face"):
         encode(clip, tmp_path / "out.sglat", live)
     assert not (tmp_path / "out.sglat").exists()
+
+
+class Counted:
+    """Stands for the encoder: motion is the frame's number, and the calls are kept."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def solve(self, one: Any) -> str:
+        self.calls.append(one.number)
+        return f"solved {one.number}"
+
+    def between(self, one: Any, share: float) -> str:
+        return f"between {one.number} {share:.2f}"
+
+
+def frames(kinds: str) -> list[tuple[int, Any]]:
+    """Return prepared frames by letters: f follows, c begins a scene, h is held."""
+    return [
+        (i, SimpleNamespace(number=i, is_followed=kind == "f", crop=None if kind == "h" else kind))
+        for i, kind in enumerate(kinds)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "skipped", "solved"),
+    [
+        ("cfffffff", 1, [0, 1, 3, 5, 7]),
+        ("cffffff", 1, [0, 1, 3, 5, 6]),
+        ("cfffffff", 2, [0, 1, 4, 7]),
+        ("cfffcfff", 1, [0, 1, 3, 4, 5, 7]),
+        ("cffhcfff", 1, [0, 1, 2, 3, 4, 5, 7]),
+        ("cfff", 0, [0, 1, 2, 3]),
+    ],
+)
+def test_frames_that_follow_are_skipped_between_two_that_are_solved(
+    kinds: str, skipped: int, solved: list[int]
+) -> None:
+    encoder: Any = Counted()
+    found = list(encoded(encoder, frames(kinds), skipped))
+    assert [number for number, _ in found] == list(range(len(kinds)))
+    assert encoder.calls == solved
+    left = [number for number, what in found if str(what).startswith("between")]
+    assert sorted([*left, *solved]) == list(range(len(kinds)))
+
+
+def test_a_skipped_frame_is_the_estimate_moved_by_the_shifts_beside_it(
+    encoder: CausalEncoder,
+) -> None:
+    prepared = [encoder.prepare(face) for face in FACES[:3]]
+    encoder.solve(prepared[0])
+    encoder.solve(prepared[2])
+    found = encoder.between(prepared[1], 0.25)
+    first, last = list(encoder.solver.shifts)
+    expected = prepared[1].estimate + 0.75 * first + 0.25 * last
+    assert np.allclose(found.motion, expected.numpy(), atol=1e-6)
+    assert float((last - first).abs().max()) > 1e-4

@@ -17,6 +17,7 @@ from sglat.encoder.gauss_newton import (
     SolverConfig,
     _Corrected,
     motion_jacobian,
+    secant_jacobians,
     take_jacobians,
 )
 from sglat.encoder.losses import PixelResidual
@@ -157,3 +158,19 @@ def test_rates_fall_with_sensitivity_within_the_methods_range() -> None:
     assert rates.tolist() == sorted(rates.tolist(), reverse=True)
     assert float(rates.max()) == 1.0
     assert float(rates.min()) == pytest.approx(0.223, abs=1e-3)
+
+
+def test_secants_of_small_changes_are_the_derivatives(render: Render) -> None:
+    residual = PixelResidual(torch.ones(1, 1, 16, 16), SCALES)
+    at = 0.05 * torch.randn(2, 34, generator=torch.Generator().manual_seed(1))
+    told: list[tuple[int, int]] = []
+    change = torch.full((34,), 3e-4)
+    found = secant_jacobians(
+        render, at, residual, change, lambda done, total: told.append((done, total))
+    )
+    exact = take_jacobians(render, at, (residual,))[0]
+    for name in ("matrices", "normals", "picture_effect"):
+        mine, right = getattr(found, name), getattr(exact, name)
+        assert mine.shape == right.shape
+        assert float((mine - right).norm() / right.norm()) < 2 * JACOBIAN_RTOL
+    assert told == [(1, 2), (2, 2)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,9 +113,10 @@ def test_a_follower_in_two_halves_gets_every_frame_in_order(look: Look, tmp_path
         def prepare(self, frame: np.ndarray, time: float) -> tuple[str, np.ndarray]:
             return "prepared", frame
 
-        def solve(self, prepared: tuple[str, np.ndarray]) -> np.ndarray | None:
-            assert prepared[0] == "prepared"
-            return self.camera.step(prepared[1], 0.0)
+        def solve(self, prepared: Iterable[Any]) -> Iterator[Any]:
+            for item, (word, frame) in prepared:
+                assert word == "prepared"
+                yield item, self.camera.step(frame, 0.0)
 
     path, camera = tmp_path / "call.sglat", Mover(look, 16)
     call = Call(look, record=path)
@@ -128,8 +131,8 @@ def test_a_follower_that_fails_ends_the_call_with_its_error(look: Look) -> None:
         def prepare(self, frame: np.ndarray, time: float) -> np.ndarray:
             raise RuntimeError("broken")
 
-        def solve(self, prepared: np.ndarray) -> np.ndarray | None:
-            return prepared
+        def solve(self, prepared: Iterable[Any]) -> Iterator[Any]:
+            yield from prepared
 
     call = Call(look)
 

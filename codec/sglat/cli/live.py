@@ -94,7 +94,7 @@ def send(
             key=secret,
             look=look,
             camera=source,
-            follower=choose_follower(look, identity, camera, bundle, device),
+            follower=choose_follower(look, identity, camera, bundle, device, frames),
             sound=choose_sound(source, camera, sound, microphone),
             say=(lambda line: None) if quiet else say,
         )
@@ -225,9 +225,10 @@ def choose_key(file: Path | None, passphrase: str | None) -> bytes:
 
 
 def choose_follower(
-    look: Look, identity: Path, camera: str, bundle: str | None, device: str
+    look: Look, identity: Path, camera: str, bundle: str | None, device: str, frames: int | None
 ) -> Follower | StagedFollower:
-    """Return what turns the frames of a camera into motion."""
+    """Return what turns the frames of a camera into motion; with more than one of them in a packet,
+    every second one is solved."""
     from sglat.bundles.bundle import bundle_for, load_bundle
     from sglat.live.capture import StoredMotion
     from sglat.live.rtp import CLOCK_RATE
@@ -242,7 +243,8 @@ def choose_follower(
     torch.set_num_threads(1)  # small pictures gain nothing from more
     chosen = choose_device(device)
     weights = load_bundle(bundle, chosen) if bundle else bundle_for(look.header, chosen)
-    return KnownFollower(identity, weights, CLOCK_RATE / look.frame_ticks)
+    rate = CLOCK_RATE / look.frame_ticks
+    return KnownFollower(identity, weights, rate, skipped=0 if frames == 1 else 1)
 
 
 def choose_sound(

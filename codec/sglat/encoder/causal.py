@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from functools import cached_property
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sglat.bitstream.records import FIRST_CONTROL
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.placement import SIZE, frame_to_crop, transform_points
 from sglat.decoder.synthesizer import Renderer
 from sglat.encoder.align import AlignConfig
 from sglat.encoder.crops import crop_picture, inside_mask, landmark_placement
 from sglat.encoder.follow import FollowConfig, Follower
-from sglat.encoder.gauss_newton import Jacobians, take_jacobians
+from sglat.encoder.gauss_newton import secant_jacobians
 from sglat.encoder.known import (
     LIKE,
     KnownPerson,
@@ -32,11 +34,10 @@ from sglat.encoder.known import (
     looks_of,
     rendered_faces,
 )
-from sglat.encoder.losses import Residual
 from sglat.encoder.registration import RegisteredRow, Registration, scaled
 from sglat.encoder.sequential import SequentialConfig, SequentialSolver
 from sglat.encoder.solve_motion import ResidualConfig, expression_residual
-from sglat.encoder.start_motion import corrected_motion
+from sglat.encoder.start_motion import SIGMA_DEGREES, corrected_motion
 from sglat.encoder.track import WHOLE, TrackConfig
 from sglat.errors import UsageError
 from sglat.networks.devices import fast_type
@@ -45,6 +46,7 @@ from sglat.networks.faces import FaceLandmarks
 from sglat.networks.pixels import from_pixels
 
 Float64 = NDArray[np.float64]
+T = TypeVar("T")
 
 REMEMBERED: Final = 100
 """Frames over which a face's usual proportions are medians."""
@@ -61,8 +63,10 @@ class CausalConfig:
     tells too little of the rest."""
     watch_every: int = 25
     """Frames between checks that the face is still the person's."""
-    points: int = 8
+    points: int = 2
     """Linearisation points."""
+    change: float = 0.1
+    """Of each value for the differences that Jacobians are, in units of `comparable`."""
     residual: ResidualConfig = ResidualConfig()  # noqa: RUF009
     solver: SequentialConfig = SequentialConfig()  # noqa: RUF009
     correction_noise: float = 0.3
@@ -87,6 +91,11 @@ class Prepared:
     """Motion from landmarks alone, `[34]`."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time taken by `track` and `align`."""
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the motion continues that of the frame before."""
+        return self.crop is not None and not self.is_cut and not self.is_held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +142,7 @@ class CausalEncoder:
         bundle: at its base resolution.
         frame_rate: of the frames to come.
         config: see `CausalConfig`.
-        progress: called with linearisation points done and in all; they take the time to start.
+        progress: called with linearisation points done and in all.
 
     Raises:
         UsageError: `no-estimator` for a bundle without a motion estimator.
@@ -179,23 +188,24 @@ class CausalEncoder:
         self.key_crop: NDArray[np.float32] | None = None
         self.before: tuple[RegisteredRow, Float64] | None = None
         self.placement = np.zeros(4)
-        self.residual, self.jacobians = self._linearised(faces, progress)
-        is_fast = fast_type(bundle.device) != torch.float32
-        renderer = Renderer(known.tuned, known.person, half=is_fast, workers=1)
-        self.solver = SequentialSolver(
-            renderer.render, self.jacobians, self.residual, self.config.solver
-        )
         self.motion = known.person.neutral.cpu().numpy().astype(np.float32)
+        self._faces, self._progress = faces, progress
 
-    def _linearised(
-        self, faces: Sequence[FaceLandmarks], progress: Any
-    ) -> tuple[Residual, Jacobians]:
-        """Return residual and Jacobians at the person's typical motions."""
-        points = torch.from_numpy(landmarks_of(faces, self.bundle))
-        residual = expression_residual(self.bundle, points, self.config.residual)
-        typical = self.known.typical[: self.config.points]
-        (found,) = take_jacobians(self.known.render_fast, typical, (residual,), progress)
-        return residual, found
+    @cached_property
+    def solver(self) -> SequentialSolver:
+        """With Jacobians at the person's typical motions, which take the longest time to start:
+        frames can be prepared meanwhile."""
+        known, config = self.known, self.config
+        points = torch.from_numpy(landmarks_of(self._faces, self.bundle))
+        residual = expression_residual(self.bundle, points, config.residual)
+        typical = known.typical[: config.points]
+        exact = Renderer(known.tuned, known.person, half=False, workers=1)
+        change = torch.full_like(typical[0], config.change)
+        change[:FIRST_CONTROL] *= SIGMA_DEGREES
+        found = secant_jacobians(exact.render, typical, residual, change, self._progress)
+        is_fast = fast_type(self.bundle.device) != torch.float32
+        renderer = Renderer(known.tuned, known.person, half=is_fast, workers=1)
+        return SequentialSolver(renderer.render, found, residual, config.solver)
 
     def step(self, picture: NDArray[np.uint8]) -> Encoded:
         """Encode the next frame, `[H, W, 3]` uint8 RGB."""
@@ -346,3 +356,45 @@ class CausalEncoder:
             motion=self.motion, placement=prepared.placement, is_held=prepared.is_held,
             is_cut=prepared.is_cut, loss=loss, seconds=seconds,
         )  # fmt: skip
+
+    def between(self, prepared: Prepared, share: float) -> Encoded:
+        """Return the motion of a frame some share of the way between the last two that were
+        solved: the estimate, moved by their shifts from estimate to solution, which change
+        slowly."""
+        before, after = list(self.solver.shifts)[-2:]
+        motion = prepared.estimate.to(before) + before + share * (after - before)
+        return Encoded(
+            motion=motion.cpu().numpy(), placement=prepared.placement, is_held=False, is_cut=False,
+            loss=0.0, seconds=prepared.seconds,
+        )  # fmt: skip
+
+
+def encoded(
+    encoder: CausalEncoder, prepared: Iterable[tuple[T, Prepared]], skipped: int
+) -> Iterator[tuple[T, Encoded]]:
+    """Encode prepared frames, of which some are not solved.
+
+    Of frames that follow one another `skipped` between two are left to the landmark estimate,
+    corrected as the solved ones on both sides say; they come out with the next solved one.
+
+    Args:
+        encoder: whose state goes on.
+        prepared: pairs of anything that belongs to a frame, and the frame.
+        skipped: frames between two that are solved.
+    """
+    waiting: list[tuple[T, Prepared]] = []
+    solved = 0  # in a row
+    for item, one in prepared:
+        if solved > 1 and one.is_followed and len(waiting) < skipped:
+            waiting.append((item, one))
+            continue
+        if not one.is_followed:
+            yield from ((at, encoder.solve(left)) for at, left in waiting)
+            waiting, solved = [], 0
+        done = encoder.solve(one)
+        for number, (at, left) in enumerate(waiting, start=1):
+            yield at, encoder.between(left, number / (len(waiting) + 1))
+        waiting = []
+        solved = solved + 1 if one.crop is not None else 0
+        yield item, done
+    yield from ((at, encoder.solve(left)) for at, left in waiting)

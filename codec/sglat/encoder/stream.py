@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from sglat.decoder.decode import prefetch
-from sglat.encoder.causal import CausalConfig, CausalEncoder, Prepared
+from sglat.encoder.causal import CausalConfig, CausalEncoder, Prepared, encoded
 from sglat.encoder.causal_state import restore, state_of
 from sglat.encoder.known import LIKE, KnownPerson, unlike
 from sglat.encoder.quantize import PictureMetric, SolvedMotion, smoothed
@@ -27,8 +27,8 @@ from sglat.networks.face_points import NUM_BLENDSHAPES
 
 CHUNK: Final = 500
 """Frames after which rows and state are stored."""
-AHEAD: Final = 4
-"""Frames that are prepared ahead of the solver."""
+AHEAD: Final = 250
+"""Most frames that are prepared ahead of the solver, most of them while Jacobians are taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,13 @@ class StreamConfig(Stage[Streamed]):
     """How a clip is encoded in one pass."""
 
     name = "stream"
+    version = 2
     phase = "sweep"
     networks = ("faces", "perceptual", "landmarks", "estimator")
 
     causal: CausalConfig = CausalConfig()  # noqa: RUF009
+    skipped: int = 1
+    """Frames between two that are solved; see `encoded`."""
     strength: float = SmoothConfig().strength
     """See `smoothed`."""
 
@@ -74,7 +77,7 @@ class StreamConfig(Stage[Streamed]):
                 for _ in range(encoder.index + 1):
                     next(frames)
                 with _one_thread():
-                    while rows := _chunk(encoder, frames, task.tell, expected):
+                    while rows := _chunk(encoder, frames, task.tell, expected, self.skipped):
                         new = rows[store.rows - (encoder.index + 1 - len(rows)) :]
                         if new:  # else stored before the state was
                             store.append(
@@ -96,7 +99,7 @@ class StreamConfig(Stage[Streamed]):
         }
         track = _track_of(rows_of, (info.width, info.height), time_base, info.frame_rate)
         calm = smoothed(rows_of["motion"], self.strength, track.breaks)[track.shown]
-        jacobians = encoder.jacobians
+        jacobians = encoder.solver.jacobians
         units = jacobians.picture_effect
         nearest = jacobians.nearest(torch.from_numpy(calm).to(units), units)
         metric = PictureMetric(
@@ -129,6 +132,7 @@ def _chunk(
     frames: Iterator[Frame],
     tell: Callable[[int, int], None],
     expected: int,
+    skipped: int,
 ) -> list[dict[str, Any]]:
     """Encode the next frames; preparing runs ahead in a thread of its own."""
 
@@ -140,8 +144,7 @@ def _chunk(
             yield frame.pts, encoder.prepare(frame.picture)
 
     rows, first = [], encoder.index + 1
-    for pts, one in prefetch(prepared(), AHEAD):
-        done = encoder.solve(one)
+    for pts, done in encoded(encoder, prefetch(prepared(), AHEAD), skipped):
         rows.append({
             "pts": np.int64(pts), "motion": done.motion, "placement": done.placement,
             "held": np.bool_(done.is_held), "cut": np.bool_(done.is_cut),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from sglat.errors import SglatError
 from sglat.live.camera import Camera, CameraGoneError
 from sglat.live.playout import eased
 
+T = TypeVar("T")
 REOPEN_SECONDS: Final = 2.0
 GIVE_UP_SECONDS: Final = 60.0
 """A camera that stays away this long ends the call."""
@@ -41,8 +42,11 @@ class StagedFollower(Protocol):
     def prepare(self, frame: NDArray[Any], time: float) -> Any:
         """Return what `solve` needs of a frame; arguments as `Follower.step`."""
 
-    def solve(self, prepared: Any) -> NDArray[np.float32] | None:
-        """Return the motion, `[34]`; None where the face is not seen."""
+    def solve(
+        self, prepared: Iterable[tuple[T, Any]]
+    ) -> Iterator[tuple[T, NDArray[np.float32] | None]]:
+        """Yield the motion of each frame, `[34]`, with what came with it; None where the face is
+        not seen. A frame may wait for later ones."""
 
 
 class StoredMotion:
@@ -185,17 +189,17 @@ class Capture:
         """Yield motion, time of the frame, and when work on it began."""
         follower = self.follower
         if isinstance(follower, StagedFollower):
-            for prepared, captured, begun in prefetch(self._prepared(follower), 1):
-                yield follower.solve(prepared), captured, begun
+            for (captured, begun), motion in follower.solve(prefetch(self._prepared(follower), 1)):
+                yield motion, captured, begun
             return
         while (item := self._next()) is not None:
             begun = time.monotonic()
             yield follower.step(*item), item[1], begun
 
-    def _prepared(self, follower: StagedFollower) -> Iterator[tuple[Any, float, float]]:
+    def _prepared(self, follower: StagedFollower) -> Iterator[tuple[tuple[float, float], Any]]:
         while (item := self._next()) is not None:
             begun = time.monotonic()
-            yield follower.prepare(*item), item[1], begun
+            yield (item[1], begun), follower.prepare(*item)
 
     def _next(self) -> tuple[NDArray[Any], float] | None:
         with self._ready:
