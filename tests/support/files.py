@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def write_file(
     audio: tuple[AudioFormat, list[AudioPacket]] | None = None,
     consent: str = "",
     source_sha256: bytes = b"",
+    provenance_extra: Mapping[str, object] | None = None,
     group_frames: int = 8,
     is_interleaved: bool = False,
 ) -> Path:
@@ -111,7 +113,12 @@ def write_file(
         if plate is not None:
             writer.put_plate(plate)
         writer.put_provenance(
-            Provenance(generated_by="sglat test", consent=consent, source_sha256=source_sha256)
+            Provenance(
+                generated_by="sglat test",
+                consent=consent,
+                source_sha256=source_sha256,
+                extra=dict(provenance_extra or {}),
+            )
         )
         if audio is not None:
             writer.put_audio_format(audio[0])

@@ -96,6 +96,19 @@ class _Source:
             raise DamageError(f"expected {count} bytes of {what}, found {len(data)}")
         return data
 
+    def until(self, mark: bytes, most: int, what: str) -> bytes:
+        """Return at most `most` bytes up to a mark, and go behind it.
+
+        Raises:
+            DamageError: no mark within these.
+        """
+        start = self.at()
+        data, found, _ = self._file.read(most + len(mark)).partition(mark)
+        if not found:
+            raise DamageError(f"expected the end of {what} within {most} bytes, found none")
+        self.to(start + len(data) + len(mark))
+        return data
+
     def at(self) -> int:
         """Return the position."""
         return self._file.tell()
@@ -231,13 +244,8 @@ def _read_extension(source: _Source, found: Embedded) -> None:
     size = source.take(1, 1, "an extension")[0]
     name = source.take(size, 255, "an extension")
     if name == GIF_APPLICATION:
-        packet = bytearray()
-        while not packet.endswith(b"\x01\xff\xfe"):
-            packet += source.take(1, 1, "XMP")
-            if len(packet) > MAX_PACKET_BYTES:
-                raise DamageError(f"expected XMP of at most {MAX_PACKET_BYTES} bytes, found more")
+        found.add_packet(source.until(b"\x01\xff\xfe", MAX_PACKET_BYTES, "XMP"))
         source.to(source.at() + 255)
-        found.add_packet(bytes(packet[:-3]))
     elif name == C2PA_GIF:
         found.store = _read_blocks(source, MAX_STORE_BYTES)
     else:

@@ -1,0 +1,217 @@
+"""`sgl-marks` from the outside, and what the other commands sign."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from sglat.bitstream.reader import open_reader
+from sglat.bundles.bundle import Bundle
+from sglat.marks import keys
+from sglat.marks.embedded import read_embedded
+from sglat.marks.provenance import read_provenance, source_marks
+from tests.bundles.tiny import make_tiny_bundle
+from tests.support.commands import run_here
+from tests.support.files import write_file
+from tests.support.marked import make_media, write_generated
+from tests.support.signers import studio_files
+
+pytest.importorskip("c2pa", reason="C2PA needs the extra c2pa")
+Capture = pytest.CaptureFixture[bytes]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_tiny_bundle(Path(tmp_path_factory.mktemp("bundle")))
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of keys, still empty."""
+    folder = tmp_path / "config"
+    monkeypatch.setenv("SGLAT_CONFIG", str(folder))
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path: Path, bundle: Bundle) -> Path:
+    return write_file(tmp_path / "in.sglat", bundle, frames=3)
+
+
+def marks(capture: Capture, *arguments: object) -> tuple[int, str, str]:
+    done = run_here(capture, "marks", *arguments)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def decode(capture: Capture, bundle: Bundle, *arguments: object) -> CompletedProcess[bytes]:
+    common = "--bundle", bundle.folder, "--device", "cpu", "--quiet"
+    return run_here(capture, "decode", *arguments, *common)
+
+
+def test_init_makes_a_key_and_says_what_it_is_worth(capfdbinary: Capture, config: Path) -> None:
+    status, _, told = marks(capfdbinary, "init", "Jo Doe")
+    assert status == 0
+    assert "signs as Jo Doe (self-signed)" in told and "not whose it is" in told
+    assert (config / keys.KEY_NAME).is_file()
+    status, _, told = marks(capfdbinary, "init", "Jo Doe")
+    assert status == 2 and told.startswith("error: output-exists") and told.count("\n") == 1
+
+
+def test_a_decoded_video_is_signed_once_there_is_a_key(
+    capfdbinary: Capture, config: Path, tmp_path: Path, bundle: Bundle, source: Path
+) -> None:
+    assert decode(capfdbinary, bundle, source, tmp_path / "plain.mp4").returncode == 0
+    assert read_embedded(tmp_path / "plain.mp4").store == b""
+    keys.make_signer("Jo", folder=config)
+    done = decode(capfdbinary, bundle, source, tmp_path / "a.mp4")
+    assert b"signed by Jo (self-signed) (C2PA)" in done.stderr
+    status, shown, _ = marks(capfdbinary, "check", tmp_path / "a.mp4", "--json")
+    report = json.loads(shown)
+    assert (status, report["verdict"], report["c2pa"]["state"]) == (0, "holds", "trusted")
+    facts = report["c2pa"]["facts"]
+    with open_reader(source) as reader:
+        reader.read_motion()
+    assert reader.end is not None and reader.identity_sha256 is not None
+    assert facts["motion_sha256"] == reader.end.motion_sha256.hex()
+    assert facts["identity_sha256"] == reader.identity_sha256.hex()
+
+
+def test_every_picture_of_a_folder_is_signed(
+    capfdbinary: Capture, config: Path, tmp_path: Path, bundle: Bundle, source: Path
+) -> None:
+    keys.make_signer("Jo", folder=config)
+    decode(capfdbinary, bundle, source, tmp_path / "frames", "--png")
+    pictures = sorted((tmp_path / "frames").iterdir())
+    assert [p.name for p in pictures] == ["00000.png", "00001.png", "00002.png"]
+    assert {marks(capfdbinary, "check", path)[0] for path in pictures} == {0}
+
+
+def test_a_face_pasted_into_a_video_is_a_composite(
+    capfdbinary: Capture, config: Path, tmp_path: Path, bundle: Bundle, source: Path
+) -> None:
+    keys.make_signer("Jo", folder=config)
+    below = make_media(tmp_path, "a.mov")
+    out = tmp_path / "a.mp4"
+    done = decode(capfdbinary, bundle, source, out, "--onto", below, "--track", "own")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(marks(capfdbinary, "check", out, "--json")[1])
+    assert report["c2pa"]["ingredients"] == ["a.mov"]
+    assert report["c2pa"]["source_types"] == ["compositeWithTrainedAlgorithmicMedia"]
+    assert report["tags"]["source_types"] == ["compositeWithTrainedAlgorithmicMedia"]
+
+
+def test_containers_without_a_place_carry_tags_alone(
+    capfdbinary: Capture, config: Path, tmp_path: Path, bundle: Bundle, source: Path
+) -> None:
+    keys.make_signer("Jo", folder=config)
+    done = decode(capfdbinary, bundle, source, tmp_path / "a.mkv")
+    assert b"not signed: C2PA has no place in a .mkv file" in done.stderr
+    status, shown, _ = marks(capfdbinary, "check", tmp_path / "a.mkv")
+    assert status == 0 and "nothing is signed" in shown
+    assert decode(capfdbinary, bundle, source, "-", "--sign").returncode == 2
+
+
+def test_a_studio_signs_with_its_own_certificate(
+    capfdbinary: Capture, config: Path, tmp_path: Path, bundle: Bundle, source: Path
+) -> None:
+    certificate, key = studio_files(tmp_path)
+    given = "--sign-cert", certificate, "--sign-key", key
+    decode(capfdbinary, bundle, source, tmp_path / "a.mp4", *given)
+    status, shown, _ = marks(capfdbinary, "check", tmp_path / "a.mp4", "--trust", certificate)
+    assert status == 0 and "signed by Studio Nord, whose certificate you know: holds" in shown
+    assert (
+        b"contradicts"
+        in decode(capfdbinary, bundle, source, tmp_path / "b.mp4", "--no-sign", *given).stderr
+    )
+
+
+@pytest.mark.parametrize("fault", ["none", "open", "other"])
+def test_a_key_that_cannot_be_used_stops_before_any_work(
+    capfdbinary: Capture, config: Path, tmp_path: Path, bundle: Bundle, source: Path, fault: str
+) -> None:
+    if fault != "none":
+        keys.make_signer("Jo", folder=config)
+    if fault == "open":
+        (config / keys.KEY_NAME).chmod(0o644)
+    if fault == "other":
+        (config / keys.CERTIFICATE_NAME).write_bytes(studio_files(tmp_path)[0].read_bytes())
+    done = decode(capfdbinary, bundle, source, tmp_path / "a.mp4", "--sign")
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_swap_signs_keeps_both_origins_and_warns_of_missing_consent(
+    capfdbinary: Capture, config: Path, tmp_path: Path, bundle: Bundle
+) -> None:
+    keys.make_signer("Jo", folder=config)
+    motion = write_file(tmp_path / "m.sglat", bundle, frames=3)
+    look = write_file(tmp_path / "l.sglat", bundle, frames=3, consent="")
+    out = tmp_path / "out.sglat"
+    done = run_here(capfdbinary, "swap", "--motion", motion, "--identity", look, out)
+    assert done.returncode == 0, done.stderr
+    assert b"warning: no consent statement of the person shown" in done.stderr
+    assert b"signed by Jo (self-signed)" in done.stderr
+    status, shown, _ = marks(capfdbinary, "check", out)
+    assert status == 0 and "motion from" in shown and "without a consent statement" in shown
+
+
+def test_swap_tells_whose_signature_an_edit_ends(
+    capfdbinary: Capture, config: Path, tmp_path: Path, bundle: Bundle
+) -> None:
+    keys.make_signer("Jo", folder=config)
+    path, out = write_file(tmp_path / "m.sglat", bundle, frames=9), tmp_path / "out.sglat"
+    run_here(capfdbinary, "swap", "--motion", path, tmp_path / "s.sglat")
+    trim = "--motion", tmp_path / "s.sglat", "--trim", "0:0.1", out
+    done = run_here(capfdbinary, "swap", *trim, "--no-sign")
+    assert b"the signature of Jo (self-signed) is for the file before this edit" in done.stderr
+    status, shown, _ = marks(capfdbinary, "check", out)
+    assert status == 4 and "BUT NOT FOR THIS FILE" in shown
+    assert run_here(capfdbinary, "swap", *trim, "--force").returncode == 0
+    assert marks(capfdbinary, "check", out)[0] == 0
+
+
+def test_marks_of_a_source_go_through_a_file_into_the_next_video(
+    capfdbinary: Capture, config: Path, tmp_path: Path, bundle: Bundle
+) -> None:
+    keys.make_signer("Jo", folder=config)
+    first = write_file(tmp_path / "1.sglat", bundle, frames=3)
+    decode(capfdbinary, bundle, first, tmp_path / "1.mp4")
+    kept = source_marks(tmp_path / "1.mp4")
+    assert kept["source_type"] == "trainedAlgorithmicMedia"
+    second = write_file(tmp_path / "2.sglat", bundle, frames=3, provenance_extra=kept)
+    with second.open("rb") as file:
+        assert read_provenance(file).record is not None
+    decode(capfdbinary, bundle, second, tmp_path / "2.mp4")
+    one, two = (
+        json.loads(marks(capfdbinary, "check", tmp_path / name, "--json")[1])
+        for name in ("1.mp4", "2.mp4")
+    )
+    assert two["verdict"] == "holds"
+    assert two["c2pa"]["ingredients"] == ["video that was encoded"]
+    assert two["c2pa"]["label"] != one["c2pa"]["label"]
+    assert one["c2pa"]["label"].encode() in (tmp_path / "2.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "status"), [("a.mp4", 3), ("a.mkv", 0), ("a.txt", 1)])
+def test_the_status_tells_the_result(
+    capfdbinary: Capture, tmp_path: Path, name: str, status: int
+) -> None:
+    path = tmp_path / name
+    if name == "a.txt":
+        path.write_text("no video")
+    else:
+        write_generated(path, is_marked=name == "a.mkv")
+    found, shown, told = marks(capfdbinary, "check", path)
+    assert found == status
+    assert (shown == "") == (status == 1)
+    assert told.count("\n") == (status == 1)
+
+
+def test_what_files_say_reaches_the_terminal_escaped(capfdbinary: Capture, tmp_path: Path) -> None:
+    path = write_generated(tmp_path / "a.mkv", consent="\x1b[2Jyes")
+    shown = marks(capfdbinary, "check", path)[1]
+    assert "\x1b" not in shown
