@@ -7,6 +7,7 @@ arithmetic, never from a random generator, so that the files can be made again a
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -132,6 +133,30 @@ def worked_example() -> Vector:
 @vector(VALID)
 def detached_identity() -> Vector:
     return whole(begin(), "an identity without motion")
+
+
+@vector(VALID)
+def signed_provenance() -> Vector:
+    """Section 10.1; the private key is the bytes 0 to 31."""
+    maker, values = begin(frames=3), wave(3)
+    payload = iden()
+    table = {
+        "by": "make_vectors.py",
+        "consent": "given for tests",
+        "drive": [canonical({"by": "make_vectors.py", "consent": "given too"}), bytes(32)],
+        "identity": hashlib.sha256(len(payload).to_bytes(4, "little") + payload).digest(),
+        "key": bytes.fromhex("03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8"),
+        "motion": hashlib.sha256(values.astype("<i4").tobytes()).digest(),
+        "signer": "test vector",
+        "source": bytes(32),
+        "time": 1_796_083_200,
+    }
+    signature = bytes.fromhex(
+        "e93a92a9928de6f3f925b1ab8e6379dbd03bea1ec8d8f350f6a97f88e1a2ca87"
+        "7f1d7cc79e96a89a986b03a7cffeb5e177c387334d4d10ebf6c715159bc35203"
+    )
+    maker.add("PROV", canonical(table | {"sig": signature})).group(values).index()
+    return whole(maker, "a signed record of origin, and one record of which the hash alone is kept")
 
 
 @vector(VALID)

@@ -24,6 +24,7 @@ from sglat.marks.provenance import (
     source_stores,
 )
 from tests.bitstream.samples import sample_file
+from tests.support.shared import REPOSITORY
 from tests.support.signers import studio_files
 
 
@@ -183,3 +184,12 @@ def test_manifests_of_all_sources_are_found_once() -> None:
     assert source_stores(record) == (own, look)
     odd = {"c2pa": "text", "look": b"\xc1" * 40, "drive": [3, bytes(MAX_STORE_BYTES + 1)]}
     assert source_stores(Provenance(generated_by="b", extra=odd)) == ()
+
+
+def test_the_vector_of_the_specification_holds() -> None:
+    path = REPOSITORY / "format_spec/vectors/valid/signed-provenance.sglat"
+    with path.open("rb") as file:
+        found = read_provenance(file)
+    assert (found.signature.state, found.signature.signer) == ("holds", "test vector")
+    assert found.is_covered
+    assert [origin.record is None for origin in found.origins] == [False, True]
