@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from sglat.encoder.config import EncodeConfig
     from sglat.encoder.encode import EncodeResult
     from sglat.encoder.enrol import EnrolResult
+    from sglat.marks.keys import Signer
     from sglat.media.reader import Clip
 
 LEAD_SECONDS: Final = Fraction(1, 4)
@@ -162,6 +163,7 @@ def decode_video(
     face: int | None = None,
     bundle: Bundle | None = None,
     config: DecodeConfig | None = None,
+    signer: Signer | None = None,
     force: bool = False,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> OutputResult:
@@ -175,6 +177,7 @@ def decode_video(
         face: which face of `onto`, 1 the largest.
         bundle: loaded weights; None loads the bundle that the file names.
         config: device, batch and range.
+        signer: who signs the video with C2PA (`sglat.marks.keys.find_signer`); None: nobody.
         force: replace an existing output.
         progress: called with stage, units done and units in all.
 
@@ -199,6 +202,7 @@ def decode_video(
             onto=None if onto is None else Path(onto),
             track=place,
             inputs=(source,),
+            signer=signer,
             force=force,
         )
         result = write_decoded(

@@ -8,7 +8,7 @@ import pytest
 
 from sglat.bitstream.constants import CHUNKS
 from sglat.bitstream.extras import pack_provenance, unpack_provenance
-from sglat.bitstream.origins import NO_CONSENT, drive_origins, joined, look_origin, swapped
+from sglat.bitstream.origins import NO_CONSENT, derived, drive_origins, joined, look_origin, swapped
 from sglat.bitstream.records import Provenance
 from sglat.errors import FormatError
 
@@ -90,3 +90,11 @@ def test_origins_of_another_type_count_as_none(odd: dict[str, object]) -> None:
     payload = record("Ann", extra=odd)
     assert look_origin(payload) is None
     assert drive_origins(payload) == [payload]
+
+
+def test_other_motion_ends_what_a_signature_covers_and_keeps_it_as_an_origin() -> None:
+    assert derived(ANN) == ANN
+    found = unpack_provenance(derived(SIGNED))
+    assert (found.consent, "sig" in found.extra) == ("Cem agrees", False)
+    assert look_origin(derived(SIGNED)) == SIGNED
+    assert derived(derived(SIGNED)) == derived(SIGNED)

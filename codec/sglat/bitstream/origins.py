@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sglat.bitstream.constants import CHUNKS
@@ -70,6 +71,15 @@ def swapped(look: bytes | None, motion: bytes | None) -> bytes | None:
     )  # fmt: skip
 
 
+def derived(payload: bytes) -> bytes:
+    """Return PROV of a file with the same identity and other motion: a signature does not cover it,
+    so a signed record becomes an origin; an unsigned one stays as it is."""
+    record = unpack_provenance(payload)
+    if "sig" not in record.extra:
+        return payload
+    return pack_fitting(replace(record, extra={LOOK: look_origin(payload) or payload}))
+
+
 def joined(payloads: Sequence[bytes | None]) -> bytes | None:
     """Return PROV of files joined one after the other, the look being the first one's.
 
@@ -102,12 +112,7 @@ def pack_fitting(record: Provenance) -> bytes:
         extra[DRIVE] = extra[DRIVE][:MAX_DRIVES]
     most = CHUNKS["PROV"].max_bytes
     while True:
-        payload = pack_provenance(
-            Provenance(
-                generated_by=record.generated_by, consent=record.consent, note=record.note,
-                source_sha256=record.source_sha256, extra=extra,
-            )
-        )  # fmt: skip
+        payload = pack_provenance(replace(record, extra=extra))
         if len(payload) <= most:
             return payload
         drives: list[bytes] = extra.get(DRIVE, [])

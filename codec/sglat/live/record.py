@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from sglat.bitstream.edits import Source
+from sglat.bitstream.origins import derived
 from sglat.bitstream.records import FRAME_HELD, AudioPacket, Motion
 from sglat.bitstream.writer import Writer, open_writer
 from sglat.live.look import Look
@@ -40,6 +42,8 @@ class Recorder:
         header = look.header
         self._writer: Writer = self._stack.enter_context(open_writer(path, header, force=force))
         for chunk in Source(io.BytesIO(look.data)).preamble:
+            if chunk.type == "PROV":  # a signature is for the motion of the look's own file
+                chunk = replace(chunk, payload=derived(chunk.payload))
             self._writer.put_chunk(chunk)
         self._has_sound = has_sound
         if has_sound:
