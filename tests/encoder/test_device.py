@@ -13,7 +13,6 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,8 @@ from sglat.encoder.config import EncodeConfig
 from sglat.encoder.encode import EncodeResult, encode
 from sglat.encoder.gauss_newton import FastSolver, Render, SolverConfig, take_jacobians
 from sglat.encoder.losses import LossConfig, PixelResidual, TargetLoss
-from sglat.encoder.paper_solver import PaperConfig, _GroupLoss
+from sglat.encoder.paper_losses import TermWeights, WindowLoss, region_masks
+from sglat.encoder.paper_solver import PaperConfig
 from sglat.encoder.solve_motion import ResidualConfig, expression_residual
 from sglat.encoder.start_motion import start_motion
 from sglat.encoder.track import Track
@@ -297,10 +297,12 @@ def push(bundle: Bundle) -> list[Tensor]:
 
 
 def lose_by_groups(bundle: Bundle) -> list[Tensor]:
-    solver: Any = SimpleNamespace(config=PaperConfig(), points=some_points(4), bundle=bundle)
-    loss = _GroupLoss(solver, noise(2, 3, 128, 128).to(bundle.device), 1)
+    targets = noise(2, 3, 128, 128).to(bundle.device)
+    regions = region_masks(some_points(2).numpy(), 128).to(bundle.device)
+    flags = torch.ones(2, dtype=torch.bool).to(bundle.device)
+    loss = WindowLoss(bundle, TermWeights(), targets, regions, follows=flags, shut=~flags)
     pictures = (0.5 * noise(2, 3, 128, 128)).to(bundle.device).requires_grad_()
-    torch.stack([loss(pictures, group) for group in range(3)]).sum().backward()
+    loss(pictures).sum().backward()
     assert pictures.grad is not None
     return [pictures.grad]
 

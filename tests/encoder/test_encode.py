@@ -22,6 +22,7 @@ from sglat.errors import FaceError, UsageError
 from sglat.media.audio import AudioReader
 from sglat.networks.embedded_nets import LandmarkOutput
 from sglat.networks.face_points import NUM_BLENDSHAPES, NUM_POINTS
+from sglat.networks.perceptual import weighted_feature_distance
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.faces import DrawnFaces, draw_face
 from tests.support.video import write_video
@@ -52,8 +53,10 @@ class Pixels:
     def features(self, pictures: Tensor) -> list[Tensor]:
         return [pictures]
 
-    def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
-        return (first[0] - second[0]).square().mean((1, 2, 3))
+    def distance(
+        self, first: list[Tensor], second: list[Tensor], mask: Tensor | None = None
+    ) -> Tensor:
+        return weighted_feature_distance(first, second, self.heads(), mask)
 
 
 class Points(nn.Module):
@@ -218,7 +221,8 @@ def test_a_single_frame_is_a_clip(bundle: Bundle, tmp_path: Path) -> None:
 CHOICES = (
     {"solver": "paper"},
     {"target": "inverted"},
-    {"tuning": "pivotal"},
+    {"tuning": "id-frame"},
+    {"tuning": "pti"},
     {"tuning": "none"},
     {"plate": True},
     {"tune_frames": 2},

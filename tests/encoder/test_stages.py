@@ -22,6 +22,7 @@ from sglat.encoder.config import EncodeConfig
 from sglat.encoder.encode import encode
 from sglat.encoder.gauss_newton import SolverConfig
 from sglat.encoder.losses import LossConfig
+from sglat.encoder.paper_pose import PaperPoseConfig
 from sglat.encoder.paper_solver import PaperConfig
 from sglat.encoder.solve_motion import (
     FastConfig,
@@ -80,6 +81,7 @@ def sibling(bundle: Bundle, folder: Path, role: str) -> Bundle:
 
 DEFAULTS = (
     (PaperConfig, "epochs", 2),
+    (PaperPoseConfig, "steps", 3),
     (LineariseConfig, "points", 1),
     (FastConfig, "solver", SolverConfig(iterations=1, fresh=0)),
 )
@@ -143,10 +145,10 @@ def test_work_of_another_bundle_is_not_continued(
 WEIGHTS = (
     (LossConfig, "weight_l1", "fast"),
     (ResidualConfig, "feature_weight", "fast"),
-    (ResidualConfig, "pose_floor", "paper"),
+    (PaperPoseConfig, "weight_perceptual", "paper"),
     (ProblemConfig, "correction_noise", "fast"),
     (SmoothConfig, "strength", "fast"),
-    (PaperConfig, "weight_l2", "paper"),
+    (PaperConfig, "rate", "paper"),
 )
 
 

@@ -102,12 +102,19 @@ def encode_command(
         Literal["fast", "paper"], typer.Option(help="How the motion is solved for.")
     ] = "fast",
     target_picture: Annotated[
-        Literal["frame", "inverted"],
-        typer.Option("--target", help="Match the camera's frame or its inversion."),
-    ] = "frame",
+        Literal["frame", "inverted"] | None,
+        typer.Option(
+            "--target",
+            help="Match the camera's frame or its inversion; default: frame, but inverted with "
+            "--solver paper.",
+        ),
+    ] = None,
     tuning: Annotated[
-        Literal["manifold", "pivotal", "none"],
-        typer.Option(help="How the generator is tuned to the person."),
+        Literal["manifold", "id-frame", "pti", "none"],
+        typer.Option(
+            help="How the generator is tuned to the person: within what a file can carry, on many "
+            "frames or the ID frame alone; by pivotal tuning as published, then truncated; or not."
+        ),
     ] = "manifold",
     tune_steps: Annotated[
         int | None, typer.Option(min=1, help="Tuning steps; fewer are faster and worse.")

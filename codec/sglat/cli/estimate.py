@@ -53,7 +53,6 @@ def expected_seconds(
     count = min(points.points, max(2, frames // points.frames_per_point))
     seconds["jacobian"] = JACOBIAN_SECONDS * count
     if config.solver == "paper":
-        seconds["jacobian"] *= 1.3  # of two residuals
         seconds["sweep"] = 0.0
     else:
         seconds["pose"], seconds["expression"] = 0.0, _polish_seconds(frames, config)

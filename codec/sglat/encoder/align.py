@@ -22,7 +22,12 @@ from sglat.decoder.paint import FaceTrack
 from sglat.decoder.placement import SIZE
 from sglat.encoder.crops import crop_picture, landmark_placement
 from sglat.encoder.people import PeopleConfig
-from sglat.encoder.registration import RegistrationConfig, register_video, scaled
+from sglat.encoder.registration import (
+    RegistrationConfig,
+    register_video,
+    scaled,
+    side_within,
+)
 from sglat.encoder.stages import Progress, Runner, Stage, Task
 from sglat.encoder.track import Track, TrackConfig
 from sglat.encoder.workfile import Store, WorkFile
@@ -44,6 +49,14 @@ class AlignConfig(Stage["Alignment"]):
     registration: RegistrationConfig = RegistrationConfig()  # noqa: RUF009
     join_seconds: float = 0.35
     """Movements slower than this follow the landmarks, faster ones the flow."""
+
+    @classmethod
+    def within(cls, resolution: int, *, is_papers: bool = False) -> AlignConfig:
+        """Return the settings for crops of a resolution; with the paper's solver, turns count from
+        the frame before (METHOD.md, "Readings")."""
+        side, since = side_within(resolution), "frame" if is_papers else "key"
+        registration = RegistrationConfig(side=side, turn_since=since)  # type: ignore[arg-type]
+        return cls(resolution=resolution, registration=registration)
 
     def run(self, task: Task, path: Path, track: Track) -> Alignment:
         """See `align`."""
@@ -231,7 +244,7 @@ def place_face(
         video = run.video(source)
         people = run(PeopleConfig(resolution=bundle.resolution), video)
         tracked = run(TrackConfig(face=face), video, people)
-        placement = run(AlignConfig(resolution=bundle.resolution), video, tracked).value.placement
+        placement = run(AlignConfig.within(bundle.resolution), video, tracked).value.placement
     track = tracked.value
     return FaceTrack(
         seconds=skipped + (track.pts * float(track.time_base)).astype(np.float64),

@@ -31,6 +31,7 @@ from sglat.encoder.known import (
 )
 from sglat.encoder.people import PeopleConfig
 from sglat.encoder.person import PersonConfig, TunedPerson
+from sglat.encoder.pti import PtiConfig
 from sglat.encoder.solve_motion import MotionProblem, ProblemConfig
 from sglat.encoder.stages import Made, Progress, Runner
 from sglat.encoder.start_motion import StartConfig
@@ -120,18 +121,24 @@ def analyse(run: Runner, source: Path | Clip, config: EncodeConfig) -> Analysis:
         config.face if config.like is None else face_like(run.bundle, people.value, config.like)
     )
     tracked = run(TrackConfig(face=number), video, people)
-    aligned = run(AlignConfig(resolution=run.bundle.resolution), video, tracked)
+    is_papers = config.solver == "paper"
+    aligned = run(AlignConfig.within(run.bundle.resolution, is_papers=is_papers), video, tracked)
     visible = run(VisibleConfig(), tracked, aligned)
     if known is not None:
         return _with_known(run, known, tracked, aligned, visible, config)
     inverted, selected = _inverted(run, tracked, aligned, visible, config)
     start = run(StartConfig(), tracked, aligned, inverted, selected)
-    ws = run(_refine_config(config), aligned, visible, inverted, selected)
+    ws = run(_refine_config(config, run), aligned, visible, inverted, selected)
     chosen = run(_choose_config(config), tracked, aligned, start, selected)
     resolution = _resolution(run, aligned.value, config)
     has_detail = resolution > run.bundle.resolution
     base_bytes = round(config.identity_bytes * (1 - UPPER_SHARE * has_detail))
-    tuned = run(_tune_config(config, base_bytes), aligned, visible, start, ws, chosen)
+    if config.tuning == "pti":
+        pti = _pti_config(config, base_bytes)
+        tuned = run(pti, aligned, visible, start, inverted, selected, chosen)
+    else:
+        tune = _tune_config(config, base_bytes, run)
+        tuned = run(tune, aligned, visible, start, ws, chosen)
     person = run(PersonConfig(identity_bytes=base_bytes), tuned, chosen)
     identity = person.value.identity
     if has_detail:
@@ -139,7 +146,7 @@ def analyse(run: Runner, source: Path | Clip, config: EncodeConfig) -> Analysis:
         identity = run(
             detail, video, tracked, aligned, visible, start, chosen, tuned, person
         ).value  # fmt: skip
-    problem = ProblemConfig(target=config.target)
+    problem = ProblemConfig(target=config.matched)
     return Analysis(
         tracked=tracked, aligned=aligned, visible=visible, inverted=inverted, selected=selected,
         chosen=chosen, person=person,
@@ -156,6 +163,8 @@ def _inverted(
     config: EncodeConfig,
 ) -> tuple[Made[Inversion], Made[Selection]]:
     most = PRESETS[config.preset].inverted_frames
+    if config.solver == "paper":  # every frame (METHOD.md, "Inversion")
+        most = max(most, len(tracked.value))
     inverted = run(InvertConfig(max_frames=most), tracked, aligned)
     selected = run(SelectConfig(), tracked, visible, inverted)
     return inverted, selected
@@ -225,18 +234,26 @@ def change_notes(run: Runner, found: Analysis, motion: Tensor, config: EncodeCon
 def _resolution(run: Runner, aligned: Alignment, config: EncodeConfig) -> int:
     lowest = run.bundle.resolution
     is_small = config.identity_bytes < LEAST_BYTES
-    if config.resolution is None and (is_small or config.tuning == "none"):
+    if config.resolution is None and (is_small or config.tuning in ("none", "pti")):
         return lowest  # untuned layers would show detail that is not the person's
     return choose_resolution(run.bundle, aligned.placement, config.resolution)
 
 
-def _refine_config(config: EncodeConfig) -> RefineConfig:
+def _is_editable(run: Runner) -> bool:
+    """Return whether the bundle's inverter was trained for latents that can be edited, which
+    optimisation without a regulariser would leave: e4e (METHOD.md, "Inversion")."""
+    return run.bundle.has("inverter") and run.bundle.part("inverter").kind == "e4e"
+
+
+def _refine_config(config: EncodeConfig, run: Runner) -> RefineConfig:
     steps = PRESETS[config.preset].refine_steps
+    if config.tuning == "pti" or _is_editable(run):
+        return RefineConfig(steps=0)
     return RefineConfig(steps=min(steps, config.tune_steps or steps))
 
 
 def _choose_config(config: EncodeConfig) -> ChooseConfig:
-    if config.tuning == "pivotal":  # the ID frame alone: plain pivotal tuning
+    if config.tuning == "id-frame":
         return ChooseConfig(frames=1)
     return ChooseConfig() if config.tune_frames is None else ChooseConfig(frames=config.tune_frames)
 
@@ -249,10 +266,24 @@ def _detail_config(config: EncodeConfig, resolution: int) -> DetailConfig:
     )  # fmt: skip
 
 
-def _tune_config(config: EncodeConfig, identity_bytes: int) -> TuneConfig:
+def _pti_config(config: EncodeConfig, identity_bytes: int) -> PtiConfig:
+    steps = PtiConfig().steps if config.tune_steps is None else config.tune_steps
+    return PtiConfig(
+        steps=min(steps, PtiConfig().steps),
+        seed=config.seed,
+        identity_bytes=identity_bytes,
+        deltas=DeltaConfig(ranks=ranks_within(identity_bytes)),
+    )
+
+
+def _tune_config(config: EncodeConfig, identity_bytes: int, run: Runner) -> TuneConfig:
     preset = PRESETS[config.preset]
     steps = preset.tune_steps if config.tune_steps is None else config.tune_steps
+    latent = {}
+    if _is_editable(run):
+        latent = {"latent_share": 0.0, "rate_latent": 0.0}
     return TuneConfig(
+        **latent,
         steps=0 if config.tuning == "none" else steps,
         batch=preset.tune_batch,
         seed=config.seed,

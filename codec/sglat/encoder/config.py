@@ -37,11 +37,12 @@ class EncodeConfig:
     """Of the file, one of the bundle's rungs; None: the largest for which the source has detail."""
     solver: Literal["fast", "paper"] = "fast"
     """How the motion is solved for."""
-    target: Literal["frame", "inverted"] = "frame"
+    target: Literal["frame", "inverted"] | None = None
     """What the motion is fitted to: the camera frame, or the tuned generator's rendering of its
-    inversion."""
-    tuning: Literal["manifold", "pivotal", "none"] = "manifold"
-    """How the generator is tuned to the person."""
+    inversion. None: the latter with the paper's solver."""
+    tuning: Literal["manifold", "id-frame", "pti", "none"] = "manifold"
+    """How the generator is tuned to the person: together with its latent within what the file can
+    carry, on many frames or on the ID frame alone; by pivotal tuning as published; or not."""
     tune_steps: int | None = None
     """None: the default of tuning."""
     tune_frames: int | None = None
@@ -91,6 +92,13 @@ class EncodeConfig:
 
     def __post_init__(self, is_forced: bool) -> None:
         object.__setattr__(self, "force", self.force or is_forced)
+
+    @property
+    def matched(self) -> Literal["frame", "inverted"]:
+        """What the motion is fitted to."""
+        if self.target is not None:
+            return self.target
+        return "inverted" if self.solver == "paper" and self.identity is None else "frame"
 
     @property
     def is_checked(self) -> bool:

@@ -22,7 +22,7 @@ from sglat.encoder.config import EncodeConfig, check_choices, polish_of
 from sglat.encoder.crops import find_plate
 from sglat.encoder.detail import face_side
 from sglat.encoder.face_sheet import write_face_sheet
-from sglat.encoder.paper_solver import PaperConfig
+from sglat.encoder.paper_solver import solve_by_paper
 from sglat.encoder.people import People, PeopleConfig
 from sglat.encoder.quantize import QuantizeConfig, SolvedMotion
 from sglat.encoder.selfcheck import SelfCheck, check_file
@@ -215,11 +215,11 @@ def _encode(run: Runner, source: Clip, target: Path, config: EncodeConfig) -> En
 def _in_stages(run: Runner, source: Clip, config: EncodeConfig) -> _Motion:
     """Tune or read the person and solve the motion stage by stage."""
     found = analyse(run, source, config)
-    solved = solve_motion(
-        run, found.person, found.problem, _polish(config),
-        sweep=OWN_CLIP if found.known is None else KNOWN_CLIP,
-        is_pose_first=config.solver == "paper",
-    )  # fmt: skip
+    if config.solver == "paper":
+        solved = solve_by_paper(run, found.person, found.problem)
+    else:
+        sweep = OWN_CLIP if found.known is None else KNOWN_CLIP
+        solved = solve_motion(run, found.person, found.problem, _polish(config), sweep=sweep)
     if config.similarity_plot is not None and found.inverted.value is not None:
         plot = similarity_plot(found.tracked.value, found.inverted.value, found.selected.value)
         write_atomically(config.similarity_plot, plot)
@@ -254,8 +254,6 @@ def _in_one_pass(run: Runner, source: Clip, config: EncodeConfig) -> _Motion | N
 
 def _polish(config: EncodeConfig) -> Stage[Tensor] | None:
     """Return what follows the sweep."""
-    if config.solver == "paper":
-        return PaperConfig()
     polish = polish_of(config)
     return None if polish is None else FastConfig(solver=polish)
 
@@ -264,4 +262,5 @@ def _settings(config: EncodeConfig) -> dict[str, str]:
     names: tuple[str, ...] = ("identity_bytes", "solver", "target", "tuning", "preset", "seed")
     if config.identity is not None:
         names = ("solver", "preset", "seed")
-    return {name: str(getattr(config, name)) for name in names}
+    found = {name: str(getattr(config, name)) for name in names}
+    return found | {"target": config.matched} if "target" in found else found

@@ -20,7 +20,7 @@ from sglat.encoder.align import Alignment
 from sglat.encoder.choose_frames import spread_frames
 from sglat.encoder.losses import shown_through
 from sglat.encoder.person import TunedPerson
-from sglat.encoder.solve_motion import MotionProblem
+from sglat.encoder.solve_motion import MotionProblem, shut_frames
 from sglat.encoder.stages import Stage, Task
 from sglat.encoder.start_motion import StartMotion, comparable, corrected_motion
 from sglat.encoder.track import Track
@@ -198,6 +198,7 @@ class KnownProblemConfig(Stage[MotionProblem]):
             shown=track.shown,
             targets=lambda rows: aligned.crops.tensor(rows).to(bundle.device),
             masks=masks,
+            shut=shut_frames(track),
         )
 
 

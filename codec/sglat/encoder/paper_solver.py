@@ -1,175 +1,232 @@
-"""The paper's own solver: AdamW with AMSGrad, three groups of losses, a hundred epochs a frame.
-
-Slow; the reference that the fast solver is measured against. Sections 10 to 12 of the method: rates
-by sensitivity, x0.8 every ten epochs, L2 + LPIPS (not for gaze) + identity + face parsing +
-inter-frame terms, each group rendered with only its own controls moved.
-"""
+"""The paper's own solver: pose, then all offsets by AdamW: METHOD.md, "Motion by the paper"."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
 from sglat.bundles.controls import GROUPS
-from sglat.encoder.gauss_newton import WindowSolver
 from sglat.encoder.losses import shown_through
+from sglat.encoder.paper_losses import (
+    GAZE,
+    LOSS_GROUPS,
+    Before,
+    TermWeights,
+    WindowLoss,
+    region_masks,
+)
+from sglat.encoder.paper_pose import NUM_ANGLES, PaperPoseConfig
 from sglat.encoder.person import TunedPerson
-from sglat.encoder.solve_motion import Linearisation, MotionProblem, solve_windows
-from sglat.encoder.stages import Stage, Task
-from sglat.networks.face_points import feature_weights
+from sglat.encoder.quantize import SolvedMotion
+from sglat.encoder.solve_motion import LineariseConfig, MotionProblem, SmoothConfig
+from sglat.encoder.stages import Made, Runner, Stage, Task
 
-# Losses are grouped as in section 12.2: mouth with chin, eyes with brows, gaze alone.
-_LOSS_GROUPS: Final = (("mouth", "chin"), ("eyes", "brows"), ("gaze",))
+PASSES_AN_EPOCH: Final = 3
+"""Of each picture: forwards, and backwards for the sum of the losses and for gaze."""
+_SIGMAS: Final = torch.arange(-1.5, 1.51, 0.5)  # units that a control is moved by to measure it
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperConfig(Stage[Tensor]):
-    """Constants of the method; weights are the recommended start values of its section 12.2."""
+    """Constants of the supplement's section E.4."""
 
     name = "expression"
-    version = 2
-    networks = ("perceptual", "faces")
+    version = 3
+    networks = ("perceptual", "faces", "inverter", "synthesizer")
 
     epochs: int = 100
     decay: float = 0.8
     decay_every: int = 10
-    rate_unit: float = 0.1
-    """Learning rate of a control without effect, in sigmas; the method's is 1 in raw StyleSpace
-    units."""
-    weight_l2: float = 1.0
-    weight_perceptual: float = 1.0
-    weight_parsing: float = 1.0
-    weight_identity: float = 0.1
-    weight_inter_frame: float = 2.0
+    rate: float = 1.0
+    """Learning rate of a control without effect: in StyleSpace's own unit where a control is one
+    channel, else in the bundle's sigma of it."""
+    weights: TermWeights = TermWeights()  # noqa: RUF009
     window: int = 8
     """Consecutive frames optimised side by side."""
 
-    def run(
-        self,
-        task: Task,
-        person: TunedPerson,
-        problem: MotionProblem,
-        linearisation: Linearisation,
-        start: Tensor,
-    ) -> Tensor:
-        """Solve the controls of all frames, `[T, 34]`; yaw and pitch stay."""
-        points = problem.points[problem.solved]
-        solver = PaperSolver(person, task.bundle, points, self)
-        return solve_windows(solver, problem, start, task)
+    def run(self, task: Task, person: TunedPerson, problem: MotionProblem, start: Tensor) -> Tensor:
+        """Solve the controls of all frames, `[T, 34]`, from start values `[T, 34]`; yaw and pitch
+        stay.
+
+        The task keeps the windows, and work continues behind those already stored.
+        """
+        store, rows, clip = task.open(), problem.solved, clip_in(problem)
+        solver = PaperSolver(person, task.bundle, clip, self)
+        done = start[:0]
+        if store.rows:
+            done = torch.from_numpy(store.read("motion")).to(start)
+        for motion in solver.solve(start[torch.from_numpy(rows)], done):
+            store.append({"motion": motion.cpu().numpy()})
+            task.tell(store.rows, len(rows))
+        if not store.is_done:
+            store.finish()
+        return torch.from_numpy(problem.spread(store.read("motion"))).to(start.device)
+
+
+def solve_by_paper(
+    run: Runner, person: Made[TunedPerson], problem: Made[MotionProblem]
+) -> Made[SolvedMotion]:
+    """Solve yaw and pitch, then the controls; nothing is smoothed afterwards.
+
+    The Jacobians only weigh the values against each other when they are quantized.
+    """
+    linearisation = run(LineariseConfig(), person, problem)
+    pose = run(PaperPoseConfig(), person, problem)
+    motion = run(PaperConfig(), person, problem, pose)
+    return run(SmoothConfig(strength=0.0), problem, linearisation, motion)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperClip:
+    """What is solved, frame by frame; held frames are left out."""
+
+    targets: Callable[[int, int], Tensor]
+    """Pictures `[n, 3, H, W]` of frames first to last (exclusive)."""
+    points: NDArray[np.floating]
+    """Landmarks in crop units, `[T, 478, 2]`."""
+    begins: NDArray[np.bool_]
+    """`[T]`: the frame does not continue the one before it."""
+    shut: NDArray[np.bool_]
+    """`[T]`: an eye is shut."""
+    visible: Callable[[int, int], Tensor | None] = lambda first, last: None
+    """Masks `[n, 1, H, W]`, 0 where nothing is compared, or None."""
+
+
+def clip_in(problem: MotionProblem) -> PaperClip:
+    """Return the solved frames of a problem."""
+    rows = problem.solved
+    return PaperClip(
+        targets=lambda first, last: problem.targets(rows[first:last]),
+        visible=lambda first, last: problem.masks(rows[first:last]),
+        points=problem.points[rows].numpy(),
+        begins=problem.begins,
+        shut=np.zeros(len(rows), bool) if problem.shut is None else problem.shut[rows],
+    )
 
 
 def sensitivity_rates(sensitivity: Tensor) -> Tensor:
     """Return learning rates from sensitivities of one group, `[n]`: exp(-1.5 Γ / max Γ).
 
-    Source: method, section 10 (reconstruction of the paper's equation 5).
+    METHOD.md, "Readings": the main text's equation 5 is known in its effect only.
     """
     return torch.exp(-1.5 * sensitivity / sensitivity.max().clamp_min(1e-12))
 
 
-class PaperSolver(WindowSolver):
+class PaperSolver:
     """Gradient descent on the controls of each frame; yaw and pitch keep their start values."""
 
     def __init__(
-        self, person: TunedPerson, bundle: Bundle, points: Tensor, config: PaperConfig
+        self, person: TunedPerson, bundle: Bundle, clip: PaperClip, config: PaperConfig
     ) -> None:
-        super().__init__(config.window)
-        self.person, self.bundle = person, bundle
-        self.points, self.config = points, config
+        self.person, self.bundle, self.clip, self.config = person, bundle, clip, config
         self.passes = 0
+        """Pictures through the generator, forwards or backwards."""
         self.groups = [
-            torch.tensor(
-                [i for i, name in enumerate(GROUPS) if name in group], device=bundle.device
-            )
-            for group in _LOSS_GROUPS
+            torch.tensor([i for i, name in enumerate(GROUPS) if name in group])
+            for group in LOSS_GROUPS
         ]
+        self.history: list[list[float]] = []
+        """Total loss of each window solved so far, epoch by epoch."""
 
-    def begin(self, start: Tensor) -> None:
-        """Measure the learning rates at the first of all frames."""
-        self._rates = self.rates(start[:1])
+    def solve(self, start: Tensor, done: Tensor) -> Iterator[Tensor]:
+        """Yield the motion of window after window behind those done, `[m, 34]`, from start values
+        of all frames, `[T, 34]`."""
+        rates = self.rates(start[:1])
+        solved = list(done)
+        window = self.config.window
+        for at in range(len(solved), len(start), window):
+            motion = self._solve_window(start[at : at + window], at, solved, rates)
+            solved.extend(motion)
+            yield motion
 
     @torch.no_grad()
     def rates(self, start: Tensor) -> Tensor:
-        """Return the learning rate of each control, `[32]`, measured at one frame `[1, 34]`."""
-        rates = torch.ones(len(GROUPS), device=start.device)
-        neutral, perceptual = self.person.person.neutral, self.bundle.perceptual
-        sigmas = torch.arange(-1.5, 1.51, 0.5, device=start.device)
-        for group in self.groups:
+        """Return the learning rate of each control, `[32]`, measured at the clip's first frame,
+        `[1, 34]`: Γ of a control is the mean change of LPIPS over its group's region, a unit."""
+        controls, perceptual = self.bundle.controls, self.bundle.perceptual
+        units = start.new_tensor(controls.sigma)
+        if controls.is_single_channel:
+            units = torch.ones_like(units)
+        rates = torch.ones_like(units)
+        sigmas = _SIGMAS.to(start)
+        regions = region_masks(self.clip.points[:1], self.bundle.resolution).to(start)
+        for index, group in enumerate(self.groups):
+            region = regions[:, index : index + 1].expand(len(sigmas) - 1, -1, -1, -1)
             found = []
             for control in group.tolist():
                 motion = start.repeat(len(sigmas), 1)
-                motion[:, 2 + control] = neutral[2 + control] + sigmas
+                motion[:, NUM_ANGLES + control] += sigmas * units[control]
                 features = perceptual.features(self.person.render(motion))
                 self.passes += len(sigmas)
-                steps = perceptual.distance([f[1:] for f in features], [f[:-1] for f in features])
-                found.append(steps.mean() / 0.5)
-            rates[group] = sensitivity_rates(torch.stack(found))
-        return rates * self.config.rate_unit
+                after, until = [f[1:] for f in features], [f[:-1] for f in features]
+                change = perceptual.distance(after, until, region)
+                found.append(change.mean() / float(_SIGMAS[1] - _SIGMAS[0]))
+            rates[group.to(start.device)] = sensitivity_rates(torch.stack(found))
+        return rates * units * self.config.rate
 
-    def solve_window(
-        self, targets: Tensor, start: Tensor, masks: Tensor | None, first: int
-    ) -> Tensor:
-        """See `WindowSolver`."""
-        config, loss = self.config, _GroupLoss(self, targets, first, masks)
-        neutral = self.person.person.neutral[2:]
+    def loss_at(self, at: int, count: int, solved: list[Tensor]) -> WindowLoss:
+        """Return the losses of `count` frames from frame `at` on, behind the motion of those
+        before, `[34]` each."""
+        clip, last = self.clip, at + count
+        targets, visible = clip.targets(at, last), clip.visible(at, last)
+        flags = (torch.from_numpy(flag[at:last]).to(targets.device) for flag in
+                 (~clip.begins, clip.shut))  # fmt: skip
+        follows, shut = flags
+        if at == 0:
+            follows = follows.clone()
+            follows[0] = False
+        return WindowLoss(
+            self.bundle, self.config.weights, targets,
+            region_masks(clip.points[at:last], targets.shape[-1]).to(targets),
+            follows=follows, shut=shut, visible=visible,
+            before=self._before(at, solved) if at else None,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _before(self, at: int, solved: list[Tensor]) -> Before:
+        """Render the frames that a window is compared with; one by one, so that resumed work sees
+        the same pictures."""
+        shown = {row: self.person.render(solved[row][None]) for row in (0, at - 1)}
+        for row in shown:
+            if (mask := self.clip.visible(row, row + 1)) is not None:
+                shown[row] = shown_through(shown[row], self.clip.targets(row, row + 1), mask)
+        anchor = self.bundle.faces.embed_for_loss(shown[0])
+        return Before(rendered=shown[at - 1], target=self.clip.targets(at - 1, at), anchor=anchor)
+
+    def _solve_window(self, start: Tensor, at: int, solved: list[Tensor], rates: Tensor) -> Tensor:
+        """Return the motion of one window, `[n, 34]`."""
+        config, loss = self.config, self.loss_at(at, len(start), solved)
         # one parameter a control, so that each has its own rate
         offsets = [start.new_zeros(len(start), 1, requires_grad=True) for _ in GROUPS]
         optimizer = torch.optim.AdamW(
-            [{"params": [o], "lr": float(r)} for o, r in zip(offsets, self._rates, strict=True)],
+            [{"params": [o], "lr": float(r)} for o, r in zip(offsets, rates, strict=True)],
             betas=(0.9, 0.999), eps=1e-8, amsgrad=True, weight_decay=0.0,
         )  # fmt: skip
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, config.decay_every, config.decay)
+        totals = []
         for _ in range(config.epochs):
-            optimizer.zero_grad(set_to_none=True)
-            controls = start[:, 2:] + torch.cat(offsets, 1)
-            total = start.new_zeros(())
-            for index, group in enumerate(self.groups):
-                moved = neutral.expand(len(start), -1).clone()
-                moved[:, group] = controls[:, group]
-                pictures = self.person.render(torch.cat([start[:, :2], moved], 1))
-                self.passes += len(start)
-                total = total + loss(pictures, index)
-            total.backward()
+            controls = start[:, NUM_ANGLES:] + torch.cat(offsets, 1)
+            motion = torch.cat([start[:, :NUM_ANGLES], controls], 1)
+            pictures = self.person.render_fast(motion)
+            losses = loss(pictures)
+            self.passes += PASSES_AN_EPOCH * len(start)
+            # all offsets obey the sum of the losses, gaze its own alone, which is without LPIPS
+            gradients = torch.autograd.grad(losses.sum(), offsets, retain_graph=True)
+            for offset, gradient in zip(offsets, gradients, strict=True):
+                offset.grad = gradient
+            own = [offsets[control] for control in self.groups[GAZE].tolist()]
+            for offset, gradient in zip(own, torch.autograd.grad(losses[GAZE], own), strict=True):
+                offset.grad = gradient
+            totals.append(float(losses.detach().sum()))
             optimizer.step()
             schedule.step()
-        controls = start[:, 2:] + torch.cat([o.detach() for o in offsets], 1)
-        return torch.cat([start[:, :2], controls], 1)
-
-
-class _GroupLoss:
-    """The terms of section 12 for one window of consecutive frames."""
-
-    def __init__(
-        self, solver: PaperSolver, targets: Tensor, first: int, masks: Tensor | None = None
-    ) -> None:
-        self.masks = masks
-        self.solver, self.config, self.targets = solver, solver.config, targets
-        points = solver.points[first : first + len(targets)].to(targets.device)
-        self.mask = (feature_weights(points, targets.shape[-1], 1.0) - 1).clamp(0, 1)
-        with torch.no_grad():
-            self.features = solver.bundle.perceptual.features(targets)
-            self.classes = solver.bundle.faces.parse(targets)
-
-    def __call__(self, pictures: Tensor, group: int) -> Tensor:
-        config, perceptual = self.config, self.solver.bundle.perceptual
-        if self.masks is not None:
-            pictures = shown_through(pictures, self.targets, self.masks)
-        difference = pictures - self.targets
-        total = config.weight_l2 * difference.square().mean()
-        is_gaze = group == len(_LOSS_GROUPS) - 1
-        features = perceptual.features(pictures)
-        if not is_gaze:  # LPIPS misses small shifts of an iris and adds jitter there
-            distance = perceptual.distance(features, self.features).mean()
-            total = total + config.weight_perceptual * distance
-        classes = self.solver.bundle.faces.parse(pictures)
-        parsing = ((classes - self.classes) * self.mask).square().sum(1).mean().sqrt()
-        total = total + config.weight_parsing * parsing
-        embedded = self.solver.bundle.faces.embed_for_loss(pictures)
-        total = total + config.weight_identity * (1 - (embedded * embedded[:1]).sum(1)).mean()
-        if len(pictures) > 1:  # change of the rendered frames against change of the targets
-            change = difference[1:] - difference[:-1]
-            total = total + config.weight_inter_frame * change.square().mean()
-        return total
+        self.history.append(totals)
+        controls = start[:, NUM_ANGLES:] + torch.cat([o.detach() for o in offsets], 1)
+        return torch.cat([start[:, :NUM_ANGLES], controls], 1)

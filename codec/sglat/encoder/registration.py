@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
@@ -34,6 +34,7 @@ Float64 = NDArray[np.float64]
 LUMA: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 CONVERGED_PIXELS: Final = 0.005  # a step that moves no corner further ends the level
 MIN_PIXELS: Final = 60  # six unknowns; ten equations each
+LEAST_SIDE: Final = 128  # pixels: an eye is a dozen wide
 NO_STEP: Final = np.full(4, np.nan)
 NO_WARP: Final = np.array([[1.0, 0, 0], [0, 1, 0]])
 
@@ -60,11 +61,20 @@ class RegistrationConfig:
     residual_facing: float = 45.0
     """Mean squared RGB error over the rigid face above which a new key frame begins."""
     residual_turning: float = 30.0
-    """The same once yaw or pitch differ from the key frame's by `turn_degrees` or more."""
+    """The same once yaw or pitch have changed by `turn_degrees` or more."""
     turn_degrees: float = 2.0
+    turn_since: Literal["key", "frame"] = "key"
+    """Whether they are compared with the key frame or with the frame before. The paper speaks of
+    the change between frames; the key frame also counts slow turns."""
     side: int = 128
-    """Of the crops that are registered, in pixels."""
+    """Of the crops that are registered, in pixels (see `side_within`)."""
     flow: FlowConfig = FlowConfig()
+
+
+def side_within(resolution: int) -> int:
+    """Return the side of the registered crops for crops of a resolution, in pixels: half of it, so
+    that the precision is a share of the crop, and at least 128."""
+    return max(LEAST_SIDE, resolution // 2)
 
 
 def register_video(
@@ -199,7 +209,9 @@ class Registration:
         return crop_picture(picture, self.framed[index], self.config.side).astype(np.float32)
 
     def _limit(self, index: int) -> float:
-        turned = np.abs(self.track.pose[index][:2] - self.track.pose[self.key_index][:2])
+        is_from_key = self.config.turn_since == "key"
+        since = self.key_index if is_from_key else index - 1  # nothing is registered over a break
+        turned = np.abs(self.track.pose[index][:2] - self.track.pose[since][:2])
         turning = bool((turned >= self.config.turn_degrees).any())
         return self.config.residual_turning if turning else self.config.residual_facing
 

@@ -1,4 +1,4 @@
-"""Motion of every frame against the tuned person: yaw and pitch first, then all 34 values."""
+"""Motion of every frame against the tuned person, by the fast solver."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.align import Alignment
-from sglat.encoder.crops import rigid_face_mask
 from sglat.encoder.gauss_newton import (
     FastSolver,
     Jacobians,
@@ -36,7 +35,7 @@ from sglat.encoder.quantize import PictureMetric, SolvedMotion, smoothed
 from sglat.encoder.sequential import SequentialConfig, SequentialSolver
 from sglat.encoder.stages import Made, Runner, Stage, Task
 from sglat.encoder.start_motion import StartMotion, comparable, corrected_motion
-from sglat.encoder.track import Track
+from sglat.encoder.track import Track, TrackConfig, find_blinks
 from sglat.encoder.tune import TuneResult
 from sglat.encoder.visible import Visible
 from sglat.networks.face_points import feature_weights
@@ -62,11 +61,22 @@ class MotionProblem:
     targets: Targets
     masks: Callable[[NDArray[np.int64]], Tensor | None] = lambda rows: None
     """Numbers of frames to masks `[n, 1, H, W]`, 0 where nothing is compared, or None."""
+    inverted: Targets | None = None
+    """Renderings of the inverted frames by the tuned generator, where frames are inverted."""
+    shut: NDArray[np.bool_] | None = None
+    """Frames with a shut eye, `[T]`; None where unknown."""
 
     @property
     def solved(self) -> NDArray[np.int64]:
         """Numbers of the frames whose motion is solved: those with the face."""
         return np.unique(self.shown)
+
+    @property
+    def begins(self) -> NDArray[np.bool_]:
+        """Which solved frames do not continue the solved one before them."""
+        rows = self.solved
+        begins: NDArray[np.bool_] = self.breaks[rows] | (np.diff(rows, prepend=rows[:1]) > 1)
+        return begins
 
     def spread(self, values: NDArray[Any]) -> NDArray[Any]:
         """Repeat values of the solved frames over all frames, `[T, ...]`."""
@@ -123,7 +133,15 @@ class ProblemConfig(Stage[MotionProblem]):
             shown=track.shown,
             targets=camera if self.target == "frame" else inverted,
             masks=masks,
+            inverted=inverted,
+            shut=shut_frames(track),
         )
+
+
+def shut_frames(track: Track) -> NDArray[np.bool_]:
+    """Return which frames show a shut eye, `[T]`; those beside a blink do not count."""
+    at_once = TrackConfig(blink_margin=0)
+    return find_blinks(track.openness, track.blendshapes, track.held, at_once)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,16 +150,12 @@ class ResidualConfig:
 
     scales: tuple[int, ...] = (1, 4)
     """Pooling factors of the pixels; coarse scales widen the basin of convergence."""
-    pose_floor: float = 0.02
-    """Pose: weight of the pixels outside the rigid face."""
-    pose_perceptual: float = 1.0
-    """Pose: weight of the perceptual distance over the rigid face (method, section 8.1)."""
     feature_weight: float = 2.0
-    """Expression: extra pixel weight at eyes and mouth."""
+    """Extra pixel weight at eyes and mouth."""
     expression_perceptual: float = 0.3
-    """Expression: weight of the perceptual distance, most of it at eyes and mouth."""
+    """Weight of the perceptual distance, most of it at eyes and mouth."""
     expression_landmarks: float = 400.0
-    """Expression: weight of the squared distance of the landmarks, in crop units."""
+    """Weight of the squared distance of the landmarks, in crop units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +172,6 @@ class Linearisation:
 
     expression: Linearised
     """On the whole crop."""
-    pose: Linearised | None = None
-    """On the rigid face (method, section 8), where yaw and pitch are solved first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,27 +187,19 @@ class LineariseConfig(Stage[Linearisation]):
     """Linearisation points of a long clip, among the tuning frames."""
     frames_per_point: int = 8
     """Frames of a short clip for each point: more points would cost more time than they save."""
-    with_pose: bool = False
-    """Also for yaw and pitch alone."""
     residual: ResidualConfig = ResidualConfig()
 
     def run(self, task: Task, person: TunedPerson, problem: MotionProblem) -> Linearisation:
         """Take the Jacobians at those tuning frames that are nearest to the clip's motion."""
         points = problem.points[problem.solved]
-        residuals = [expression_residual(task.bundle, points, self.residual)]
-        if self.with_pose:
-            residuals.append(pose_residual(task.bundle, points, self.residual))
+        residual = expression_residual(task.bundle, points, self.residual)
         count = min(self.points, max(2, len(points) // self.frames_per_point))
         start, tuned = problem.start[problem.solved], problem.tuned
         middle = tuned[medoids(comparable(start), 1, comparable(tuned))[0]]
         units = picture_effect(person.render_fast, middle)
         motion = tuned[medoids(start * units, count, tuned * units)]
-        found = take_jacobians(person.render_fast, motion, residuals, task.tell)
-        made = [
-            Linearised(residual=residual, jacobians=jacobians)
-            for residual, jacobians in zip(residuals, found, strict=True)
-        ]
-        return Linearisation(expression=made[0], pose=made[1] if self.with_pose else None)
+        (found,) = take_jacobians(person.render_fast, motion, [residual], task.tell)
+        return Linearisation(expression=Linearised(residual=residual, jacobians=found))
 
 
 WIDE_WINDOW: Final = 128
@@ -226,24 +230,13 @@ class FastConfig(Stage[Tensor]):
         start: Tensor | None = None,
     ) -> Tensor:
         """Return solved motion `[T, 34]`; without `start` from the initial motion."""
-        at: Linearised = getattr(linearisation, self.name)
+        at = linearisation.expression
         config, side = self.solver, task.bundle.resolution
         if side > WIDE_WINDOW:  # residuals grow with the picture
             fewer = -(-config.window // 4)
             config = replace(config, window=fewer, fresh=-(-config.fresh // 4))
         solver = FastSolver(person.render_fast, at.jacobians, at.residual, config)
         return solve_windows(solver, problem, problem.start if start is None else start, task)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoseConfig(FastConfig):
-    """How yaw and pitch are solved."""
-
-    name = "pose"
-
-    solver: SolverConfig = SolverConfig(  # noqa: RUF009
-        iterations=3, fresh=0, active=(0, 1), weight_prior=1e-2, window=96
-    )
 
 
 OWN_CLIP: Final = SequentialConfig(anchor=0.0, most_shift=math.inf)
@@ -270,7 +263,7 @@ class SweepConfig(Stage[Tensor]):
         solver = SequentialSolver(person.render_fast, at.jacobians, at.residual, self.solver)
         store, rows = task.open(), problem.solved
         start = problem.start[rows]
-        breaks = problem.breaks[rows] | (np.diff(rows, prepend=rows[:1]) > 1)
+        breaks = problem.begins
         if store.rows:
             done = torch.from_numpy(store.read("motion")).to(start)
             solver.resume(done, start[: len(done)], store.read("loss").tolist())
@@ -330,29 +323,17 @@ def solve_motion(
     polish: Stage[Tensor] | None,
     *,
     sweep: SequentialConfig = OWN_CLIP,
-    is_pose_first: bool = False,
 ) -> Made[SolvedMotion]:
     """Solve yaw, pitch and controls of every frame.
 
     The person is quantized, so that decoding renders what is solved. After a sweep from frame to
-    frame, `polish` solves all 34 values again; None leaves it at the sweep. The method's own
-    solver starts behind yaw and pitch alone instead (section 8).
+    frame, `polish` solves all 34 values again; None leaves it at the sweep.
     """
-    linearisation = run(LineariseConfig(with_pose=is_pose_first), person, problem)
-    first = PoseConfig() if is_pose_first else SweepConfig(solver=sweep)
-    solved = run(first, person, problem, linearisation)
+    linearisation = run(LineariseConfig(), person, problem)
+    solved = run(SweepConfig(solver=sweep), person, problem, linearisation)
     if polish is not None:
         solved = run(polish, person, problem, linearisation, solved)
     return run(SmoothConfig(), problem, linearisation, solved)
-
-
-def pose_residual(bundle: Bundle, points: Tensor, config: ResidualConfig) -> Residual:
-    """Return the residual of yaw and pitch; arguments as for `expression_residual`."""
-    mask = rigid_face_mask(points[0].numpy(), bundle.resolution)
-    rigid = torch.from_numpy(mask).float()[None, None].to(bundle.device)
-    pixels = PixelResidual(rigid + config.pose_floor, config.scales)
-    features = PerceptualResidual(bundle.perceptual, rigid, config.pose_perceptual)
-    return JoinedResidual((pixels, features))
 
 
 def expression_residual(bundle: Bundle, points: Tensor, config: ResidualConfig) -> Residual:

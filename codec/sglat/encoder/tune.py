@@ -255,25 +255,14 @@ class Tuner:
         self.deltas.steps, self.deltas.sixteenths = {}, {}
         self.deltas.set_steps(self._sensitivity(), self.budget_bits)
 
-    def _sensitivity(self, probes: int = 6) -> dict[str, Tensor]:
-        """Return the mean squared picture change per squared unit of each delta tensor's values,
-        `[]`, or of those of each frequency, `[9]`.
-
-        Random pixel signs r give E[(d(r·picture)/dv)²] = the sum of squared pixel derivatives.
-        """
-        random = torch.Generator().manual_seed(1)
+    def _sensitivity(self) -> dict[str, Tensor]:
         motion, deltas = self.tuned_motion.detach(), self.deltas
-        totals = {key: torch.zeros(()) for key in deltas.values}
-        for probe in range(probes):
+
+        def render(probe: int) -> Tensor:
             row = torch.tensor([probe % len(motion)], device=motion.device)
-            pictures = self._render(motion[row], deltas.weights(), is_fixed=True)
-            signs = torch.randint(0, 2, pictures.shape, generator=random).float() * 2 - 1
-            deltas.zero_grad(set_to_none=True)
-            (pictures * signs.to(pictures.device)).sum().backward()
-            for key, mean in deltas.squared_gradients().items():
-                totals[key] = totals[key] + mean / probes
-        deltas.zero_grad(set_to_none=True)
-        return totals
+            return self._render(motion[row], deltas.weights(), is_fixed=True)
+
+        return picture_sensitivity(deltas, render)
 
     def result(self) -> TuneResult:
         """Return the person as tuned so far."""
@@ -315,6 +304,28 @@ class Tuner:
                 }
         self.done, self.deltas.steps = int(facts["done"]), dict(facts["steps"])
         self.deltas.sixteenths = dict(facts["sixteenths"])
+
+
+def picture_sensitivity(
+    deltas: WeightDeltas, render: Callable[[int], Tensor], probes: int = 6
+) -> dict[str, Tensor]:
+    """Return the mean squared picture change per squared unit of each delta tensor's values, `[]`,
+    or of those of each frequency, `[9]`.
+
+    Random pixel signs r give E[(d(r·picture)/dv)²] = the sum of squared pixel derivatives;
+    `render` gives the picture of a probe with the deltas applied, `[1, 3, H, W]`.
+    """
+    random = torch.Generator().manual_seed(1)
+    totals = {key: torch.zeros(()) for key in deltas.values}
+    for probe in range(probes):
+        pictures = render(probe)
+        signs = torch.randint(0, 2, pictures.shape, generator=random).float() * 2 - 1
+        deltas.zero_grad(set_to_none=True)
+        (pictures * signs.to(pictures.device)).sum().backward()
+        for key, mean in deltas.squared_gradients().items():
+            totals[key] = totals[key] + mean / probes
+    deltas.zero_grad(set_to_none=True)
+    return totals
 
 
 def tune(

@@ -120,6 +120,25 @@ class WeightDeltas(nn.Module):
             left = self.values[_key(name, "left1")]
             left.copy_(torch.eye(*left.shape))
 
+    @torch.no_grad()
+    def set_change(self, name: str, change: Tensor) -> None:
+        """Set the deltas of a weight so that it changes by `change`, of the weight's shape; where
+        factors hold it, by the nearest change of their rank (Eckart and Young 1936)."""
+        if name not in self.convs:
+            self.values[_key(name, "dense")].copy_(change)
+            return
+        left, sizes, right = torch.linalg.svd(change.flatten(1).cpu(), full_matrices=False)
+        waves = right.view(len(sizes), -1, _FREQUENCIES) @ torch.linalg.inv(self.basis.cpu())
+        begin = 0
+        for number in range(1, self.num_layers):
+            factors = self.values[_key(name, f"left{number}")]
+            spectrum = self.values[_key(name, f"right{number}")]
+            at = slice(begin, begin + factors.shape[1])
+            root = sizes[at].sqrt()
+            factors[:, : len(root)] = left[:, at] * root
+            spectrum[:, : len(root)] = waves[at].permute(2, 0, 1) * root[:, None]
+            begin = at.stop
+
     def squared_gradients(self) -> dict[str, Tensor]:
         """Return the mean squared gradient of each tensor, `[]`, of each frequency of right
         factors, `[9]`."""

@@ -19,11 +19,10 @@ from torch import Tensor
 
 from sglat.bitstream.reader import load_identity, open_reader
 from sglat.bundles.bundle import Bundle
-from sglat.bundles.controls import GROUPS
 from sglat.decoder.synthesizer import Synthesizer
 from sglat.encoder.choose_frames import spread_frames
 from sglat.encoder.gauss_newton import FastSolver, SolverConfig, take_jacobians
-from sglat.encoder.paper_solver import PaperConfig, PaperSolver
+from sglat.encoder.paper_solver import PASSES_AN_EPOCH, PaperClip, PaperConfig, PaperSolver
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.solve_motion import ResidualConfig, expression_residual
 from sglat.encoder.start_motion import comparable
@@ -43,11 +42,11 @@ class _Recorded(TunedPerson):
 
     rendered: list[Tensor] = field(default_factory=list)
 
-    def render(self, motion: Tensor) -> Tensor:
+    def render_fast(self, motion: Tensor) -> Tensor:
         """Return pictures; record the motion."""
         if motion.requires_grad:
             self.rendered.append(motion.detach().clone())
-        return super().render(motion)
+        return super().render_fast(motion)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,39 +181,32 @@ def _fast(piece: Piece, bundle: Bundle, judge: _Judge, iterations: int) -> list[
 
 
 def _paper(piece: Piece, bundle: Bundle, judge: _Judge, epochs: int) -> list[dict[str, float]]:
-    """Run the method's solver once; its numbers after each epoch are what it asks to render."""
+    """Run the paper's solver once, from the same yaw and pitch and its own zero offsets; its
+    numbers after each epoch are what it asks to render."""
     count = len(piece.start)
     config = PaperConfig(epochs=epochs, window=count)
-    piece.person.rendered.clear()
-    solver = PaperSolver(piece.person, bundle, piece.points, config)
     targets = from_pixels(piece.crops)
+    clip = PaperClip(
+        targets=lambda first, last: targets[first:last],
+        points=piece.points.numpy(),
+        begins=np.zeros(count, bool),
+        shut=np.zeros(count, bool),
+    )
+    start = piece.person.person.neutral.expand(count, -1).clone()
+    start[:, :2] = piece.start[:, :2]
+    piece.person.rendered.clear()
+    solver = PaperSolver(piece.person, bundle, clip, config)
     began = time.perf_counter()
-    last = torch.cat(list(solver.solve(lambda a, b: targets[a:b], piece.start)))
+    last = torch.cat(list(solver.solve(start, start[:0])))
     seconds = (time.perf_counter() - began) / count
-    groups = len(solver.groups)
-    forward = groups * epochs * count
-    once = (solver.passes - forward) / len(piece.all_start)  # rates: measured once a clip
-    found = []
-    for epoch in (e for e in EPOCHS_SHOWN if e <= epochs):
-        at = epoch * groups  # what the next epoch renders
-        solved = (
-            last if epoch == epochs else _joined(piece, piece.person.rendered, at, solver.groups)
-        )
-        found.append(
-            {
-                "passes": once + 2.0 * groups * epoch,
-                "seconds": seconds * epoch / epochs,
-                **judge(solved),
-            }
-        )
-    return found
-
-
-def _joined(piece: Piece, rendered: list[Tensor], at: int, groups: list[Tensor]) -> Tensor:
-    """Return the numbers of an epoch from the renderings of its groups, `[n, 34]`."""
-    motion = piece.start.clone()
-    motion[:, 2:] = rendered[at][:, 2:]
-    for index, group in enumerate(groups):
-        motion[:, 2 + group] = rendered[at + index][:, 2 + group]
-    assert sum(map(len, groups)) == len(GROUPS)
-    return motion
+    each = PASSES_AN_EPOCH * epochs * count
+    once = (solver.passes - each) / len(piece.all_start)  # rates: measured once a clip
+    return [
+        {
+            "passes": once + PASSES_AN_EPOCH * epoch,
+            "seconds": seconds * epoch / epochs,
+            **judge(last if epoch == epochs else piece.person.rendered[epoch]),
+        }
+        for epoch in EPOCHS_SHOWN
+        if epoch <= epochs
+    ]
