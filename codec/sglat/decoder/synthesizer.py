@@ -221,7 +221,7 @@ def retarget(
     puppet's, the person's shown; `absolute` takes the values as they are, as for a driver of None,
     the same person.
 
-    Source: method, section 13.
+    Source: the paper's figure 7; METHOD.md, "Decoding".
     """
     if driver is None or transfer == "absolute":
         return motion

@@ -163,7 +163,7 @@ def _inverted(
     config: EncodeConfig,
 ) -> tuple[Made[Inversion], Made[Selection]]:
     most = PRESETS[config.preset].inverted_frames
-    if config.solver == "paper":  # every frame (METHOD.md, "Inversion")
+    if config.solver == "paper":  # every frame (METHOD.md, "The person")
         most = max(most, len(tracked.value))
     inverted = run(InvertConfig(max_frames=most), tracked, aligned)
     selected = run(SelectConfig(), tracked, visible, inverted)
@@ -241,7 +241,7 @@ def _resolution(run: Runner, aligned: Alignment, config: EncodeConfig) -> int:
 
 def _is_editable(run: Runner) -> bool:
     """Return whether the bundle's inverter was trained for latents that can be edited, which
-    optimisation without a regulariser would leave: e4e (METHOD.md, "Inversion")."""
+    optimisation without a regulariser would leave: e4e (METHOD.md, "The person")."""
     return run.bundle.has("inverter") and run.bundle.part("inverter").kind == "e4e"
 
 

@@ -22,7 +22,7 @@ from sglat.networks.face_points import feature_weights
 
 @dataclass(frozen=True, kw_only=True)
 class SelectConfig(Stage[Selection]):
-    """How the ID frame is chosen (method, section 6): like the person, near frontal, eyes open."""
+    """How the ID frame is chosen: like the person, near frontal, eyes open (METHOD.md, D)."""
 
     name = "select"
     phase = "invert"

@@ -36,7 +36,7 @@ class InvertConfig(Stage["Inversion"]):
 
     @torch.no_grad()
     def run(self, task: Task, track: Track, aligned: Alignment) -> Inversion:
-        """Invert the frames with the face (method, section 5) and compare identities (section 6).
+        """Invert the frames with the face (METHOD.md, "The person") and compare identities.
 
         Interrupted work continues behind the rows stored.
         """

@@ -1,4 +1,4 @@
-"""Pivotal tuning as published, and the part of it that a file can carry: METHOD.md, "Tuning"."""
+"""Pivotal tuning as published, and what of it a file can carry: METHOD.md, "Pivotal tuning"."""
 
 from __future__ import annotations
 
