@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -279,11 +279,11 @@ def _pti_config(config: EncodeConfig, identity_bytes: int) -> PtiConfig:
 def _tune_config(config: EncodeConfig, identity_bytes: int, run: Runner) -> TuneConfig:
     preset = PRESETS[config.preset]
     steps = preset.tune_steps if config.tune_steps is None else config.tune_steps
-    latent = {}
+    latent = TuneConfig()
     if _is_editable(run):
-        latent = {"latent_share": 0.0, "rate_latent": 0.0}
-    return TuneConfig(
-        **latent,
+        latent = TuneConfig(latent_share=0.0, rate_latent=0.0)
+    return replace(
+        latent,
         steps=0 if config.tuning == "none" else steps,
         batch=preset.tune_batch,
         seed=config.seed,

@@ -89,7 +89,8 @@ def norm_over(difference: Tensor, mask: Tensor) -> Tensor:
     """
     squares = (difference.square() * mask).sum((1, 2, 3))
     values = mask.sum((1, 2, 3)).clamp_min(1.0) * difference.shape[1]
-    return (squares / values + 1e-12).sqrt()  # the root has no derivative at 0
+    norm: Tensor = (squares / values + 1e-12).sqrt()  # the root has no derivative at 0
+    return norm
 
 
 def parsing_norm(found: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
