@@ -89,14 +89,14 @@ def norm_over(difference: Tensor, mask: Tensor) -> Tensor:
     """
     squares = (difference.square() * mask).sum((1, 2, 3))
     values = mask.sum((1, 2, 3)).clamp_min(1.0) * difference.shape[1]
-    norm: Tensor = (squares / values + 1e-12).sqrt()  # the root has no derivative at 0
-    return norm
+    return (squares / values + 1e-12).sqrt()  # the root has no derivative at 0
 
 
 def parsing_norm(found: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
     """Return ‖FP(Ŝ)·M − FP(S)·M‖₂ of class maps `[n, 19, H, W]`, over the root of the pixels of M,
     `[n]`."""
-    return norm_over(found - wanted, mask) * found.shape[1] ** 0.5
+    norm: Tensor = norm_over(found - wanted, mask) * found.shape[1] ** 0.5
+    return norm
 
 
 @dataclass(frozen=True, kw_only=True)
