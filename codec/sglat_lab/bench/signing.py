@@ -68,9 +68,9 @@ def measure(folder: Path, name: str, signer: keys.Signer) -> dict[str, Any]:
     claim = Claim(title=name, generated_by="sglat", facts={"consent": "given for tests"})
     for _ in range(ROUNDS):
         path.write_bytes(plain)
-        started = time.perf_counter()
+        started = time.process_time()
         sign_media(path, claim, signer)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     data = path.read_bytes()
     whole = read(path, data)
     chance = random.Random(1)
@@ -84,7 +84,7 @@ def measure(folder: Path, name: str, signer: keys.Signer) -> dict[str, Any]:
         "is_valid": whole.state == "valid",
         "file_bytes": len(plain),
         "added_bytes": len(data) - len(plain),
-        "median_milliseconds": round(1000 * median(seconds), 2),
+        "median_processor_milliseconds": round(1000 * median(seconds), 2),
         "flips": FLIPS,
         "flips_found": sum(found.state == "broken" for found in flips),
         "damaged_manifests": MUTANTS,
