@@ -125,6 +125,8 @@ def _manifest_rows(report: Report) -> list[tuple[str, str]]:
         rows.append(("  consent", consent))
     elif found.facts:
         rows.append(("  consent", "no statement"))
+    if kind := found.facts.get("source_type"):
+        rows.append(("  source", f"was itself tagged {kind}"))
     if when := found.facts.get("time"):
         rows.append(("  time", f"{when}, by the signer's clock"))
     if found.label:
