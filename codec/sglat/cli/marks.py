@@ -192,7 +192,8 @@ def _watermark_rows(report: Report) -> list[tuple[str, str]]:
         return []
     if not found.found:
         return [("watermark", "not found")]
-    return [("watermark", f"found, id {found.id}, confidence {found.confidence:.2%}")]
+    name = found.id.hex() if isinstance(found.id, bytes) else found.id
+    return [("watermark", f"found, id {name}, confidence {found.confidence:.2%}")]
 
 
 def _tag_rows(report: Report) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -131,11 +131,12 @@ def _search(path: Path, frames: int) -> Any:
     except ModuleNotFoundError:
         detector = None
     with VideoReader(path) as reader:
-        pictures = (frame.picture for frame in islice(reader, frames))
-        if detector is not None:
-            return detector.detect(pictures)
-        next(pictures, None)
-        return None
+        found, timed = tee(islice(reader, frames))
+        if detector is None:
+            next(found, None)
+            return None
+        seconds = (float(frame.pts * reader.time_base) for frame in timed)
+        return detector.detect((frame.picture for frame in found), seconds=seconds)
 
 
 def to_json(report: Report) -> dict[str, Any]:
