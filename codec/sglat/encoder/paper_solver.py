@@ -38,7 +38,7 @@ class PaperConfig(Stage[Tensor]):
     """Constants of the supplement's section E.4."""
 
     name = "expression"
-    version = 3
+    version = 4
     networks = ("perceptual", "faces", "inverter", "synthesizer")
 
     epochs: int = 100
@@ -201,7 +201,10 @@ class PaperSolver:
         return Before(rendered=shown[at - 1], target=self.clip.targets(at - 1, at), anchor=anchor)
 
     def _solve_window(self, start: Tensor, at: int, solved: list[Tensor], rates: Tensor) -> Tensor:
-        """Return the motion of one window, `[n, 34]`."""
+        """Return the motion of one window, `[n, 34]`, at the epoch of its least total loss.
+
+        The rates of the first epochs lead far from a good start.
+        """
         config, loss = self.config, self.loss_at(at, len(start), solved)
         # one parameter a control, so that each has its own rate
         offsets = [start.new_zeros(len(start), 1, requires_grad=True) for _ in GROUPS]
@@ -210,12 +213,18 @@ class PaperSolver:
             betas=(0.9, 0.999), eps=1e-8, amsgrad=True, weight_decay=0.0,
         )  # fmt: skip
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, config.decay_every, config.decay)
-        totals = []
-        for _ in range(config.epochs):
+        totals: list[float] = []
+        best, least = start, float("inf")
+        for epoch in range(config.epochs + 1):
             controls = start[:, NUM_ANGLES:] + torch.cat(offsets, 1)
             motion = torch.cat([start[:, :NUM_ANGLES], controls], 1)
-            pictures = self.person.render_fast(motion)
-            losses = loss(pictures)
+            with torch.set_grad_enabled(epoch < config.epochs):
+                losses = loss(self.person.render_fast(motion))
+            totals.append(float(losses.detach().sum()))
+            if totals[-1] < least:
+                best, least = motion.detach(), totals[-1]
+            if epoch == config.epochs:
+                break
             self.passes += PASSES_AN_EPOCH * len(start)
             # all offsets obey the sum of the losses, gaze its own alone, which is without LPIPS
             gradients = torch.autograd.grad(losses.sum(), offsets, retain_graph=True)
@@ -224,9 +233,8 @@ class PaperSolver:
             own = [offsets[control] for control in self.groups[GAZE].tolist()]
             for offset, gradient in zip(own, torch.autograd.grad(losses[GAZE], own), strict=True):
                 offset.grad = gradient
-            totals.append(float(losses.detach().sum()))
             optimizer.step()
             schedule.step()
+        self.passes += len(start)
         self.history.append(totals)
-        controls = start[:, NUM_ANGLES:] + torch.cat([o.detach() for o in offsets], 1)
-        return torch.cat([start[:, :NUM_ANGLES], controls], 1)
+        return best

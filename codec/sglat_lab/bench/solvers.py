@@ -197,15 +197,15 @@ def _paper(piece: Piece, bundle: Bundle, judge: _Judge, epochs: int) -> list[dic
     piece.person.rendered.clear()
     solver = PaperSolver(piece.person, bundle, clip, config)
     began = time.perf_counter()
-    last = torch.cat(list(solver.solve(start, start[:0])))
+    list(solver.solve(start, start[:0]))
     seconds = (time.perf_counter() - began) / count
-    each = PASSES_AN_EPOCH * epochs * count
+    each = (PASSES_AN_EPOCH * epochs + 1) * count
     once = (solver.passes - each) / len(piece.all_start)  # rates: measured once a clip
     return [
         {
             "passes": once + PASSES_AN_EPOCH * epoch,
             "seconds": seconds * epoch / epochs,
-            **judge(last if epoch == epochs else piece.person.rendered[epoch]),
+            **judge(piece.person.rendered[epoch]),
         }
         for epoch in EPOCHS_SHOWN
         if epoch <= epochs
