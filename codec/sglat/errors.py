@@ -87,12 +87,16 @@ class UsageError(SglatError):
 class MissingExtraError(SglatError):
     """An optional dependency is not installed."""
 
-    def __init__(self, module: str, *, extra: str) -> None:
+    def __init__(self, module: str, *, extra: str, install: str = "") -> None:
+        """Name the module and its extra; `install` replaces the arguments of pip install."""
+        wanted = install or f"sglat[{extra}]"
         super().__init__(
-            "missing-extra", f"{module} is needed here; install it with: pip install sglat[{extra}]"
+            "missing-extra", f"{module} is needed here; install it with: pip install {wanted}"
         )
         self.module = module
         self.extra = extra
+        self.install = install
 
     def __reduce__(self) -> tuple[partial[MissingExtraError], tuple[()]]:
-        return partial(MissingExtraError, self.module, extra=self.extra), ()
+        make = partial(MissingExtraError, self.module, extra=self.extra, install=self.install)
+        return make, ()

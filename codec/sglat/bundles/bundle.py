@@ -26,7 +26,7 @@ from sglat.bundles.manifest import (
     read_manifest,
     read_tensors,
 )
-from sglat.errors import BundleError, BundleMismatchError, MissingExtraError
+from sglat.errors import BundleError, BundleMismatchError
 from sglat.networks.embedded_analysis import KINDS
 from sglat.networks.embedded_nets import LandmarkNetwork
 from sglat.networks.face_analysis import OWN_ROLES, face_analysis
@@ -191,19 +191,14 @@ class Bundle:
 
     @cached_property
     def perceptual(self) -> PerceptualDistance:
-        """Perceptual distance of two batches of pictures.
+        """Perceptual distance of two batches of pictures: the bundle's own network, or the embedded
+        one where the bundle names none.
 
-        The embedded network where the bundle has none of its own, or where the package that
-        its own needs (`lpips`) is not installed.
+        Raises:
+            MissingExtraError: the bundle's own needs a package that is not installed.
         """
         role = "faces_perceptual"
-        if self.has(role):
-            try:
-                return cast(PerceptualDistance, self.module(role))
-            except MissingExtraError:
-                if self is self._embedded:
-                    raise
-        return cast(PerceptualDistance, self._embedded.module(role))
+        return cast(PerceptualDistance, (self if self.has(role) else self._embedded).module(role))
 
     @cached_property
     def landmarks(self) -> LandmarkNetwork:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,11 +31,11 @@ from sglat.networks.layouts import (
     read_state,
     read_styleflow,
 )
+from sglat.networks.perceptual import ALEXNET_CONVOLUTIONS
 from sglat.networks.pose_flow import StyleFlowConfig
 from sglat.networks.published_nets import ArcFace, BiSeNet
 from sglat.networks.stylespace import GeneratorConfig
 
-_ALEXNET_CONVOLUTIONS: Final = (0, 3, 6, 8, 10)  # `features.N` of torchvision's AlexNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,8 @@ class Part:
     kind: str
     tensors: Mapping[str, Tensor]
     config: Mapping[str, Any] = field(default_factory=dict)
+    hints: Mapping[str, Any] = field(default_factory=dict)
+    """Units and defaults for an encoder; not part of the decoder id."""
 
 
 def convert_checkpoint(path: Path) -> list[Part]:
@@ -69,17 +71,31 @@ def convert_checkpoint(path: Path) -> list[Part]:
     )
 
 
-def paper_controls(config: GeneratorConfig) -> Part:
-    """Return the 32 channels of the paper's table 1 as a part."""
+def paper_controls(config: GeneratorConfig, sigma: Sequence[float] | None = None) -> Part:
+    """Return the 32 channels of the paper's table 1 as a part.
+
+    Args:
+        config: of the generator, StyleGAN2 config-f of 256 px or more: the table's last layer is
+            the first of 256 px.
+        sigma: standard deviation of each channel (see `channel_sigmas`); 1 if None.
+    """
     expected = GeneratorConfig.config_f(1024).style_widths
-    if config.style_widths != expected:
+    widths = config.style_widths
+    last = max(layer for layer, _ in PAPER_CHANNELS)
+    if len(widths) <= last or widths != expected[: len(widths)]:
         raise BundleError(
             "wrong-shape",
-            f"table 1 speaks of {len(expected)} layers with {sum(expected)} channels, this "
-            f"generator has {len(config.style_widths)} with {config.style_size}",
+            f"table 1 speaks of {len(expected)} layers with {sum(expected)} channels, of which "
+            f"{last + 1} at least are needed; this generator has {len(widths)} with "
+            f"{config.style_size}",
         )
-    tensors, part_config, _ = Controls.from_channels(PAPER_CHANNELS, expected).to_part()
-    return Part(role="controls", kind="controls", tensors=tensors, config=part_config)
+    tensors, part_config, hints = Controls.from_channels(
+        PAPER_CHANNELS, widths, sigma=sigma
+    ).to_part()
+    return Part(
+        role="controls", kind="controls", tensors=tensors, config=part_config,
+        hints={} if sigma is None else hints,
+    )  # fmt: skip
 
 
 def add_parts(
@@ -209,7 +225,7 @@ def _bisenet(tensors: Mapping[str, Tensor], source: str) -> list[Part]:
 
 
 def _alexnet(tensors: Mapping[str, Tensor], source: str) -> list[Part]:
-    names = [f"features.{n}.{part}" for n in _ALEXNET_CONVOLUTIONS for part in ("weight", "bias")]
+    names = [f"features.{n}.{part}" for n in ALEXNET_CONVOLUTIONS for part in ("weight", "bias")]
     missing = [name for name in names if name not in tensors]
     if missing:
         raise BundleError(
