@@ -29,7 +29,8 @@ from sglat.encoder import person as person_module
 from sglat.encoder import tune as tune_module
 from sglat.encoder.config import EncodeConfig
 from sglat.encoder.encode import EncodeResult, encode
-from sglat.encoder.gauss_newton import FastSolver, Render, SolverConfig, take_jacobians
+from sglat.encoder.gauss_newton import FastSolver, SolverConfig
+from sglat.encoder.jacobians import Render, take_jacobians
 from sglat.encoder.losses import LossConfig, PixelResidual, TargetLoss
 from sglat.encoder.paper_losses import TermWeights, WindowLoss, region_masks
 from sglat.encoder.paper_solver import PaperConfig

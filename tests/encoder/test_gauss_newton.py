@@ -11,15 +11,8 @@ import torch
 from torch import Tensor
 
 from sglat.decoder.synthesizer import Person, Synthesizer
-from sglat.encoder.gauss_newton import (
-    FastSolver,
-    Render,
-    SolverConfig,
-    _Corrected,
-    motion_jacobian,
-    secant_jacobians,
-    take_jacobians,
-)
+from sglat.encoder.gauss_newton import FastSolver, SolverConfig, _Corrected
+from sglat.encoder.jacobians import Render, motion_jacobian, secant_jacobians, take_jacobians
 from sglat.encoder.losses import PixelResidual
 from sglat.encoder.paper_solver import sensitivity_rates
 from tests.bundles.tiny import make_tiny_bundle

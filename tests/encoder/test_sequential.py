@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sglat.decoder.synthesizer import Person, Synthesizer
-from sglat.encoder.gauss_newton import Render, take_jacobians
+from sglat.encoder.jacobians import Render, take_jacobians
 from sglat.encoder.losses import PixelResidual
 from sglat.encoder.sequential import SequentialConfig, SequentialSolver
 from tests.bundles.tiny import make_tiny_bundle

@@ -14,7 +14,8 @@ from sglat.bundles.bundle import Bundle
 from sglat.encoder.config import EncodeConfig
 from sglat.encoder.crops import inside_mask
 from sglat.encoder.encode import encode
-from sglat.encoder.gauss_newton import FastSolver, SolverConfig, take_jacobians
+from sglat.encoder.gauss_newton import FastSolver, SolverConfig
+from sglat.encoder.jacobians import take_jacobians
 from sglat.encoder.losses import LossConfig, PixelResidual, TargetLoss
 from sglat.encoder.visible import SIDE, Visible
 from tests.encoder.test_encode import Eyes, Pixels, draw_clip

@@ -37,7 +37,6 @@ from sglat.networks.published_nets import ArcFace, BiSeNet
 from sglat.networks.stylespace import GeneratorConfig
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """One part before it is written."""

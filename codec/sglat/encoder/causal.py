@@ -25,7 +25,7 @@ from sglat.decoder.synthesizer import Renderer
 from sglat.encoder.align import AlignConfig
 from sglat.encoder.crops import crop_picture, inside_mask, landmark_placement
 from sglat.encoder.follow import FollowConfig, Follower
-from sglat.encoder.gauss_newton import secant_jacobians
+from sglat.encoder.jacobians import secant_jacobians
 from sglat.encoder.known import (
     LIKE,
     KnownPerson,

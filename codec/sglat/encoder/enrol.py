@@ -28,10 +28,11 @@ from sglat.encoder.analysis import Analysis, analyse, begin, clip_of
 from sglat.encoder.choose_frames import spread_frames
 from sglat.encoder.config import EncodeConfig
 from sglat.encoder.encode import check_files
-from sglat.encoder.gauss_newton import take_jacobians
+from sglat.encoder.jacobians import take_jacobians
 from sglat.encoder.known import DISTANCE_SETTING, TYPICAL, picture_distance
 from sglat.encoder.losses import PixelResidual
 from sglat.encoder.quantize import QuantizeConfig, motion_steps
+from sglat.encoder.solving_side import tangents_at_once
 from sglat.encoder.stages import Progress, Runner
 from sglat.encoder.start_motion import comparable
 from sglat.encoder.track import Track
@@ -211,7 +212,10 @@ def _write(
     motion = tuned[spread_frames(comparable(tuned).cpu(), TYPICAL, 0, usable)]
     weights = torch.ones(1, 1, run.bundle.resolution, run.bundle.resolution)
     pixels = PixelResidual(weights.to(motion.device), (1,))
-    (jacobians,) = take_jacobians(person.render_fast, person.person.neutral[None], (pixels,))
+    (jacobians,) = take_jacobians(
+        person.render_fast, person.person.neutral[None], (pixels,),
+        tangents=tangents_at_once(run.bundle.resolution),
+    )  # fmt: skip
     effect = jacobians.picture_effect.cpu().numpy()
     steps = motion_steps(effect, QuantizeConfig())
     values = quantize(motion.cpu().numpy(), steps)

@@ -11,17 +11,14 @@ most different frames of a clip and few frames are near any of them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import jacfwd
 
+from sglat.encoder.jacobians import Jacobians, Render, take_jacobians
 from sglat.encoder.losses import Residual, shown_through
-
-Render = Callable[[Tensor], Tensor]
-"""Motion values `[N, 34]` to pictures `[N, 3, H, W]`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,103 +42,8 @@ class SolverConfig:
     """Iterations with these, after the first `iterations`."""
     active: tuple[int, ...] = tuple(range(34))
     """Columns of motion that are solved; the others keep their start values."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Jacobians:
-    """Jacobians of the residual at a few linearisation points."""
-
-    motion: Tensor
-    """Of the linearisation points, `[P, 34]`."""
-    matrices: Tensor
-    """Change of the residual per unit of motion, `[P, R, 34]`."""
-    normals: Tensor
-    """`JᵀJ`, `[P, 34, 34]`."""
-    picture_effect: Tensor
-    """Root mean square picture change per unit of motion, `[34]`."""
-
-    def nearest(self, motion: Tensor, units: Tensor) -> Tensor:
-        """Return the linearisation point nearest to each row of motion `[n, 34]`, `[n]`; `units`
-        `[34]` are factors by which all columns have the same effect on the picture."""
-        return torch.cdist(motion * units, self.motion * units).argmin(1)
-
-
-def motion_jacobian(render: Render, motion: Tensor) -> Tensor:
-    """Return the derivative of the picture of motion `[34]`, `[34, 3, H, W]`."""
-    jacobian: Tensor = jacfwd(lambda row: render(row[None])[0])(motion)
-    return jacobian.movedim(-1, 0)
-
-
-@torch.no_grad()
-def picture_effect(render: Render, motion: Tensor) -> Tensor:
-    """Return the root mean square picture change per unit of each value at motion `[34]`,
-    `[34]`."""
-    return motion_jacobian(render, motion).square().mean((1, 2, 3)).sqrt()
-
-
-@torch.no_grad()
-def take_jacobians(
-    render: Render,
-    motion: Tensor,
-    residuals: Sequence[Residual],
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Jacobians]:
-    """Take Jacobians at linearisation points `[P, 34]`, once for each residual."""
-    matrices: list[list[Tensor]] = [[] for _ in residuals]
-    effects = []
-    for index, row in enumerate(motion):
-        tangents = motion_jacobian(render, row)
-        picture = render(row[None])
-        effects.append(tangents.square().mean((1, 2, 3)))
-        for found, residual in zip(matrices, residuals, strict=True):
-            found.append(residual.pushed(picture, tangents).T.contiguous())
-        if progress is not None:
-            progress(index + 1, len(motion))
-    effect = torch.stack(effects).mean(0).sqrt()
-    return [
-        Jacobians(
-            motion=motion,
-            matrices=(stacked := torch.stack(found)),
-            normals=stacked.transpose(1, 2) @ stacked,
-            picture_effect=effect,
-        )
-        for found in matrices
-    ]
-
-
-@torch.no_grad()
-def secant_jacobians(
-    render: Render,
-    motion: Tensor,
-    residual: Residual,
-    change: Tensor,
-    progress: Callable[[int, int], None] | None = None,
-) -> Jacobians:
-    """Take Jacobians at linearisation points `[P, 34]` by differences: quicker than derivatives
-    where pictures are rendered without them, and true over the whole change.
-
-    Args:
-        render: in single precision; half of it drowns the differences.
-        motion: linearisation points.
-        residual: whose Jacobians are taken.
-        change: of each value, `[34]`.
-        progress: called with points done and in all.
-    """
-    matrices, effects = [], []
-    for index, row in enumerate(motion):
-        pictures = render(torch.cat([row[None], row + torch.diag(change)]))
-        effects.append(((pictures[1:] - pictures[:1]) / change[:, None, None, None]).square())
-        found = residual(pictures)
-        matrices.append(((found[1:] - found[:1]) / change[:, None]).T.contiguous())
-        if progress is not None:
-            progress(index + 1, len(motion))
-    stacked = torch.stack(matrices)
-    return Jacobians(
-        motion=motion,
-        matrices=stacked,
-        normals=stacked.transpose(1, 2) @ stacked,
-        picture_effect=torch.stack(effects).mean((0, 2, 3, 4)).sqrt(),
-    )
+    tangents: int | None = None
+    """See `motion_jacobian`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +203,9 @@ class FastSolver(WindowSolver):
         if config.fresh:
             count = max(1, round(config.fresh * len(start) / config.window))
             typical = medoids(state.motion * self.units, count)
-            (near,) = take_jacobians(self.render, state.motion[typical], (self.residual,))
+            (near,) = take_jacobians(
+                self.render, state.motion[typical], (self.residual,), tangents=config.tangents
+            )
             self.passes += len(typical) * (1 + near.motion.shape[1])
             state.jacobian = _Corrected(near, state.motion, self.units)
             state.damping = start.new_full((len(start),), config.damping)

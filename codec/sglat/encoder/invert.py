@@ -46,7 +46,8 @@ class InvertConfig(Stage["Inversion"]):
             rows = frames[start : start + self.batch]
             pictures = aligned.crops.tensor(rows).to(bundle.device)
             ws = bundle.inverter(pictures)
-            rendered = bundle.generator(ws).clamp(-1, 1)
+            most = max(1, 2048 // bundle.resolution)  # 8 to 256 px
+            rendered = torch.cat([bundle.generator(part).clamp(-1, 1) for part in ws.split(most)])
             cosine = (bundle.faces.embed(rendered) * bundle.faces.embed(pictures)).sum(1)
             store.append({"ws": ws.cpu().numpy(), "similarity": cosine.cpu().numpy()})
             task.tell(start + len(rows), len(frames))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sglat.bitstream.records import FIRST_CONTROL
-from sglat.encoder.gauss_newton import Jacobians, Render
+from sglat.encoder.jacobians import Jacobians, Render
 from sglat.encoder.losses import Residual, shown_through
 from sglat.encoder.start_motion import SIGMA_DEGREES
 

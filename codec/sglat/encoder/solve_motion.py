@@ -14,15 +14,8 @@ from torch import Tensor
 
 from sglat.bundles.bundle import Bundle
 from sglat.encoder.align import Alignment
-from sglat.encoder.gauss_newton import (
-    FastSolver,
-    Jacobians,
-    SolverConfig,
-    WindowSolver,
-    medoids,
-    picture_effect,
-    take_jacobians,
-)
+from sglat.encoder.gauss_newton import FastSolver, SolverConfig, WindowSolver, medoids
+from sglat.encoder.jacobians import Jacobians, picture_effect, take_jacobians
 from sglat.encoder.losses import (
     JoinedResidual,
     LandmarkResidual,
@@ -33,6 +26,14 @@ from sglat.encoder.losses import (
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.quantize import PictureMetric, SolvedMotion, smoothed
 from sglat.encoder.sequential import SequentialConfig, SequentialSolver
+from sglat.encoder.solving_side import (
+    WIDE_WINDOW,
+    at_solving_side,
+    frames_at_once,
+    solving_render,
+    solving_side,
+    tangents_at_once,
+)
 from sglat.encoder.stages import Made, Runner, Stage, Task
 from sglat.encoder.start_motion import StartMotion, comparable, corrected_motion
 from sglat.encoder.track import Track, TrackConfig, find_blinks
@@ -191,19 +192,21 @@ class LineariseConfig(Stage[Linearisation]):
 
     def run(self, task: Task, person: TunedPerson, problem: MotionProblem) -> Linearisation:
         """Take the Jacobians at those tuning frames that are nearest to the clip's motion."""
-        points = problem.points[problem.solved]
+        render, points = solving_render(person), problem.points[problem.solved]
+        most = tangents_at_once(task.bundle.resolution)
         residual = expression_residual(task.bundle, points, self.residual)
         count = min(self.points, max(2, len(points) // self.frames_per_point))
-        start, tuned = problem.start[problem.solved], problem.tuned
-        middle = tuned[medoids(comparable(start), 1, comparable(tuned))[0]]
-        units = picture_effect(person.render_fast, middle)
-        motion = tuned[medoids(start * units, count, tuned * units)]
-        (found,) = take_jacobians(person.render_fast, motion, [residual], task.tell)
+        start, motion = problem.start[problem.solved], problem.tuned
+        if len(motion) > count:
+            middle = motion[medoids(comparable(start), 1, comparable(motion))[0]]
+            units = picture_effect(render, middle, most)
+            motion = motion[medoids(start * units, count, motion * units)]
+        (found,) = take_jacobians(
+            render, motion, [residual], task.tell, tangents=most, folder=task.work.folder
+        )
         return Linearisation(expression=Linearised(residual=residual, jacobians=found))
 
 
-WIDE_WINDOW: Final = 128
-"""Resolution up to which windows are as long as configured; above, a quarter of it."""
 POLISH: Final = SolverConfig(iterations=2, fresh=0, window=96)
 """After the sweep, with Jacobians of the same clip."""
 POLISH_KNOWN: Final = SolverConfig(iterations=0, fresh=4, fresh_iterations=2, window=96)
@@ -234,9 +237,13 @@ class FastConfig(Stage[Tensor]):
         config, side = self.solver, task.bundle.resolution
         if side > WIDE_WINDOW:  # residuals grow with the picture
             fewer = -(-config.window // 4)
-            config = replace(config, window=fewer, fresh=-(-config.fresh // 4))
-        solver = FastSolver(person.render_fast, at.jacobians, at.residual, config)
-        return solve_windows(solver, problem, problem.start if start is None else start, task)
+            config = replace(
+                config, window=fewer, fresh=-(-config.fresh // 4),
+                batch=frames_at_once(side, config.batch), tangents=tangents_at_once(side),
+            )  # fmt: skip
+        solver = FastSolver(solving_render(person), at.jacobians, at.residual, config)
+        shrunk = at_solving_side(problem, side)
+        return solve_windows(solver, shrunk, problem.start if start is None else start, task)
 
 
 OWN_CLIP: Final = SequentialConfig(anchor=0.0, most_shift=math.inf)
@@ -259,8 +266,8 @@ class SweepConfig(Stage[Tensor]):
         self, task: Task, person: TunedPerson, problem: MotionProblem, linearisation: Linearisation
     ) -> Tensor:
         """Return motion `[T, 34]`; the task keeps chunks, and work continues behind them."""
-        at = linearisation.expression
-        solver = SequentialSolver(person.render_fast, at.jacobians, at.residual, self.solver)
+        at, problem = linearisation.expression, at_solving_side(problem, task.bundle.resolution)
+        solver = SequentialSolver(solving_render(person), at.jacobians, at.residual, self.solver)
         store, rows = task.open(), problem.solved
         start = problem.start[rows]
         breaks = problem.begins
@@ -340,7 +347,7 @@ def expression_residual(bundle: Bundle, points: Tensor, config: ResidualConfig) 
     """Return the residual of all 34 values; points are the landmarks of the clip in crop units,
     `[T, 478, 2]`, on the CPU."""
     some = points[:: max(1, len(points) // 32)].to(bundle.device)
-    weights = feature_weights(some, bundle.resolution, config.feature_weight)
+    weights = feature_weights(some, solving_side(bundle.resolution), config.feature_weight)
     mean = weights.mean(0, keepdim=True)
     pixels = PixelResidual(mean, config.scales)
     mask = mean / mean.max()

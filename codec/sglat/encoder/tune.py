@@ -36,6 +36,12 @@ SIZED_EVERY: Final = 20
 CHECKPOINT_EVERY: Final = 25
 """Steps between two checkpoints."""
 
+
+def frames_with_gradient(resolution: int) -> int:
+    """Return how many frames are rendered with gradients at once; a frame of 1024 px takes 3 GB."""
+    return 4 if resolution <= 256 else max(1, 1024 // resolution)
+
+
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(pictures, targets, frame numbers) to one loss per frame, `[N]`."""
 
@@ -211,6 +217,16 @@ class Tuner:
         if self.done >= alone and float(torch.rand((), generator=self.random)) < config.cut_chance:
             layers = int(torch.randint(0, self.deltas.num_layers, (), generator=self.random))
         chosen = chosen.to(self.targets.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = chosen.split(frames_with_gradient(self.targets.shape[-1]))
+        losses = [self._descend(part, layers, len(part) / len(chosen)) for part in parts]
+        self.optimizer.step()
+        self.done += 1
+        return float(torch.cat(losses).mean())
+
+    def _descend(self, chosen: Tensor, layers: int | None, share: float) -> Tensor:
+        """Add the gradients of some frames' loss, a share of the step's; return the losses."""
+        config = self.config
         weights = self.deltas.weights(layers=layers)
         pictures = self._render(self.tuned_motion[chosen], weights, dtype=self.dtype)
         values = self.loss(pictures, self.targets[chosen], chosen)
@@ -218,11 +234,8 @@ class Tuner:
         cost = values.mean() + config.weight_prior * prior
         if self.regularizer is not None and weights and self.regularizer.is_due(self.done):
             cost = cost + self.regularizer(self.done, self.ws, weights, self.dtype)
-        self.optimizer.zero_grad(set_to_none=True)
-        cost.backward()
-        self.optimizer.step()
-        self.done += 1
-        return float(values.detach().mean())
+        (cost if share == 1 else cost * share).backward()
+        return values.detach()
 
     def _set_rates(self, alone: int) -> None:
         is_alone = self.done < alone
@@ -241,7 +254,8 @@ class Tuner:
             name: self.deltas.base[name].clone().requires_grad_() for name in self.deltas.convs
         }
         motion = self.tuned_motion.detach()
-        for index in torch.arange(len(motion), device=motion.device).split(4):
+        most = frames_with_gradient(self.targets.shape[-1])
+        for index in torch.arange(len(motion), device=motion.device).split(most):
             pictures = self._render(motion[index], weights, is_fixed=True)
             self.loss(pictures, self.targets[index], index).sum().backward()
         gradients = {}

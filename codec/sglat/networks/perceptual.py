@@ -159,9 +159,7 @@ def _installed_heads() -> list[Tensor]:
     path = None if found is None or found.origin is None else Path(found.origin).parent / HEADS_FILE
     if path is None or not path.is_file():
         raise MissingExtraError("lpips", extra="lpips", install="--no-deps lpips")
-    state = cast(
-        Mapping[str, Tensor], torch.load(path, map_location="cpu", weights_only=True)
-    )
+    state = cast(Mapping[str, Tensor], torch.load(path, map_location="cpu", weights_only=True))
     names = [f"lin{index}.model.1.weight" for index in range(len(ALEXNET_WIDTHS))]
     missing = [name for name in names if name not in state]
     if missing:

@@ -150,7 +150,7 @@ def _alex(missing: dict[str, str]) -> Perceptual | None:
             f"({error.code}); the SqueezeNet distance stands in under its own name"
         )
         return None
-    heads = tuple(line.model[-1].weight.flatten() for line in network.metric.lins)
+    heads = tuple(network.heads())
     return Perceptual(name="LPIPS v0.1 (AlexNet)", features=network.features, heads=heads)
 
 
