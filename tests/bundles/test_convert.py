@@ -162,6 +162,17 @@ def test_the_papers_controls_fit_the_ffhq_generator() -> None:
     assert [tuple(pair) for pair in part.tensors["channels"].tolist()] == list(PAPER_CHANNELS)
 
 
+def test_the_papers_controls_fit_the_generator_up_to_256_px() -> None:
+    part = paper_controls(GeneratorConfig.config_f(256), sigma=[2.0] * 32)
+    assert [tuple(pair) for pair in part.tensors["channels"].tolist()] == list(PAPER_CHANNELS)
+    assert part.hints["step"] == [0.5] * 32
+
+
+def test_the_papers_controls_refuse_the_generator_up_to_128_px() -> None:
+    with pytest.raises(BundleError, match="18 at least are needed; this generator has 17"):
+        paper_controls(GeneratorConfig.config_f(128))
+
+
 def test_the_papers_controls_refuse_another_generator() -> None:
     with pytest.raises(BundleError, match="26 layers with 9088 channels"):
         paper_controls(TOY_CONFIG)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sglat.decoder.synthesizer import Person, Synthesizer
+from sglat.encoder import jacobians as jacobians_module
 from sglat.encoder.gauss_newton import FastSolver, SolverConfig, _Corrected
 from sglat.encoder.jacobians import Render, motion_jacobian, secant_jacobians, take_jacobians
 from sglat.encoder.losses import PixelResidual
@@ -167,3 +168,28 @@ def test_secants_of_small_changes_are_the_derivatives(render: Render) -> None:
         assert mine.shape == right.shape
         assert float((mine - right).norm() / right.norm()) < 2 * JACOBIAN_RTOL
     assert told == [(1, 2), (2, 2)]
+
+
+def test_a_jacobian_in_chunks_is_the_same() -> None:
+    render, motion = smooth_render(), torch.linspace(-1, 1, 34)
+    whole, parts = motion_jacobian(render, motion), motion_jacobian(render, motion, 5)
+    torch.testing.assert_close(parts, whole)
+
+
+def test_large_jacobians_are_kept_in_files_and_solve_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render, motion = smooth_render(), torch.linspace(-1, 1, 68).view(2, 34)
+    residual = PixelResidual(torch.ones(1, 1, 8, 8), (1,))
+    (inside,) = take_jacobians(render, motion, (residual,))
+    monkeypatch.setattr(jacobians_module, "MOST_MATRIX_BYTES", 1000)
+    (outside,) = take_jacobians(render, motion, (residual,), tangents=5, folder=tmp_path)
+    assert isinstance(outside.matrices, list)
+    assert not list(tmp_path.iterdir())  # the files have no names
+    torch.testing.assert_close(torch.stack(outside.matrices), inside.matrices)
+    torch.testing.assert_close(outside.normals, inside.normals)
+
+
+def smooth_render() -> Render:
+    directions = torch.randn(34, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    return lambda motion: torch.einsum("nk,kchw->nchw", motion, directions).tanh()

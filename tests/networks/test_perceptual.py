@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
@@ -10,8 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sglat.errors import BundleError, MissingExtraError
-from sglat.networks.perceptual import Lpips, unit_features, weighted_feature_distance
+from sglat.errors import BundleError, MissingExtraError, UsageError
+from sglat.networks.perceptual import (
+    ALEXNET_WIDTHS,
+    Lpips,
+    unit_features,
+    weighted_feature_distance,
+)
 
 
 def features(seed: int) -> list[Tensor]:
@@ -59,7 +65,7 @@ def test_features_have_unit_length() -> None:
 
 def test_lpips_without_its_package_explains_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.raises(MissingExtraError, match=r"pip install sglat\[lpips\]"):
+    with pytest.raises(MissingExtraError, match="pip install --no-deps lpips"):
         Lpips()
 
 
@@ -71,7 +77,9 @@ def lpips_or_skip() -> Lpips:
 
 
 def test_lpips_equals_its_package() -> None:
-    check_against_the_package(lpips_or_skip())
+    ours = lpips_or_skip()
+    package = pytest.importorskip("lpips", reason="needs lpips with its torchvision")
+    check_against_the_package(ours, package.LPIPS(net="alex", verbose=False).eval())
 
 
 def test_lpips_arithmetic_with_a_random_backbone_equals_its_package(
@@ -88,17 +96,28 @@ def test_lpips_arithmetic_with_a_random_backbone_equals_its_package(
     monkeypatch.setitem(sys.modules, "torchvision", torchvision)
     monkeypatch.setitem(sys.modules, "torchvision.models", models)
     state = {f"features.{name}": t for name, t in alexnet_features().state_dict().items()}
-    check_against_the_package(Lpips(backbone=state))
+    package = importlib.import_module("lpips").LPIPS(net="alex", pnet_rand=True, verbose=False)
+    own = package.net.state_dict()
+    package.net.load_state_dict({n: state["features." + n.split(".", 1)[1]] for n in own})
+    check_against_the_package(Lpips(backbone=state), package.eval())
     for name in [name for name in sys.modules if name.split(".")[0] == "lpips"]:
         monkeypatch.delitem(sys.modules, name)
 
 
-def check_against_the_package(ours: Lpips) -> None:
+def check_against_the_package(ours: Lpips, package: nn.Module) -> None:
     random = torch.Generator().manual_seed(1)
     a, b = (torch.rand(2, 3, 64, 64, generator=random) * 2 - 1 for _ in range(2))
-    expected = ours.metric(a, b).flatten()
+    with torch.no_grad():
+        expected = package(a, b).flatten()
     assert float(expected.min()) > 0
     torch.testing.assert_close(ours(a, b), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_pictures_too_small_for_lpips_are_refused() -> None:
+    state = {f"features.{name}": t for name, t in alexnet_features().state_dict().items()}
+    network = Lpips(backbone=state, heads=[torch.ones(n) for n in ALEXNET_WIDTHS])
+    with pytest.raises(UsageError, match="at least 32 px, found 16 x 16"):
+        network(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16))
 
 
 def alexnet_features() -> nn.Sequential:

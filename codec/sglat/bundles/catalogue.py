@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from sglat.bundles.download import Expected
 from sglat.errors import BundleError
 
-Content = Literal["checkpoint", "onnx_pack", "torchscript"]
+Content = Literal["checkpoint", "onnx_pack"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from sglat.bundles.manifest import (
 from sglat.errors import BundleError
 from sglat.files import AtomicOutput, hash_file
 from sglat.networks.layouts import (
+    COUNTER,
     find_generator,
     read_e4e,
     read_generator,
@@ -53,8 +54,8 @@ def convert_checkpoint(path: Path) -> list[Part]:
     """Return the parts of a published checkpoint, float32, under our names.
 
     Known are StyleGAN2 generators in the rosinality and NVIDIA layouts, e4e (inverter and
-    generator), StyleFlow, ArcFace IR-SE50, BiSeNet and torchvision's AlexNet, as `.pt`, `.pth`,
-    `.pkl` or `.safetensors`.
+    generator), StyleFlow, ArcFace IR-SE50, BiSeNet, torchvision's AlexNet, pytorch-i3d's I3D
+    and pytorch-fid's Inception, as `.pt`, `.pth`, `.pkl` or `.safetensors`.
     """
     tensors = read_checkpoint(path)
     for mark, reader in _READERS.items():
@@ -65,8 +66,8 @@ def convert_checkpoint(path: Path) -> list[Part]:
     first = ", ".join(sorted(tensors)[:3])
     raise BundleError(
         "unknown-checkpoint",
-        f"{path.name}: expected StyleGAN2, e4e, StyleFlow, ArcFace, BiSeNet or AlexNet, "
-        f"found {len(tensors)} tensors: {first}",
+        f"{path.name}: expected StyleGAN2, e4e, StyleFlow, ArcFace, BiSeNet, AlexNet, I3D or "
+        f"FID's Inception, found {len(tensors)} tensors: {first}",
     )
 
 
@@ -151,19 +152,6 @@ def unpack(
     ]
 
 
-def keep_file(
-    path: Path, file: CatalogueFile, folder: Path, *, name: str, source: str
-) -> PartRecord:
-    """Copy a checked file that is no checkpoint (TorchScript) into a bundle as it is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with AtomicOutput(folder / file.name, force=True) as partial:
-        shutil.copyfile(path, partial)
-    role = Path(file.name).stem.replace("-", "_")
-    size = path.stat().st_size
-    member = Member(name=file.name, role=role, size_bytes=size, sha256=hash_file(path))
-    return _enter(folder, member, file, kind=file.content, name=name, source=source)
-
-
 def _enter(
     folder: Path, member: Member, file: CatalogueFile, *, kind: str, name: str, source: str
 ) -> PartRecord:
@@ -236,10 +224,23 @@ def _alexnet(tensors: Mapping[str, Tensor], source: str) -> list[Part]:
     return [Part(role="faces_perceptual", kind="lpips_alex", tensors=kept)]
 
 
+def _measuring(role: str) -> Callable[[Mapping[str, Tensor], str], list[Part]]:
+    """Return the reader of a network of the laboratory, which compares names and shapes with its
+    own definition."""
+
+    def read(tensors: Mapping[str, Tensor], source: str) -> list[Part]:
+        kept = {name: t.float() for name, t in tensors.items() if not name.endswith(COUNTER)}
+        return [Part(role=role, kind=role, tensors=kept)]
+
+    return read
+
+
 _READERS: Final[dict[str, Callable[[Mapping[str, Tensor], str], list[Part]]]] = {
     "encoder.latlayer1.weight": _e4e,
     "chain.1.odefunc.diffeq.layers.0._layer.weight": _styleflow,
     "cp.resnet.conv1.weight": _bisenet,
     "output_layer.3.weight": _arcface,
     "features.10.weight": _alexnet,
+    "Mixed_7c.branch3x3dbl_3b.conv.weight": _measuring("inception"),
+    "Conv3d_1a_7x7.conv3d.weight": _measuring("i3d"),
 }

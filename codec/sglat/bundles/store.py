@@ -32,7 +32,6 @@ from sglat.bundles.convert import (
     Part,
     add_parts,
     convert_checkpoint,
-    keep_file,
     paper_controls,
     unpack,
 )
@@ -321,8 +320,6 @@ def _add_file(bundle: CatalogueBundle, file: CatalogueFile, path: Path) -> None:
     source = _source_of(file)
     if file.content == "onnx_pack":
         unpack(path, file, folder, name=bundle.name, source=source)
-    elif file.content == "torchscript":
-        keep_file(path, file, folder, name=bundle.name, source=source)
     else:
         parts = convert_checkpoint(path)
         if bundle.name == "ffhq" and any(part.role == "generator" for part in parts):

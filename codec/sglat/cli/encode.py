@@ -135,7 +135,7 @@ def encode_command(
     sign: Sign = None,
     sign_cert: SignCertificate = None,
     sign_key: SignKey = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     threads: Threads = 0,
     seed: Seed = 0,
     workfile: WorkFolder = None,
@@ -156,9 +156,11 @@ def encode_command(
 ) -> None:
     """Encode a video. After an interruption the same command continues."""
     from sglat.bitstream.info import describe, stream_bytes
+    from sglat.bundles.bundle import load_bundle
     from sglat.encoder.analysis import clip_of
     from sglat.encoder.config import EncodeConfig, check_choices
     from sglat.encoder.encode import encode
+    from sglat.encoder.needs import check_memory, needs_of
     from sglat.encoder.workfile import default_workfile
     from sglat.marks.provenance import sign_in_place
     from sglat.media.reader import VideoReader
@@ -213,6 +215,11 @@ def encode_command(
             with VideoReader(clip_of(video, config)) as reader:  # refused before anything is loaded
                 frames = reader.info.expected_frames
             expected = expected_seconds(frames, config)
+            needs = needs_of(weights := load_bundle(bundle), config)
+            check_memory(needs, weights)
+            expected = {name: needs.cost_of(name) * took for name, took in expected.items()}
+            if not quiet:
+                say(needs.line())
             if not quiet and frames:
                 total = clock(sum(expected.values()))
                 say(f"{frames} frames take about {total} on one core, and less if work is resumed")

@@ -67,7 +67,7 @@ def enrol_command(
     sign: Sign = None,
     sign_cert: SignCertificate = None,
     sign_key: SignKey = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     threads: Threads = 0,
     seed: Seed = 0,
     workfile: WorkFolder = None,

@@ -15,7 +15,10 @@ Consent = Annotated[
     str, typer.Option(help="The pictured person's statement of consent, kept in the file.")
 ]
 Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda or mps; cuda and mps are untested on hardware.")
+    str,
+    typer.Option(
+        help="auto (a GPU if present), cpu, cuda or mps; cuda and mps are untested on hardware."
+    ),
 ]
 Threads = Annotated[int, typer.Option(min=0, help="Processor threads; 0: all.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]

@@ -29,6 +29,7 @@ from sglat.encoder.known import (
     picture_distance,
     unlike,
 )
+from sglat.encoder.needs import check_memory, needs_of
 from sglat.encoder.people import PeopleConfig
 from sglat.encoder.person import PersonConfig, TunedPerson
 from sglat.encoder.pti import PtiConfig
@@ -42,7 +43,6 @@ from sglat.encoder.weight_deltas import DeltaConfig, ranks_within
 from sglat.encoder.workfile import WorkFile, config_hash
 from sglat.files import hash_file
 from sglat.media.reader import Clip, exact_seconds
-from sglat.networks.devices import choose_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +82,14 @@ def begin(
 
     Raises:
         WorkFileError: the work file belongs to another input.
+        UsageError: no such device, or too little memory.
     """
-    device = choose_device(config.device)
+    needs = needs_of(load_bundle(config.bundle), config)
+    bundle = load_bundle(config.bundle, needs.device)
+    check_memory(needs, bundle)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    bundle = load_bundle(config.bundle, device)
     return Runner(bundle, WorkFile(work, source=clip_key(clip_of(source, config))), progress)
 
 

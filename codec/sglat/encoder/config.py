@@ -75,8 +75,9 @@ class EncodeConfig:
     """How sound is stored: compressed sound is copied and PCM becomes FLAC unless chosen."""
     resume: bool = True
     """Continue unfinished work; else forget it."""
-    device: str = "cpu"
-    """As for decoding. Other devices than the processor round differently and give other bytes."""
+    device: str = "auto"
+    """As for decoding: a GPU where there is one. Other devices than the processor round differently
+    and give other bytes."""
     threads: int | None = None
     """Processor threads; None: all."""
     self_check: bool | None = None

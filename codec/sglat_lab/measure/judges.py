@@ -53,11 +53,9 @@ class Judges:
 NOT_AT_HAND: Final = {
     "L_ID (ArcFace)": "ArcFace weights (r50 or r100, 512 numbers); MobileFaceNet stands in under "
     "its own name",
-    "FID": "Inception-v3 weights of the TTUR implementation (inception-2015-12-05), and more than "
-    "2,048 frames for a covariance of full rank",
-    "FVD": "I3D weights (Kinetics-400) of the original implementation, and batches of 8 fragments "
-    "of 120 frames",
-    "FVD_M": "the same I3D weights, on the mouth region",
+    "FID": "Inception-v3 of the original implementation (sgl-bundles fetch metrics)",
+    "FVD": "I3D of Kinetics-400 (sgl-bundles fetch metrics), and fragments of 120 frames",
+    "FVD_M": "the same I3D, on the mouth region",
     "ρ_AU": "OpenFace 2.0 action units; blendshapes stand in as ρ_AU proxy",
     "ρ_GZ": "OpenFace 2.0 gaze angles; iris positions stand in as ρ_GZ proxy",
     "ρ_pose (OpenFace)": "OpenFace 2.0 head pose; the landmark network's head matrix stands in",
