@@ -21,14 +21,9 @@ from sglat.bitstream.reader import load_identity, open_reader
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.synthesizer import Synthesizer
 from sglat.encoder.choose_frames import spread_frames
-<<<<<<< HEAD
-from sglat.encoder.gauss_newton import FastSolver, SolverConfig, take_jacobians
-from sglat.encoder.paper_solver import PASSES_AN_EPOCH, PaperClip, PaperConfig, PaperSolver
-=======
 from sglat.encoder.gauss_newton import FastSolver, SolverConfig
 from sglat.encoder.jacobians import take_jacobians
-from sglat.encoder.paper_solver import PaperConfig, PaperSolver
->>>>>>> 8256588 (Solve motion of large pictures at 256 px, with Jacobians in chunks and in files, and tune frame by frame)
+from sglat.encoder.paper_solver import PASSES_AN_EPOCH, PaperClip, PaperConfig, PaperSolver
 from sglat.encoder.person import TunedPerson
 from sglat.encoder.solve_motion import ResidualConfig, expression_residual
 from sglat.encoder.start_motion import comparable
