@@ -43,6 +43,7 @@ from sglat.encoder.weight_deltas import DeltaConfig, ranks_within
 from sglat.encoder.workfile import WorkFile, config_hash
 from sglat.files import hash_file
 from sglat.media.reader import Clip, exact_seconds
+from sglat.networks.devices import choose_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +85,9 @@ def begin(
         WorkFileError: the work file belongs to another input.
         UsageError: no such device, or too little memory.
     """
-    needs = needs_of(load_bundle(config.bundle), config)
-    bundle = load_bundle(config.bundle, needs.device)
-    check_memory(needs, bundle)
+    device = choose_device(config.device)
+    bundle = load_bundle(config.bundle, device)
+    check_memory(needs_of(bundle, config), bundle)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)

@@ -28,8 +28,8 @@ from sglat.encoder.quantize import PictureMetric, SolvedMotion, smoothed
 from sglat.encoder.sequential import SequentialConfig, SequentialSolver
 from sglat.encoder.solving_side import (
     WIDE_WINDOW,
-    at_solving_side,
     frames_at_once,
+    shrunk,
     solving_render,
     solving_side,
     tangents_at_once,
@@ -78,6 +78,14 @@ class MotionProblem:
         rows = self.solved
         begins: NDArray[np.bool_] = self.breaks[rows] | (np.diff(rows, prepend=rows[:1]) > 1)
         return begins
+
+    def at_solving_side(self, resolution: int) -> MotionProblem:
+        """Return the problem with targets and masks as they are compared."""
+        return replace(
+            self,
+            targets=shrunk(self.targets, resolution),
+            masks=shrunk(self.masks, resolution),
+        )
 
     def spread(self, values: NDArray[Any]) -> NDArray[Any]:
         """Repeat values of the solved frames over all frames, `[T, ...]`."""
@@ -242,8 +250,8 @@ class FastConfig(Stage[Tensor]):
                 batch=frames_at_once(side, config.batch), tangents=tangents_at_once(side),
             )  # fmt: skip
         solver = FastSolver(solving_render(person), at.jacobians, at.residual, config)
-        shrunk = at_solving_side(problem, side)
-        return solve_windows(solver, shrunk, problem.start if start is None else start, task)
+        problem = problem.at_solving_side(side)
+        return solve_windows(solver, problem, problem.start if start is None else start, task)
 
 
 OWN_CLIP: Final = SequentialConfig(anchor=0.0, most_shift=math.inf)
@@ -266,7 +274,7 @@ class SweepConfig(Stage[Tensor]):
         self, task: Task, person: TunedPerson, problem: MotionProblem, linearisation: Linearisation
     ) -> Tensor:
         """Return motion `[T, 34]`; the task keeps chunks, and work continues behind them."""
-        at, problem = linearisation.expression, at_solving_side(problem, task.bundle.resolution)
+        at, problem = linearisation.expression, problem.at_solving_side(task.bundle.resolution)
         solver = SequentialSolver(solving_render(person), at.jacobians, at.residual, self.solver)
         store, rows = task.open(), problem.solved
         start = problem.start[rows]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ from torch import Tensor
 
 from sglat.encoder.jacobians import Render
 from sglat.encoder.person import TunedPerson
-
-if TYPE_CHECKING:
-    from sglat.encoder.solve_motion import MotionProblem
 
 MOST_SIDE: Final = 256
 """Pixels of the pictures that are compared; larger ones are averaged down to it, since residuals
@@ -37,21 +34,18 @@ def solving_render(person: TunedPerson) -> Render:
     return lambda motion: F.avg_pool2d(person.render_fast(motion), factor)
 
 
-def at_solving_side(problem: MotionProblem, resolution: int) -> MotionProblem:
-    """Return a problem whose targets and masks have the side at which they are compared."""
+def shrunk(pictures: Callable[..., Any], resolution: int) -> Callable[..., Any]:
+    """Return pictures or masks by frame numbers at the side at which they are compared."""
     factor = resolution // MOST_SIDE
     if factor <= 1:
-        return problem
+        return pictures
 
-    def targets(rows: NDArray[np.int64]) -> Tensor:
-        parts = [problem.targets(rows[at : at + 8]) for at in range(0, len(rows), 8)]
-        return torch.cat([F.avg_pool2d(part, factor) for part in parts])
+    def found(rows: NDArray[np.int64]) -> Tensor | None:
+        parts = [pictures(rows[at : at + 8]) for at in range(0, len(rows), 8)]
+        small = [F.avg_pool2d(part, factor) for part in parts if part is not None]
+        return torch.cat(small) if small else None
 
-    def masks(rows: NDArray[np.int64]) -> Tensor | None:
-        found = problem.masks(rows)
-        return None if found is None else F.avg_pool2d(found, factor)
-
-    return replace(problem, targets=targets, masks=masks)
+    return found
 
 
 def tangents_at_once(resolution: int) -> int | None:

@@ -180,8 +180,8 @@ class InceptionV3(nn.Module):
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(F.max_pool2d(x, 3, stride=2))))
         x = self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))
         x = self.Mixed_7a(self.Mixed_6e(self.Mixed_6d(x)))
-        x = self.Mixed_7c(self.Mixed_7b(x))
-        return x.mean((2, 3))
+        features: Tensor = self.Mixed_7c(self.Mixed_7b(x)).mean((2, 3))
+        return features
 
 
 def _same(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
