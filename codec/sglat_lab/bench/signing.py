@@ -6,7 +6,6 @@ python -m sglat_lab.bench.signing OUT.json
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import time
 from collections.abc import Sequence
@@ -20,13 +19,12 @@ from typing import Any, Final
 import av
 import numpy as np
 
-from sglat.files import write_atomically
 from sglat.marks import c2pa, keys
 from sglat.marks.c2pa import Claim, read_manifest, sign_media
 from sglat.marks.embedded import read_embedded
 from sglat.media.pictures import encode_png, generated_marks
 from sglat.media.writer import VideoWriter
-from sglat_lab.report.pages import provenance
+from sglat_lab.report.pages import provenance, write_page
 
 NAMES: Final = ("a.mp4", "fragmented.mp4", "a.mov", "a.avi", "a.gif", "a.apng", "a.png")
 SIZE: Final = 256
@@ -136,12 +134,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signer = keys.make_signer("Bench", folder=Path(name) / "keys")
         figures = {each: measure(Path(name), each, signer) for each in NAMES}
     record = {
-        "provenance": provenance(
-            "python -m sglat_lab.bench.signing", library=c2pa.load_library().sdk_version()
-        ),
         "containers": figures,
+        "runs": [
+            provenance(
+                "python -m sglat_lab.bench.signing", library=c2pa.load_library().sdk_version()
+            )
+        ],
     }
-    write_atomically(out, json.dumps(record, indent=1) + "\n")
+    write_page(out, record)
 
 
 if __name__ == "__main__":
