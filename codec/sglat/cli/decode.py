@@ -100,6 +100,16 @@ def decode_command(
     sign: Sign = None,
     sign_cert: SignCertificate = None,
     sign_key: SignKey = None,
+    is_marked: Annotated[
+        bool,
+        typer.Option(
+            "--watermark/--no-watermark", help="Mark the pictures invisibly as generated."
+        ),
+    ] = True,
+    marks_itself: Annotated[
+        bool,
+        typer.Option("--i-will-mark-it-myself", help="Your word, which --no-watermark needs."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
@@ -121,6 +131,11 @@ def decode_command(
         raise UsageError("bad-options", "--audio and --no-audio contradict each other")
     if crf is not None and quality is not None:
         raise UsageError("bad-options", "--crf and --quality contradict each other")
+    if not is_marked and not marks_itself:
+        raise UsageError(
+            "unmarked",
+            "--no-watermark leaves generated pictures unmarked; add --i-will-mark-it-myself",
+        )
     if threads:
         torch.set_num_threads(threads)
     config = DecodeConfig(
@@ -155,6 +170,7 @@ def decode_command(
         force=force,
         threads=threads,
         signer=None if is_raw else signer,
+        has_watermark=is_marked,
     )
     bar = StageBar(is_quiet=quiet)
     with ExitStack() as stack:

@@ -70,6 +70,8 @@ class OutputConfig:
     threads: int = 0
     signer: Signer | None = None
     """Who signs the output with C2PA; None: it carries tags alone."""
+    has_watermark: bool = True
+    """Mark the pictures; without it the tags say so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +194,7 @@ def _write(
     progress: Progress | None,
 ) -> tuple[int, int, list[str]]:
     count, held = 0, lead.frames
+    watermark = signing.watermark(decoder) if config.has_watermark else None
     with (
         closing(_Sound(decoder, config, lead.ticks)) as sound,
         _open_writer(decoder, config, first, sound) as writer,
@@ -211,7 +214,10 @@ def _write(
                 continue
             if isinstance(writer, VideoWriter):
                 writer.add_audio(sound.take(frame.pts - origin))
-            writer.write(frame.picture, frame.pts - origin - gaps.ticks, duration=duration)
+            pts, picture = frame.pts - origin - gaps.ticks, frame.picture
+            if watermark is not None:
+                picture = watermark.mark_at(picture, float(pts * decoder.header.time_base))
+            writer.write(picture, pts, duration=duration)
             count += 1
             if progress is not None:
                 progress(count, decoder.header.frame_count)
@@ -231,6 +237,7 @@ def _open_writer(
         consent=provenance.consent if provenance else "",
         source_type=signing.source_type(decoder),
         is_composite=is_composite,
+        watermark=config.has_watermark,
     )
     finish = None
     if config.signer is not None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from sglat.bitstream.records import Provenance
 from sglat.decoder.decode import Decoder
 from sglat.marks.c2pa import Claim, load_library, media_type, sign_media
 from sglat.marks.keys import Signer
 from sglat.marks.provenance import SOURCE_TYPE, source_stores
+from sglat.marks.watermark import Watermark
 
 
 def source_type(decoder: Decoder) -> str:
@@ -16,6 +19,25 @@ def source_type(decoder: Decoder) -> str:
     provenance = decoder.reader.provenance
     found = None if provenance is None else provenance.extra.get(SOURCE_TYPE)
     return found if isinstance(found, str) else ""
+
+
+def watermark_of(identity: bytes, provenance: Provenance | None) -> Watermark:
+    """Return the watermark of what a file or a call shows; its identifier is the start of a SHA-256
+    over the identity's hash and the fields of PROV that outlive an edit of the signature."""
+    digest = hashlib.sha256(b"sglat watermark\0" + identity)
+    if provenance is not None:
+        for field in (provenance.generated_by, provenance.consent, provenance.note):
+            digest.update(field.encode("utf-8", "replace") + b"\0")
+        digest.update(provenance.source_sha256)
+    return Watermark(digest.digest())
+
+
+def watermark(decoder: Decoder) -> Watermark:
+    """Return the watermark of a decoded file."""
+    reader = decoder.reader
+    reference = reader.identity_reference
+    identity = reference.sha256 if reference is not None else reader.identity_sha256
+    return watermark_of(identity or b"", reader.provenance)
 
 
 def facts(decoder: Decoder) -> dict[str, str]:

@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream.records import AudioPacket
+from sglat.decoder.signing import watermark_of
 from sglat.live.look import Look
 from sglat.live.playout import Timeline
 from sglat.live.record import Recorder
+from sglat.live.rtp import CLOCK_RATE
 from sglat.live.screens import Screen
+from sglat.marks.watermark import Watermark
 
 MakeScreens = Callable[[Look, bool], list[Screen]]
 """By the person, and whether there is sound."""
@@ -31,6 +34,7 @@ class Outputs:
         self._make_screens, self._record, self._force = make_screens, record, force
         self._screens: list[Screen] = []
         self._recorder: Recorder | None = None
+        self._watermark: Watermark | None = None
         self.look: Look | None = None
         """The person of the call in progress."""
         self.shown_slots = 0
@@ -47,10 +51,13 @@ class Outputs:
         self._screens = self._make_screens(look, has_sound)
         if self._record is not None:
             self._recorder = Recorder(self._record, look, has_sound=has_sound, force=self._force)
+        self._watermark = watermark_of(look.sha256, look.provenance)
         self.look = look
 
     def show(self, picture: NDArray[np.uint8], ticks: int) -> None:
-        """Show a picture at a time in ticks from the first one."""
+        """Mark a picture and show it at a time in ticks from the first one."""
+        if self._watermark is not None:
+            picture = self._watermark.mark_at(picture, ticks / CLOCK_RATE)
         for screen in self._screens:
             screen.show(picture, ticks)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +24,7 @@ from sglat.marks.watermark import (
     PAYLOAD_BITS,
     POLYNOMIALS,
     TILE_CELLS,
+    encode,
     layout,
     unpack,
 )
@@ -79,11 +81,10 @@ def accumulate(
     seconds: Iterable[float] | None = None,
 ) -> NDArray[np.complex64] | None:
     """Return what alternates with the mark's period, `[H, W]`; None of too few frames."""
-    times = iter(seconds) if seconds is not None else (n / frame_rate for n in iter(int, 1))
-    clock = iter(times) if seconds is not None else _clock(frame_rate)
+    clock = seconds if seconds is not None else (number / frame_rate for number in count())
     total: Any = None
     mean: Any = None
-    turn, count = 0j, 0
+    turn, frame_count = 0j, 0
     for frame, time in zip(frames, clock, strict=False):
         luma = frame.astype(np.float32) @ LUMA
         luma -= _blur(luma, HIGHPASS)
@@ -96,20 +97,13 @@ def accumulate(
         total += luma * np.complex64(phase)
         mean += luma
         turn += phase
-        count += 1
-    if count < LEAST_FRAMES:
+        frame_count += 1
+    if frame_count < LEAST_FRAMES:
         return None
-    total = (total - mean * np.complex64(turn / count)) / count
+    total = (total - mean * np.complex64(turn / frame_count)) / frame_count
     level = np.sqrt(_blur(np.square(np.abs(total)), HIGHPASS))
     scaled: NDArray[np.complex64] = (total / (level + 0.4)).astype(np.complex64)
     return scaled
-
-
-def _clock(frame_rate: float) -> Iterable[float]:
-    number = 0
-    while True:
-        yield number / frame_rate
-        number += 1
 
 
 def read(amplitude: NDArray[np.complex64], key: bytes = DEFAULT_KEY) -> Detection:
@@ -164,16 +158,17 @@ def _best(
     """Return height, side, row and column of the best place at one scale."""
     surface = np.fft.ifft2(spectrum * _template(key, side, size))
     period = TILE_CELLS * side
-    count = max(1, int(size / period))
+    tiles = max(1, int(size / period))
     width = int(period)
     folded = np.zeros((width, width), np.complex64)
-    starts = [round(n * period) for n in range(count) if round(n * period) + width <= size]
+    starts = [round(n * period) for n in range(tiles) if round(n * period) + width <= size]
     for row in starts:
         for column in starts:
             folded += surface[row : row + width, column : column + width]
     power = np.square(np.abs(folded))
     row, column = np.unravel_index(int(np.argmax(power)), power.shape)
-    return float(np.sqrt(2 * power[row, column] / power.mean())), side, int(row), int(column)
+    height = float(np.sqrt(2 * power[row, column] / max(float(power.mean()), 1e-12)))
+    return height, side, int(row), int(column)
 
 
 def _decode(
@@ -197,8 +192,6 @@ def _decode(
     payload = unpack(bits)
     if payload is None:
         return None
-    from sglat.marks.watermark import encode
-
     right = float((soft[order[:DATA_CELLS]] * encode(bits)).sum() + soft[known].sum())
     score = right / float(np.sqrt(np.square(soft).sum()))
     if score < LEAST_AGREEMENT:

@@ -136,9 +136,7 @@ class Watermark:
         levels = np.floor(change, out=change).astype(np.int16)
         return np.clip(frame + levels[..., None], 0, 255).astype(np.uint8)
 
-    def _pattern(
-        self, height: int, width: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _pattern(self, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         found = self._patterns.get((height, width))
         if found is None:
             side = cell_pixels(width, height)

@@ -41,7 +41,12 @@ PNG_HEADER_END: Final = 33  # signature 8 + IHDR chunk 25 bytes; text chunks may
 
 
 def generated_marks(
-    *, generated_by: str, consent: str = "", source_type: str = "", is_composite: bool = False
+    *,
+    generated_by: str,
+    consent: str = "",
+    source_type: str = "",
+    is_composite: bool = False,
+    watermark: bool = True,
 ) -> dict[str, str]:
     """Return container metadata for a video made by a program and its version, with the pictured
     person's statement of consent when there is one.
@@ -51,6 +56,7 @@ def generated_marks(
         consent: statement of the person shown.
         source_type: IPTC digital source type that the encoded video carried itself.
         is_composite: the face is pasted into recorded pictures.
+        watermark: the pictures carry the watermark; if not, a tag says so.
     """
     marks = {
         "comment": COMMENT,
@@ -59,6 +65,8 @@ def generated_marks(
         AUTHOR_KEY: generated_by,
     }
     more = {CONSENT_KEY: consent, "sglat:source_type": source_type}
+    if not watermark:
+        more["sglat:watermark"] = "left out on the user's word to mark it"
     return marks | {key: value for key, value in more.items() if value}
 
 

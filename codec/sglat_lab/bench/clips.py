@@ -106,7 +106,9 @@ def decode_clip(video: Path, target: Path, decoded: Path, bundle: Bundle) -> Rec
     with target.open("rb") as file:
         decoder = Decoder(file, bundle=bundle, config=config)
         rate = float(decoder.frame_rate or 25)
-        result = write_decoded(decoder, OutputConfig(path=decoded, force=True, crop_only=True))
+        result = write_decoded(
+            decoder, OutputConfig(path=decoded, force=True, crop_only=True, has_watermark=False)
+        )
     spent = time.monotonic() - began
     source, ours = (file_variants.audio_lag_seconds(path) for path in (video, decoded))
     offset = None if source is None or ours is None else round(abs(ours - source) * rate, 3)

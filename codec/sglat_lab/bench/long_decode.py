@@ -130,7 +130,9 @@ def decode_here(options: Record) -> Record:
         decoder = Decoder(file, bundle=bundle, config=config)
         if options["is_video"]:
             target = Path(folder) / "out.mp4"
-            output = OutputConfig(path=target, crop_only=True, encoder="libx264")
+            output = OutputConfig(
+                path=target, crop_only=True, has_watermark=False, encoder="libx264"
+            )
             frames = write_decoded(decoder, output, progress=note).frames
         else:
             for frame in decoder.frames():
