@@ -111,7 +111,7 @@ def read(amplitude: NDArray[np.complex64], key: bytes = DEFAULT_KEY) -> Detectio
     top, left = _window(amplitude)
     part = amplitude[top : top + WINDOW, left : left + WINDOW]
     size = 1 << int(np.ceil(np.log2(max(part.shape))))
-    spectrum = np.fft.fft2(part, (size, size))
+    spectrum = np.fft.fft2(part, (size, size)).astype(np.complex64)
     found: list[tuple[float, float, int, int]] = []
     for side in SCALES:
         if TILE_CELLS * side > 1.3 * max(part.shape):
@@ -166,9 +166,9 @@ def _best(
         for column in starts:
             folded += surface[row : row + width, column : column + width]
     power = np.square(np.abs(folded))
-    row, column = np.unravel_index(int(np.argmax(power)), power.shape)
-    height = float(np.sqrt(2 * power[row, column] / max(float(power.mean()), 1e-12)))
-    return height, side, int(row), int(column)
+    at = np.unravel_index(int(np.argmax(power)), power.shape)
+    height = float(np.sqrt(2 * power[at] / max(float(power.mean()), 1e-12)))
+    return height, side, int(at[0]), int(at[1])
 
 
 def _decode(
@@ -232,9 +232,10 @@ def viterbi(soft: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
         choice = options.argmax(1)
         choices.append(choice)
         score = options[states, choice]
-    state, bits = 0, []
+    state = 0
+    bits: list[int] = []
     for choice in reversed(choices):
-        bits.append(state & 1)
+        bits.append(int(state & 1))
         state = int(before[state, choice[state]])
     return np.array(bits[::-1][:PAYLOAD_BITS], np.uint8)
 

@@ -134,11 +134,11 @@ class Watermark:
             np.negative(change, out=change)
         change += dither
         levels = np.floor(change, out=change).astype(np.int16)
-        return np.clip(frame + levels[..., None], 0, 255).astype(np.uint8)
+        marked: NDArray[np.uint8] = np.clip(frame + levels[..., None], 0, 255).astype(np.uint8)
+        return marked
 
     def _pattern(self, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        found = self._patterns.get((height, width))
-        if found is None:
+        if (height, width) not in self._patterns:
             side = cell_pixels(width, height)
             tile = np.kron(self._tile, np.ones((side, side), np.float32))
             for axis in (0, 1):  # softer edges: less high frequency, which codecs remove first
@@ -146,10 +146,10 @@ class Watermark:
             tile /= np.sqrt(np.square(tile).mean())
             times = -(-height // len(tile)), -(-width // len(tile))
             noise = np.frombuffer(hashlib.shake_256(b"dither").digest(1 << 16), np.uint8)
-            dither = (np.resize(noise, height * width) + np.float32(0.5)) / 256
-            found = np.tile(tile, times)[:height, :width], dither.reshape(height, width)
-            self._patterns[height, width] = found
-        return found
+            dither = ((np.resize(noise, (height, width)) + 0.5) / 256).astype(np.float32)
+            whole = np.tile(tile, times)[:height, :width]
+            self._patterns[height, width] = whole, dither
+        return self._patterns[height, width]
 
 
 def _gain(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
