@@ -127,3 +127,21 @@ def test_times_are_read(text: str, seconds: float | None) -> None:
 def test_other_times_are_wrong_usage(text: str) -> None:
     with pytest.raises(UsageError):
         parse_time(text)
+
+
+def test_the_watermark_is_left_out_on_the_users_word_alone(
+    capfdbinary: Capture, tmp_path: Path, bundle: Bundle, source: Path
+) -> None:
+    marked, plain = tmp_path / "marked.mkv", tmp_path / "plain.mkv"
+    refused = run(capfdbinary, bundle, source, plain, "--no-watermark")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(b"error: unmarked: ")
+    assert not plain.exists()
+    word = ("--no-watermark", "--i-will-mark-it-myself")
+    assert run(capfdbinary, bundle, source, plain, *word).returncode == 0
+    assert run(capfdbinary, bundle, source, marked).returncode == 0
+    assert b"left out on the user's word to mark it" in plain.read_bytes()
+    assert b"left out" not in marked.read_bytes()
+    raw = [run(capfdbinary, bundle, source, "-", *more).stdout for more in ((), word)]
+    assert len(raw[0]) == len(raw[1]) > 0
+    assert raw[0] != raw[1]
