@@ -12,20 +12,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from sglat.cli import options
 from sglat.cli.common import new_app, parse_time, run, say, video_source
 from sglat.cli.estimate import TotalBar, clock, expected_seconds
-from sglat.cli.options import (
-    Consent,
-    Device,
-    Resume,
-    Seed,
-    Sign,
-    SignCertificate,
-    SignKey,
-    Threads,
-    WorkFolder,
-    chosen_signer,
-)
 from sglat.errors import UsageError
 from sglat.files import refuse_existing
 
@@ -41,7 +30,7 @@ def encode_command(
         Path | None,
         typer.Argument(help="The .sglat file to write; with --list-faces the contact sheet."),
     ] = None,
-    bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "mini",
+    bundle: options.Bundle = "mini",
     face: Annotated[
         int,
         typer.Option(min=1, help="Which face to follow: 1 is the largest over the clip."),
@@ -55,9 +44,7 @@ def encode_command(
             "--list-faces", help="Only show who is there: a table and a numbered contact sheet."
         ),
     ] = False,
-    preset: Annotated[
-        Literal["live", "fast", "default", "best"], typer.Option(help="Time against quality.")
-    ] = "default",
+    preset: options.Preset = "default",
     identity: Annotated[
         Path | None,
         typer.Option(
@@ -88,9 +75,7 @@ def encode_command(
         float | None,
         typer.Option(min=1, help="Most bits a frame for the motion; lowers the quality if needed."),
     ] = None,
-    identity_bytes: Annotated[
-        int, typer.Option(min=2048, help="Most bytes for the person's look.")
-    ] = 64_000,
+    identity_bytes: options.IdentityBytes = 64_000,
     resolution: Annotated[
         int | None,
         typer.Option(
@@ -116,9 +101,7 @@ def encode_command(
             "frames or the ID frame alone; by pivotal tuning as published, then truncated; or not."
         ),
     ] = "manifold",
-    tune_steps: Annotated[
-        int | None, typer.Option(min=1, help="Tuning steps; fewer are faster and worse.")
-    ] = None,
+    tune_steps: options.TuneSteps = None,
     tune_frames: Annotated[
         int | None, typer.Option(min=1, help="Frames to tune on; default: 48.")
     ] = None,
@@ -131,15 +114,15 @@ def encode_command(
         Literal["auto", "copy", "flac", "opus", "aac", "none"],
         typer.Option(help="How sound is stored; auto copies it, and makes FLAC of PCM."),
     ] = "auto",
-    consent: Consent = "",
-    sign: Sign = None,
-    sign_cert: SignCertificate = None,
-    sign_key: SignKey = None,
-    device: Device = "auto",
-    threads: Threads = 0,
-    seed: Seed = 0,
-    workfile: WorkFolder = None,
-    resume: Resume = True,
+    consent: options.Consent = "",
+    sign: options.Sign = None,
+    sign_cert: options.SignCertificate = None,
+    sign_key: options.SignKey = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    seed: options.Seed = 0,
+    workfile: options.WorkFolder = None,
+    resume: options.Resume = True,
     self_check: Annotated[
         bool | None,
         typer.Option(
@@ -161,7 +144,6 @@ def encode_command(
     from sglat.encoder.config import EncodeConfig, check_choices
     from sglat.encoder.encode import encode
     from sglat.encoder.needs import check_memory, needs_of
-    from sglat.encoder.workfile import default_workfile
     from sglat.marks.provenance import sign_in_place
     from sglat.media.reader import VideoReader
 
@@ -172,15 +154,11 @@ def encode_command(
         return
     if target is None:
         raise typer.BadParameter("expected the .sglat file to write")
-    if like is not None and face != 1:
-        raise UsageError("bad-options", "--face and --like contradict each other")
     check_output(source, target, force=force)
-    signer, notes = chosen_signer(sign, sign_cert, sign_key, is_media=False)
-    work = workfile or default_workfile(target)
+    signer, notes = options.chosen_signer(sign, sign_cert, sign_key, is_media=False)
+    common = options.common_settings(target, workfile, face, like, threads)
     config = EncodeConfig(
         bundle=bundle,
-        face=face,
-        like=like,
         quality=quality,
         motion_bits=motion_bits,
         identity_bytes=identity_bytes,
@@ -200,13 +178,12 @@ def encode_command(
         audio=audio,
         consent=consent,
         seed=seed,
-        workfile=work,
         resume=resume,
         device=device,
         self_check=self_check,
-        threads=threads or None,
         similarity_plot=similarity_plot,
         force=force,
+        **common,
     )
     check_choices(config)
     bar = TotalBar({}, is_quiet=True)
@@ -233,7 +210,7 @@ def encode_command(
                 notes.append(f"signed by {signer.title}")
     except KeyboardInterrupt:
         bar.close()
-        say(f"stopped; unfinished work is kept in {work}, the same command goes on from there")
+        say(options.stopped_line(common["workfile"]))
         raise typer.Exit(130) from None
     bar.close()
     record = result.to_json()

@@ -5,26 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from sglat.cli import options
 from sglat.cli.common import new_app, run, say
 from sglat.cli.encode import check_output
 from sglat.cli.estimate import TotalBar, clock, expected_seconds
-from sglat.cli.options import (
-    Consent,
-    Device,
-    Resume,
-    Seed,
-    Sign,
-    SignCertificate,
-    SignKey,
-    Threads,
-    WorkFolder,
-    chosen_signer,
-)
-from sglat.errors import UsageError
 from sglat.files import check_input
 
 app = new_app()
@@ -39,10 +27,8 @@ def enrol_command(
             help="Videos and pictures of one person, and the .sglat file to write.",
         ),
     ],
-    bundle: Annotated[str, typer.Option(help="Name or folder of the weights.")] = "mini",
-    preset: Annotated[
-        Literal["live", "fast", "default", "best"], typer.Option(help="Time against quality.")
-    ] = "default",
+    bundle: options.Bundle = "mini",
+    preset: options.Preset = "default",
     face: Annotated[
         int,
         typer.Option(min=1, help="Which face to enrol: 1 is the largest over the inputs."),
@@ -50,9 +36,7 @@ def enrol_command(
     like: Annotated[
         Path | None, typer.Option(help="Picture of the person to enrol, instead of --face.")
     ] = None,
-    identity_bytes: Annotated[
-        int, typer.Option(min=2048, help="Most bytes for the person's look.")
-    ] = 64_000,
+    identity_bytes: options.IdentityBytes = 64_000,
     resolution: Annotated[
         int | None,
         typer.Option(
@@ -60,18 +44,16 @@ def enrol_command(
             "largest for which the face is large enough in the inputs."
         ),
     ] = None,
-    tune_steps: Annotated[
-        int | None, typer.Option(min=1, help="Tuning steps; fewer are faster and worse.")
-    ] = None,
-    consent: Consent = "",
-    sign: Sign = None,
-    sign_cert: SignCertificate = None,
-    sign_key: SignKey = None,
-    device: Device = "auto",
-    threads: Threads = 0,
-    seed: Seed = 0,
-    workfile: WorkFolder = None,
-    resume: Resume = True,
+    tune_steps: options.TuneSteps = None,
+    consent: options.Consent = "",
+    sign: options.Sign = None,
+    sign_cert: options.SignCertificate = None,
+    sign_key: options.SignKey = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 0,
+    seed: options.Seed = 0,
+    workfile: options.WorkFolder = None,
+    resume: options.Resume = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
@@ -79,35 +61,29 @@ def enrol_command(
     """Enrol a person once. After an interruption the same command continues."""
     from sglat.encoder.config import EncodeConfig
     from sglat.encoder.enrol import enrol
-    from sglat.encoder.workfile import default_workfile
     from sglat.marks.provenance import sign_in_place
     from sglat.media.reader import VideoReader
 
     *sources, target = paths
     if not sources:
         raise typer.BadParameter("expected one input or more, then the .sglat file to write")
-    if like is not None and face != 1:
-        raise UsageError("bad-options", "--face and --like contradict each other")
     for source in sources:
         check_input(source)
         check_output(source, target, force=force)
-    signer, notes = chosen_signer(sign, sign_cert, sign_key, is_media=False)
-    work = workfile or default_workfile(target)
+    signer, notes = options.chosen_signer(sign, sign_cert, sign_key, is_media=False)
+    common = options.common_settings(target, workfile, face, like, threads)
     config = EncodeConfig(
         bundle=bundle,
         preset=preset,
-        face=face,
-        like=like,
         identity_bytes=identity_bytes,
         resolution=resolution,
         tune_steps=tune_steps,
         consent=consent,
         seed=seed,
-        workfile=work,
         resume=resume,
         device=device,
-        threads=threads or None,
         force=force,
+        **common,
     )
     frames = 0
     for source in sources:
@@ -126,7 +102,7 @@ def enrol_command(
             notes.append(f"signed by {signer.title}")
     except KeyboardInterrupt:
         bar.close()
-        say(f"stopped; unfinished work is kept in {work}, the same command goes on from there")
+        say(options.stopped_line(common["workfile"]))
         raise typer.Exit(130) from None
     bar.close()
     for line in [*result.messages, *notes]:

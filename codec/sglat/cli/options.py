@@ -4,13 +4,23 @@ to import than `sgl-info` takes to run."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from sglat.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from sglat.marks.keys import Signer
 
+Bundle = Annotated[str, typer.Option(help="Name or folder of the weights.")]
+Preset = Annotated[
+    Literal["live", "fast", "default", "best"], typer.Option(help="Time against quality.")
+]
+IdentityBytes = Annotated[int, typer.Option(min=2048, help="Most bytes for the person's look.")]
+TuneSteps = Annotated[
+    int | None, typer.Option(min=1, help="Tuning steps; fewer are faster and worse.")
+]
 Consent = Annotated[
     str, typer.Option(help="The pictured person's statement of consent, kept in the file.")
 ]
@@ -58,7 +68,6 @@ def chosen_signer(
         UsageError: there is no key, or one that cannot be used.
         MissingExtraError: a library that signing needs.
     """
-    from sglat.errors import MissingExtraError, UsageError
     from sglat.marks.c2pa import load_library
     from sglat.marks.keys import config_folder, find_signer
 
@@ -85,3 +94,35 @@ def chosen_signer(
     if is_wanted:
         raise UsageError("bad-key", fault)
     return None, [f"not signed: {fault}"]
+
+
+def common_settings(
+    target: Path, workfile: Path | None, face: int, like: Path | None, threads: int
+) -> dict[str, Any]:
+    """Return the fields of `EncodeConfig` that encoding and enrolling fill in the same way.
+
+    Args:
+        target: the output, beside which unfinished work goes by default.
+        workfile: as asked for, or None.
+        face: number of the face, from 1.
+        like: picture of the person instead of `face`, or None.
+        threads: processor threads; 0: all.
+
+    Raises:
+        UsageError: `face` and `like` at once.
+    """
+    from sglat.encoder.workfile import default_workfile
+
+    if like is not None and face != 1:
+        raise UsageError("bad-options", "--face and --like contradict each other")
+    return {
+        "face": face,
+        "like": like,
+        "workfile": workfile or default_workfile(target),
+        "threads": threads or None,
+    }
+
+
+def stopped_line(workfile: Path) -> str:
+    """Return what is said after an interruption."""
+    return f"stopped; unfinished work is kept in {workfile}, the same command goes on from there"
