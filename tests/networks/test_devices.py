@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sglat.errors import UsageError
-from sglat.networks.devices import choose_device, fast_type, feature_type
+from sglat.networks.devices import choose_device, fast_type, feature_type, renders_in_half
 
 CPU = torch.device("cpu")
 
@@ -36,6 +36,7 @@ def test_features_are_of_the_type_in_which_a_processor_is_fast(
     known = {} if name is None else {"cpu_name": name}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
     assert fast_type(CPU) == feature_type("auto", CPU) == wanted
+    assert renders_in_half(CPU) == (wanted == torch.bfloat16)
 
 
 def test_a_type_can_be_asked_for_by_name() -> None:

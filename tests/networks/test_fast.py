@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -89,6 +90,29 @@ def test_half_precision_stays_close(dtype: torch.dtype) -> None:
     expected = synthesize_reference(generator, styles)
     difference = (FastSynthesis(generator, dtype=dtype)(styles) - expected).abs().max()
     assert 0 < float(difference) <= HALF_PICTURE_ATOL[dtype]
+
+
+@pytest.mark.parametrize("name", ["narrow", "wide"])
+@torch.inference_mode()
+def test_a_lower_resolution_in_bfloat16_is_an_exact_part_of_the_full_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = random_generator(CONFIGS[name])
+    styles = random_styles(generator, 1)
+    full = FastSynthesis(generator, dtype=torch.bfloat16)
+    images: list[Tensor] = []
+    block = full._block
+
+    def record(x: Tensor, image: Tensor, *arguments: Any, keep: bool) -> Tensor:
+        features = block(x, image, *arguments, keep=keep)
+        images.append(image.clone())
+        return features
+
+    monkeypatch.setattr(full, "_block", record)
+    full(styles)
+    lower = generator.up_to(CONFIGS[name].resolution // 2)
+    found = FastSynthesis(lower, dtype=torch.bfloat16)(styles[: len(lower.layers)])
+    assert torch.equal(found, images[-2])
 
 
 @torch.inference_mode()

@@ -74,7 +74,7 @@ def decode_command(
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: all.")] = 0,
     half: Annotated[
         bool | None,
-        typer.Option("--half/--no-half", help="16-bit features; default: on CUDA only."),
+        typer.Option("--half/--no-half", help="16-bit features; default: where they are faster."),
     ] = None,
     encoder: Annotated[
         str,

@@ -33,7 +33,7 @@ from sglat.decoder.synthesizer import Renderer, Synthesizer, Transfer, held_rung
 from sglat.errors import BundleError, UsageError
 from sglat.files import naming
 from sglat.media.reader import exact_seconds
-from sglat.networks.devices import choose_device
+from sglat.networks.devices import choose_device, renders_in_half
 from sglat.networks.pixels import resize, to_pixels
 
 T = TypeVar("T")
@@ -60,8 +60,8 @@ class DecodeConfig:
     end_seconds: float | None = None
     """The last frame before it is decoded; None: to the end."""
     half: bool | None = None
-    """16-bit features in the large layers; None: on CUDA only, so that the picture is the same on
-    every processor."""
+    """16-bit features in the generator; None: on CUDA, and on processors that are faster in
+    bfloat16. Without, pictures of different processors agree but for single levels."""
     workers: int = 0
     """Frames rendered side by side on a processor; 0: one for each PyTorch thread."""
 
@@ -256,7 +256,7 @@ class Decoder:
             self._renderers[rung] = Renderer(
                 self._synthesizer.up_to(rung),
                 self._synthesizer.person(self.identity),
-                half=self.bundle.device.type == "cuda" if half is None else half,
+                half=renders_in_half(self.bundle.device) if half is None else half,
                 workers=self._workers,
             )
         return self._renderers[rung]

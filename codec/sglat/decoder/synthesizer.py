@@ -261,8 +261,8 @@ class Renderer:
     Args:
         synthesizer: with the person's deltas applied.
         person: latent and neutral.
-        half: 16-bit features in the large layers: float16 on GPUs, bfloat16 on processors, where it
-            pays if they compute in it.
+        half: 16-bit features: float16 in the large layers on GPUs, bfloat16 in all on processors,
+            where it pays if they compute in it.
         workers: frames rendered side by side on a processor, one thread each. Small pictures gain
             more from this than from sharing each layer among the threads; 0 takes PyTorch's count.
     """

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sglat.bundles.bundle import Bundle, bundle_for
 from sglat.decoder.synthesizer import Renderer, Synthesizer, held_rungs
 from sglat.live.look import Look
-from sglat.networks.devices import choose_device
+from sglat.networks.devices import choose_device, renders_in_half
 from sglat.networks.pixels import resize, to_pixels
 
 
@@ -58,7 +58,7 @@ class PersonPainter:
         self._renderer = Renderer(
             whole.up_to(rung),
             whole.person(look.identity),
-            half=weights.device.type == "cuda",
+            half=renders_in_half(weights.device),
             workers=1,
         )
         self._last: tuple[bytes, NDArray[np.uint8]] | None = None

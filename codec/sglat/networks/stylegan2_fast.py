@@ -42,7 +42,7 @@ STRIPE_BYTES: Final = 8 << 20  # output of one layer; measured best of 2, 4 and 
 # filters costs more than it saves. Record: benchmarks/results/winograd.json.
 WINOGRAD_MIN_CHANNELS: Final = 160
 WINOGRAD_MIN_SIZE: Final = 16  # pixels
-HALF_RESOLUTIONS: Final = 4  # the largest ones run in half precision, as NVIDIA's generators do
+HALF_RESOLUTIONS: Final = 4  # the largest ones run in float16, as NVIDIA's generators do
 HALF_LIMIT: Final = 256.0  # clamp of half-precision features, likewise
 
 
@@ -198,6 +198,9 @@ class FastToRGB(nn.Module):
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Map features `[N, I, H, W]` and style `[N, I]` to float32 colours `[N, 3, H, W]`."""
         weight = (self.weight * style[:, None]).to(x.dtype)  # [N, 3, I]: smaller than the features
+        if x.dtype == torch.bfloat16 and len(x) == 1:
+            # the product below is not vectorized for this type: 2 to 5 times slower
+            return F.conv2d(x, weight[0, :, :, None, None]).float() + over_image(self.bias, x)
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [N, H W, I], a view of channels_last
         colours = (weight @ pixels.transpose(1, 2)).float() + self.bias[:, None]
         return colours.view(len(x), -1, *x.shape[2:])
@@ -219,14 +222,16 @@ class FastSynthesis(nn.Module):
 
         Args:
             generator: any config; its device is kept.
-            dtype: of the features at the four largest resolutions; float16 or bfloat16 pay on GPUs.
+            dtype: of the features: float16 at the four largest resolutions, for GPUs; bfloat16 at
+                all, so that a lower resolution stays an exact part of those above it.
             stripe_bytes: aim for one layer's stripe on a processor; 0 renders whole pictures.
         """
         super().__init__()
         self.config = generator.config
         self.dtype = dtype
         self.stripe_bytes = stripe_bytes
-        half = self.config.resolutions[-HALF_RESOLUTIONS:]
+        count = HALF_RESOLUTIONS if dtype == torch.float16 else len(self.config.resolutions)
+        narrow = self.config.resolutions[-count:]
         self.register_buffer("const", generator.const.detach().clone())
         self.layers = nn.ModuleList()
         for layer in generator.layers:
@@ -234,7 +239,7 @@ class FastSynthesis(nn.Module):
                 self.layers.append(FastToRGB(layer))
             else:
                 assert isinstance(layer, StyledConv)
-                own = dtype if layer.entry.resolution in half else torch.float32
+                own = dtype if layer.entry.resolution in narrow else torch.float32
                 self.layers.append(FastConv(layer, own))
 
     @torch.no_grad()
