@@ -77,7 +77,7 @@ def clip(folder: Path, tmp_path: Path) -> rungs.RungClip:
 
 def shown(path: Path, bundle: Bundle, size: int) -> np.ndarray:
     with path.open("rb") as file:
-        decoder = Decoder(file, bundle=bundle, config=DecodeConfig(size=size))
+        decoder = Decoder(file, bundle=bundle, config=DecodeConfig(size=size, half=False))
         return np.stack([frame.picture for frame in decoder.frames()])
 
 
