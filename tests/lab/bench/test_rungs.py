@@ -75,9 +75,9 @@ def clip(folder: Path, tmp_path: Path) -> rungs.RungClip:
     )  # fmt: skip
 
 
-def shown(path: Path, bundle: Bundle, size: int) -> np.ndarray:
+def shown(path: Path, bundle: Bundle, size: int, *, half: bool | None = None) -> np.ndarray:
     with path.open("rb") as file:
-        decoder = Decoder(file, bundle=bundle, config=DecodeConfig(size=size, half=False))
+        decoder = Decoder(file, bundle=bundle, config=DecodeConfig(size=size, half=half))
         return np.stack([frame.picture for frame in decoder.frames()])
 
 
@@ -122,7 +122,7 @@ def test_the_person_of_a_file_of_several_rungs_is_solved_for_at_the_lowest(
     with torch.no_grad():
         rendered = solvers.person_in(path, bundle).render(numbers).clamp(-1, 1)
     own = ((rendered + 1) * 127.5).permute(0, 2, 3, 1).numpy()
-    assert np.abs(own - shown(path, bundle, 16)).max() <= 2
+    assert np.abs(own - shown(path, bundle, 16, half=False)).max() <= 2
 
 
 def test_figures_of_a_rung_are_those_of_its_pictures(
