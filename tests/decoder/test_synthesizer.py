@@ -89,6 +89,19 @@ def test_the_fast_path_shows_the_same_pictures(synthesizer: Synthesizer, person:
     assert torch.allclose(renderer.render(motion()), slow, atol=FAST_RENDER_ATOL)
 
 
+def test_the_flow_of_the_persons_own_pose_is_solved_once(
+    synthesizer: Synthesizer, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renderer = Renderer(synthesizer, person)
+    expected = renderer.render(motion())
+
+    def refuse(*_: object) -> torch.Tensor:
+        raise AssertionError("solved again")
+
+    monkeypatch.setattr(synthesizer.pose_flow, "pose_free", refuse)
+    assert torch.equal(renderer.render(motion()), expected)
+
+
 def test_a_frame_does_not_depend_on_its_batch(synthesizer: Synthesizer, person: Person) -> None:
     renderer = Renderer(synthesizer, person)
     together, alone = renderer.render(motion()), renderer.render(motion()[1:2])

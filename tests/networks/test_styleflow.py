@@ -104,6 +104,16 @@ def test_one_latent_serves_all_targets(solver: Solver) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_turning_is_its_two_halves(solver: Solver) -> None:
+    flow, ws = small_flow(solver), latents(1)
+    source, target = torch.tensor([[3.0, -2.0]]), torch.tensor([[10.0, 4.0], [-5.0, 1.0]])
+    halves = flow.posed(flow.pose_free(ws, source), ws, target)
+    assert torch.equal(halves, flow.turn(ws, source, target))
+    assert not torch.equal(halves[0], halves[1])
+
+
+@torch.inference_mode()
 def test_fixed_steps_approach_the_adaptive_solution() -> None:
     conditions = torch.tensor([[10.0, -5.0], [-20.0, 3.0]])
     exact = small_flow("dopri5", tolerance=1e-9).double()(latents().double(), conditions.double())

@@ -46,6 +46,12 @@ class PoseTurner(Protocol):
         """Return latents `[N, L, D]` turned from one yaw and pitch `[N, 2]` to another; one latent
         and its own yaw and pitch serve N targets."""
 
+    def pose_free(self, ws: Tensor, source_degrees: Tensor) -> Tensor:
+        """Return the first half of `turn`, which targets do not change, `[N, R, D]`."""
+
+    def posed(self, pose_free: Tensor, ws: Tensor, target_degrees: Tensor) -> Tensor:
+        """Return the second half of `turn`."""
+
 
 class Bundle:
     """A named set of weights on a device; each part is read, checked and built when first used."""

@@ -119,15 +119,26 @@ class Synthesizer:
                 )
         return Synthesizer(generator, self.pose_flow, self.controls, decoder_id=self.id)
 
-    def styles(self, person: Person, motion: Tensor) -> list[Tensor]:
+    def pose_free(self, person: Person) -> Tensor:
+        """Return the latent rows of a person without the pose, for `styles`: once for all frames.
+
+        Its own pose is that of the person's neutral.
+        """
+        return self.pose_flow.pose_free(person.ws[None], person.neutral[None, :FIRST_CONTROL])
+
+    def styles(
+        self, person: Person, motion: Tensor, *, pose_free: Tensor | None = None
+    ) -> list[Tensor]:
         """Return the StyleSpace vectors of each frame, one `[N, C]` per layer.
 
         The ID latent is turned from its own yaw and pitch to the frame's, goes through the
         generator's affine layers, and is moved along the controls by their difference from neutral.
-        Motion has yaw, pitch (degrees) and controls, `[N, 34]`; differentiable.
+        Motion has yaw, pitch (degrees) and controls, `[N, 34]`; differentiable. `pose_free` is the
+        person's, by the method of that name; None: made here.
         """
-        source = person.neutral[None, :FIRST_CONTROL]  # one row: flows forward once for all frames
-        turned = self.pose_flow.turn(person.ws[None], source, motion[:, :FIRST_CONTROL])
+        if pose_free is None:
+            pose_free = self.pose_free(person)
+        turned = self.pose_flow.posed(pose_free, person.ws[None], motion[:, :FIRST_CONTROL])
         offsets = motion[:, FIRST_CONTROL:] - person.neutral[FIRST_CONTROL:]
         return self.controls.apply(self.generator.styles(turned), offsets)
 
@@ -272,6 +283,8 @@ class Renderer:
     ) -> None:
         self.synthesizer = synthesizer
         self.person = person
+        with torch.no_grad():
+            self._pose_free = synthesizer.pose_free(person)
         on_processor = synthesizer.device.type == "cpu"
         narrow = torch.bfloat16 if on_processor else torch.float16
         self._synthesis = FastSynthesis(
@@ -297,7 +310,8 @@ class Renderer:
         )
 
     def _render(self, motion: Tensor) -> Tensor:
-        pictures: Tensor = self._synthesis(self.synthesizer.styles(self.person, motion))
+        styles = self.synthesizer.styles(self.person, motion, pose_free=self._pose_free)
+        pictures: Tensor = self._synthesis(styles)
         return pictures.clamp(-1, 1)
 
 

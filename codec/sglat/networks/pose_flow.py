@@ -120,13 +120,19 @@ class PoseFlow(nn.Module):
         Returns:
             Latents `[N, L, D]`; only the first `config.rows` rows differ.
         """
-        rows = self.config.rows
+        return self.posed(self.pose_free(ws, source_degrees), ws, target_degrees)
+
+    def pose_free(self, ws: Tensor, source_degrees: Tensor) -> Tensor:
+        """Return the first half of `turn`, the same for all poses of a person: `[N, R, D]`."""
+        return self._integrate(ws[:, : self.config.rows], source_degrees / _DEGREES, backward=False)
+
+    def posed(self, pose_free: Tensor, ws: Tensor, target_degrees: Tensor) -> Tensor:
+        """Return the second half of `turn`: latents `[N, L, D]` at poses `[N, 2]`."""
         count = len(target_degrees)
-        upright = self._integrate(ws[:, :rows], source_degrees / _DEGREES, backward=False)
         turned = self._integrate(
-            upright.expand(count, -1, -1), target_degrees / _DEGREES, backward=True
+            pose_free.expand(count, -1, -1), target_degrees / _DEGREES, backward=True
         )
-        return torch.cat([turned, ws[:, rows:].expand(count, -1, -1)], dim=1)
+        return torch.cat([turned, ws[:, self.config.rows :].expand(count, -1, -1)], dim=1)
 
 
 FACE_CONDITIONS: Final = (
@@ -242,16 +248,28 @@ class StyleFlow(nn.Module):
             target: conditions of the result, `[N, K]`; differentiable.
             rows: first row and one after the last.
         """
+        return self._edited(self(ws[:, slice(*rows)], source), ws, target, rows)
+
+    def _edited(self, z: Tensor, ws: Tensor, target: Tensor, rows: tuple[int, int]) -> Tensor:
         first, end = rows
-        z, ws = (x.expand(len(target), -1, -1) for x in (self(ws[:, first:end], source), ws))
-        moved = self.inverse(z, target)
-        return torch.cat([ws[:, :first], moved, ws[:, end:]], dim=1)
+        z, ws = (x.expand(len(target), -1, -1) for x in (z, ws))
+        return torch.cat([ws[:, :first], self.inverse(z, target), ws[:, end:]], dim=1)
 
     def turn(self, ws: Tensor, source_degrees: Tensor, target_degrees: Tensor) -> Tensor:
         """Return the latents with the head turned, as `PoseFlow.turn`; only the pose rows
         differ."""
-        source, target = self.with_pose(source_degrees), self.with_pose(target_degrees)
-        return self.edit(ws, source, target, rows=self.config.pose_rows)
+        return self.posed(self.pose_free(ws, source_degrees), ws, target_degrees)
+
+    def pose_free(self, ws: Tensor, source_degrees: Tensor) -> Tensor:
+        """Return the pose rows in the prior's space, `[N, R, D]`, the same for all poses of a
+        person."""
+        z: Tensor = self(ws[:, slice(*self.config.pose_rows)], self.with_pose(source_degrees))
+        return z
+
+    def posed(self, pose_free: Tensor, ws: Tensor, target_degrees: Tensor) -> Tensor:
+        """Return latents `[N, L, D]` at poses `[N, 2]` from what `pose_free` returned."""
+        rows = self.config.pose_rows
+        return self._edited(pose_free, ws, self.with_pose(target_degrees), rows)
 
     def with_pose(self, degrees: Tensor) -> Tensor:
         """Return neutral conditions `[N, K]` with this yaw and pitch, `[N, 2]`."""
