@@ -38,7 +38,7 @@ def crop_of(picture: np.ndarray, side: int = 64) -> torch.Tensor:
 
 
 def paste(picture: np.ndarray, crop: torch.Tensor, compositor: Compositor) -> np.ndarray:
-    return compositor.paste(picture, crop, compositor.masks(crop[None])[0], PLACEMENT)
+    return compositor.paste(picture, crop, compositor.masks(crop[None])[0], PLACEMENT).picture
 
 
 def oval_parse(crops: torch.Tensor) -> torch.Tensor:
@@ -94,7 +94,7 @@ def test_a_crop_beside_the_frame_leaves_it_alone() -> None:
     crop = torch.ones(3, 64, 64)
     away = np.array([500.0, 500.0, 48.0, 0.0])
     assert np.array_equal(
-        compositor.paste(picture, crop, compositor.masks(crop[None])[0], away), picture
+        compositor.paste(picture, crop, compositor.masks(crop[None])[0], away).picture, picture
     )
 
 
@@ -103,7 +103,7 @@ def test_a_crop_across_the_border_is_pasted_in_part() -> None:
     picture = smooth_picture()
     corner = np.array([4.0, 4.0, 48.0, 0.0])
     crop = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
-    pasted = compositor.paste(picture, crop, compositor.masks(crop[None])[0], corner)
+    pasted = compositor.paste(picture, crop, compositor.masks(crop[None])[0], corner).picture
     assert not np.array_equal(pasted[:20, :20], picture[:20, :20])
 
 
@@ -152,7 +152,7 @@ def test_colours_are_matched_afresh_after_a_cut() -> None:
     crop = crop_of(grey(120))
     paste(grey(20), crop, compositor)
     mask = compositor.masks(crop[None])[0]
-    pasted = compositor.paste(grey(120), crop, mask, PLACEMENT, is_restart=True)
+    pasted = compositor.paste(grey(120), crop, mask, PLACEMENT, is_restart=True).picture
     found, wanted = (picture.astype(float)[45:55, 55:65] for picture in (pasted, grey(120)))
     assert abs(found.mean() - wanted.mean()) < 2
 
@@ -187,7 +187,10 @@ def ring_jitter(mask_inertia: float) -> float:
     crops = torch.stack([crop_of(255 - picture)] * 40)
     masks = compositor.masks(crops)
     pasted = np.stack(
-        [compositor.paste(picture, crops[0], mask, PLACEMENT).astype(float) for mask in masks[8:]]
+        [
+            compositor.paste(picture, crops[0], mask, PLACEMENT).picture.astype(float)
+            for mask in masks[8:]
+        ]
     )
     spread = np.abs(pasted.mean(axis=0) - picture).max(axis=-1)
     ring = (spread > 4) & (spread < spread.max() / 2)
@@ -206,7 +209,7 @@ def test_no_fringe_where_the_crop_leaves_the_frame(centre: tuple[float, float]) 
     crop = from_pixels(crop_picture(picture, placement, 64))
     for parse in (oval_parse, None):
         compositor = Compositor(parse)
-        pasted = compositor.paste(picture, crop, compositor.masks(crop[None])[0], placement)
+        pasted = compositor.paste(picture, crop, compositor.masks(crop[None])[0], placement).picture
         assert np.abs(pasted.astype(int) - 140).max() <= 1
 
 

@@ -11,7 +11,7 @@ import torch
 
 from sglat.bitstream.records import FRAME_CUT, FRAME_HELD
 from sglat.decoder.backdrop import StillBackdrop
-from sglat.decoder.composite import Compositor
+from sglat.decoder.composite import Compositor, Pasted
 from sglat.decoder.paint import FaceTrack, Painter, agreement, read_track
 from sglat.errors import UsageError
 from tests.bitstream.samples import sample_file, tiny_file
@@ -39,8 +39,8 @@ def track(**changes: object) -> FaceTrack:
     return FaceTrack(**(values | changes))  # type: ignore[arg-type]
 
 
-def changed(shown: list[np.ndarray]) -> list[bool]:
-    return [bool((frame != 90).any()) for frame in shown]
+def changed(shown: list[Pasted]) -> list[bool]:
+    return [bool((frame.picture != 90).any()) for frame in shown]
 
 
 def test_held_frames_keep_the_source() -> None:
@@ -48,6 +48,15 @@ def test_held_frames_keep_the_source() -> None:
     painter = Painter(backdrop(), Compositor(oval_parse))
     shown = painter.paint(crops(), SECONDS, PLACEMENT, flags)
     assert changed(shown) == [True, False, False, True, True, False]
+    assert [bool(frame.generated.any()) for frame in shown] == changed(shown)
+
+
+def test_what_is_generated_covers_all_that_changed() -> None:
+    painter = Painter(backdrop(), Compositor(oval_parse))
+    for frame in painter.paint(crops(), SECONDS, PLACEMENT, np.zeros(FRAMES, np.uint8)):
+        is_changed = (frame.picture != 90).any(axis=-1)
+        assert not is_changed[frame.generated == 0].any()
+        assert is_changed[frame.generated == 1].mean() > 0.9
 
 
 def test_held_frames_are_pasted_onto_a_plate() -> None:
@@ -60,7 +69,7 @@ def restarts_of(painter: Painter, flags: list[int]) -> list[bool]:
     seen: list[bool] = []
     paste = painter.compositor.paste
 
-    def spy(*arguments: object, is_restart: bool = False) -> np.ndarray:
+    def spy(*arguments: object, is_restart: bool = False) -> Pasted:
         seen.append(is_restart)
         return paste(*arguments, is_restart=is_restart)  # type: ignore[arg-type]
 
@@ -90,7 +99,7 @@ def test_a_track_decides_where_the_face_goes() -> None:
     there = track(placement=np.tile([15.0, 25.0, 20.0, 0.0], (FRAMES, 1)), size=(60, 50))
     painter = Painter(backdrop(), Compositor(oval_parse), there, source_size=(640, 360))
     shown = painter.paint(crops(), SECONDS, PLACEMENT, np.zeros(FRAMES, np.uint8))
-    rows, columns = np.nonzero((shown[0] != 90).any(axis=-1))
+    rows, columns = np.nonzero((shown[0].picture != 90).any(axis=-1))
     assert (rows.mean(), columns.mean()) == pytest.approx((50, 30), abs=2)
 
 

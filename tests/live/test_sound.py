@@ -20,6 +20,7 @@ from sglat.live.sound import (
     SoundSource,
     stored_packet,
 )
+from sglat.marks.marking import MarkChoice, Marker
 from tests.live.calls import Call, Mover, on_line, whole
 
 ONSET = 0.3  # seconds of silence before the tone
@@ -90,7 +91,9 @@ def test_a_video_file_has_the_sound_in_step(
     look: Look, tone: Path, tmp_path: Path, suffix: str
 ) -> None:
     path = tmp_path / f"out{suffix}"
-    screen = FileScreen(path, frame_ticks=3600, marks={}, has_sound=True, force=False)
+    screen = FileScreen(
+        path, frame_ticks=3600, marker=Marker(look.shown, MarkChoice()), has_sound=True, force=False
+    )
     sound = list(SoundSource(str(tone)).packets())
     for at in range(20):
         while sound and sound[0][0] < (at + 1) / 25:

@@ -16,6 +16,8 @@ LOOK: Final = "look"
 """Key of the record of the file that the identity comes from: bytes."""
 DRIVE: Final = "drive"
 """Key of the records of the files that the motion comes from: a list of bytes."""
+LABEL: Final = "label"
+"""Key of the visible label that decoders draw into the pictures: str."""
 MAX_DRIVES: Final = 64
 HASH_BYTES: Final = 32
 """An origin of this length is the SHA-256 of a record that did not fit."""
@@ -36,6 +38,15 @@ def drive_origins(payload: bytes) -> list[bytes]:
     return items or [payload]
 
 
+def label_of(*payloads: bytes | None) -> dict[str, Any]:
+    """Return the label of the first of several records that has one, as a key and its value."""
+    for payload in payloads:
+        extra = {} if payload is None else unpack_provenance(payload).extra
+        if extra.get(LABEL):
+            return {LABEL: extra[LABEL]}
+    return {}
+
+
 def swapped(look: bytes | None, motion: bytes | None) -> bytes | None:
     """Return PROV of a file with the identity of one file and the motion of another.
 
@@ -44,8 +55,8 @@ def swapped(look: bytes | None, motion: bytes | None) -> bytes | None:
         motion: PROV of the motion's file.
 
     Returns:
-        A record that names both, unsigned; consent, note and source are those of the identity. None
-        if neither file has one.
+        A record that names both, unsigned; consent, note and source are those of the identity, the
+        label that of either. None if neither file has one.
     """
     if look is None and motion is None:
         return None
@@ -55,7 +66,7 @@ def swapped(look: bytes | None, motion: bytes | None) -> bytes | None:
         shown = Provenance(generated_by=unpack_provenance(motion).generated_by)
     else:
         shown = unpack_provenance(look)
-    extra: dict[str, Any] = {}
+    extra = label_of(look, motion)
     if look is not None and shown.extra:  # else all of it stands in the new record
         extra[LOOK] = look_origin(look) or look
     if motion is not None:
@@ -77,7 +88,8 @@ def derived(payload: bytes) -> bytes:
     record = unpack_provenance(payload)
     if "sig" not in record.extra:
         return payload
-    return pack_fitting(replace(record, extra={LOOK: look_origin(payload) or payload}))
+    extra = {LOOK: look_origin(payload) or payload} | label_of(payload)
+    return pack_fitting(replace(record, extra=extra))
 
 
 def joined(payloads: Sequence[bytes | None]) -> bytes | None:
@@ -96,7 +108,8 @@ def joined(payloads: Sequence[bytes | None]) -> bytes | None:
     return pack_fitting(
         Provenance(
             generated_by=record.generated_by, consent=record.consent, note=own,
-            source_sha256=record.source_sha256, extra=record.extra | {DRIVE: drives},
+            source_sha256=record.source_sha256,
+            extra=record.extra | label_of(*known) | {DRIVE: drives},
         )
     )  # fmt: skip
 

@@ -11,7 +11,18 @@ from typing import Annotated, Any, Literal
 import typer
 
 from sglat.cli.common import StageBar, new_app, open_source, parse_time, run, say
-from sglat.cli.options import Sign, SignCertificate, SignKey, chosen_signer
+from sglat.cli.options import (
+    Label,
+    LabelText,
+    Marked,
+    MarksItself,
+    Sign,
+    SignCertificate,
+    SignKey,
+    check_word,
+    chosen_label,
+    chosen_signer,
+)
 from sglat.errors import UsageError
 
 app = new_app()
@@ -100,16 +111,10 @@ def decode_command(
     sign: Sign = None,
     sign_cert: SignCertificate = None,
     sign_key: SignKey = None,
-    is_marked: Annotated[
-        bool,
-        typer.Option(
-            "--watermark/--no-watermark", help="Mark the pictures invisibly as generated."
-        ),
-    ] = True,
-    marks_itself: Annotated[
-        bool,
-        typer.Option("--i-will-mark-it-myself", help="Your word, which --no-watermark needs."),
-    ] = False,
+    is_marked: Marked = True,
+    label: Label = None,
+    label_text: LabelText = None,
+    marks_itself: MarksItself = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
@@ -131,11 +136,8 @@ def decode_command(
         raise UsageError("bad-options", "--audio and --no-audio contradict each other")
     if crf is not None and quality is not None:
         raise UsageError("bad-options", "--crf and --quality contradict each other")
-    if not is_marked and not marks_itself:
-        raise UsageError(
-            "unmarked",
-            "--no-watermark leaves generated pictures unmarked; add --i-will-mark-it-myself",
-        )
+    check_word(is_marked, label, marks_itself)
+    text = chosen_label(label, label_text)
     if threads:
         torch.set_num_threads(threads)
     config = DecodeConfig(
@@ -171,6 +173,7 @@ def decode_command(
         threads=threads,
         signer=None if is_raw else signer,
         has_watermark=is_marked,
+        label=text,
     )
     bar = StageBar(is_quiet=quiet)
     with ExitStack() as stack:

@@ -13,6 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from sglat.cli.common import new_app, run, say
+from sglat.cli.options import (
+    Label,
+    LabelText,
+    Marked,
+    MarksItself,
+    Sign,
+    SignCertificate,
+    SignKey,
+    check_word,
+    chosen_label,
+    chosen_signer,
+)
 from sglat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +33,7 @@ if TYPE_CHECKING:
     from sglat.live.look import Look
     from sglat.live.screens import Screen
     from sglat.live.sound import SoundSource
+    from sglat.marks.marking import MarkChoice
 
 app = new_app(
     "A call with a known person over UDP: sealed, 8 kbit/s of motion.", has_subcommands=True
@@ -136,6 +149,13 @@ def receive(
     bundle: Annotated[
         str | None, typer.Option(help="Folder or name of the weights; default: the identity's own.")
     ] = None,
+    sign: Sign = None,
+    sign_cert: SignCertificate = None,
+    sign_key: SignKey = None,
+    is_marked: Marked = True,
+    label: Label = None,
+    label_text: LabelText = None,
+    marks_itself: MarksItself = False,
     stats: Stats = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing outputs.")] = False,
     quiet: Quiet = False,
@@ -146,10 +166,12 @@ def receive(
     from sglat.live.receiver import ReceiveConfig, Receiver
     from sglat.live.render import PersonPainter
     from sglat.live.screens import WindowScreen
+    from sglat.marks.marking import MarkChoice
     from sglat.networks.devices import choose_device
 
     host, port = parse_place(listen, default_host="0.0.0.0")
     secret = choose_key(key, passphrase)
+    check_word(is_marked, label, marks_itself)
     if not (target or window or virtual_camera or record):
         raise UsageError(
             "no-output", "expected a file, -, --window, --virtual-camera or --record, found none"
@@ -160,13 +182,20 @@ def receive(
         raise UsageError("bad-options", "a file holds one call: leave out --stay or the files")
     for path in files:
         refuse_existing(path, force=force)
+    if sign and not files:
+        raise UsageError("bad-options", "--sign needs a file: raw frames and windows have no place")
+    signer, unsigned = chosen_signer(sign, sign_cert, sign_key, is_media=target not in ("", "-"))
+    marks = MarkChoice(
+        has_watermark=is_marked, label=chosen_label(label, label_text),
+        signer=signer if files else None,
+    )  # fmt: skip
     windows: list[Screen] = [WindowScreen()] if window and not stay else []
     weights = load_bundle(bundle, choose_device(device)) if bundle else None
     is_watched = window or virtual_camera or target == "-"
 
     def make_screens(look: Look, has_sound: bool) -> list[Screen]:
         return windows or open_screens(
-            look, target, has_sound=has_sound, force=force,
+            look, target, has_sound=has_sound, force=force, marks=marks,
             has_window=window, has_camera=virtual_camera,
         )  # fmt: skip
 
@@ -179,6 +208,7 @@ def receive(
                 force=force,
                 is_once=not stay,
                 patience_seconds=WATCHED if is_watched else KEPT,
+                marks=marks,
             ),
             key=secret,
             make_painter=lambda look: PersonPainter(look, bundle=weights, device=device, side=size),
@@ -192,6 +222,9 @@ def receive(
             keep_stats(stats, receiver.describe())
 
     run_call(call())
+    if not quiet:
+        for line in [*file_notes(target, record, marks), *(unsigned if files else [])]:
+            say(line)
 
 
 def parse_place(text: str, *, default_host: str | None = None) -> tuple[str, int]:
@@ -266,10 +299,18 @@ def choose_sound(
 
 
 def open_screens(
-    look: Look, target: str, *, has_sound: bool, force: bool, has_window: bool, has_camera: bool
+    look: Look,
+    target: str,
+    *,
+    has_sound: bool,
+    force: bool,
+    has_window: bool,
+    has_camera: bool,
+    marks: MarkChoice,
 ) -> list[Screen]:
     """Return the outputs of a call."""
     from sglat.live import screens
+    from sglat.marks.marking import Marker
 
     made: list[Screen] = []
     if target == "-":
@@ -277,7 +318,7 @@ def open_screens(
     elif target:
         made.append(
             screens.FileScreen(
-                Path(target), frame_ticks=look.frame_ticks, marks=screens.marks_of(look),
+                Path(target), frame_ticks=look.frame_ticks, marker=Marker(look.shown, marks),
                 has_sound=has_sound, force=force,
             )
         )  # fmt: skip
@@ -286,6 +327,20 @@ def open_screens(
     if has_camera:
         made.append(screens.VirtualCameraScreen(look.frame_ticks))
     return made
+
+
+def file_notes(target: str, record: Path | None, marks: MarkChoice) -> list[str]:
+    """Return what a user should know of the signatures of the files of a call, one line each."""
+    from sglat.marks.marking import signing_notes
+
+    lines, signer = [], marks.signer
+    if target not in ("", "-") and Path(target).exists():
+        lines += [f"{target}: {note}" for note in signing_notes(signer, Path(target))]
+    if record is not None and signer is not None and record.exists():
+        is_fit = signer.algorithm == "ed25519"
+        how = f"signed by {signer.title}" if is_fit else "not signed: it needs an Ed25519 key"
+        lines.append(f"{record}: {how}")
+    return lines
 
 
 def keep_stats(path: Path | None, figures: dict[str, Any]) -> None:

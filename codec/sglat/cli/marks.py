@@ -127,6 +127,8 @@ def _manifest_rows(report: Report) -> list[tuple[str, str]]:
         rows.append(("  consent", "no statement"))
     if kind := found.facts.get("source_type"):
         rows.append(("  source", f"was itself tagged {kind}"))
+    if label := found.facts.get("label"):
+        rows.append(("  label", label))
     if when := found.facts.get("time"):
         rows.append(("  time", f"{when}, by the signer's clock"))
     if found.label:
@@ -141,6 +143,8 @@ def _named(signer: str, issuer: str) -> str:
 
 
 def _provenance_rows(report: Report) -> list[tuple[str, str]]:
+    from sglat.marks.label import wanted_label
+
     found = report.provenance
     if found is None:
         return []
@@ -158,6 +162,8 @@ def _provenance_rows(report: Report) -> list[tuple[str, str]]:
         rows.append(("  source", f"was itself tagged {kind}"))
     if "c2pa" in record.extra or "c2pa_sha256" in record.extra:
         rows.append(("  source", "had a C2PA manifest, which is kept"))
+    if label := wanted_label(record.extra):
+        rows.append(("  label", label))
     if record.note:
         rows.append(("  note", record.note))
     for origin in found.origins:
@@ -187,13 +193,21 @@ def _signed(report: Report, signature: Signature, *, is_covered: bool = True) ->
 
 
 def _watermark_rows(report: Report) -> list[tuple[str, str]]:
-    found = report.watermark
+    found, named = report.watermark, report.named_watermark
+    if report.provenance is not None:
+        return [("watermark", f"id {named} in pictures decoded from this file")]
     if found is None:
-        return []
-    if not found.found:
-        return [("watermark", "not found")]
-    name = found.id.hex() if isinstance(found.id, bytes) else found.id
-    return [("watermark", f"found, id {name}, confidence {found.confidence:.2%}")]
+        return [("watermark", "not searched")]
+    if not found.found or found.id is None:
+        said = f"; the file names {named}" if named else f"; {report.said_of_watermark}"
+        return [("watermark", f"not found{said.rstrip('; ')}")]
+    line = f"found, id {found.id.hex()}, confidence {found.confidence:.2%}"
+    match report.is_named_watermark:
+        case True:
+            line += "; the file names the same"
+        case False:
+            line += f"; THE FILE NAMES ANOTHER: {named}"
+    return [("watermark", line)]
 
 
 def _tag_rows(report: Report) -> list[tuple[str, str]]:
@@ -207,6 +221,8 @@ def _tag_rows(report: Report) -> list[tuple[str, str]]:
         parts = [*tags.source_types, f"by {tags.generated_by}" if tags.generated_by else ""]
         places = f" (in {', '.join(tags.places)}; unsigned)" if tags.places else ""
         rows.append(("tags", ", ".join(part for part in parts if part) + places))
+    if tags.label:
+        rows.append(("  label", tags.label))
     rows += [("  fault", fault) for fault in tags.faults]
     return rows
 

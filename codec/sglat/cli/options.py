@@ -49,6 +49,61 @@ SignKey = Annotated[
     Path | None, typer.Option("--sign-key", help="PEM file with the private key of --sign-cert.")
 ]
 
+Marked = Annotated[
+    bool,
+    typer.Option("--watermark/--no-watermark", help="Mark the pictures invisibly as generated."),
+]
+MarksItself = Annotated[
+    bool,
+    typer.Option(
+        "--i-will-mark-it-myself",
+        help="Your word, which --no-watermark needs, and --no-label against the file's wish.",
+    ),
+]
+Label = Annotated[
+    bool | None,
+    typer.Option(
+        "--label/--no-label",
+        help='Write "AI-generated" into a corner of the pictures; default: as the file asks.',
+    ),
+]
+LabelText = Annotated[
+    str | None, typer.Option("--label-text", help="Another text for --label, in Latin letters.")
+]
+
+
+def chosen_label(label: bool | None, text: str | None) -> str | None:
+    """Return the label as asked for: a text, empty for none, None for what a file asks for.
+
+    Raises:
+        UsageError: a text that cannot be drawn; one with `--no-label`.
+    """
+    from sglat.marks.label import DEFAULT_LABEL, check_label
+
+    if label is False and text is not None:
+        raise UsageError("bad-options", "--no-label contradicts --label-text")
+    if text is not None:
+        return check_label(text)
+    return {True: DEFAULT_LABEL, False: "", None: None}[label]
+
+
+def check_word(is_marked: bool, label: bool | None, marks_itself: bool) -> None:
+    """Refuse to leave out marks without the user's word.
+
+    Raises:
+        UsageError: `unmarked`.
+    """
+    if not is_marked and not marks_itself:
+        raise UsageError(
+            "unmarked",
+            "--no-watermark leaves generated pictures unmarked; add --i-will-mark-it-myself",
+        )
+    if label is False and not marks_itself:
+        raise UsageError(
+            "unmarked",
+            "--no-label leaves out the label that a file asks for; add --i-will-mark-it-myself",
+        )
+
 
 def chosen_signer(
     sign: bool | None, certificate: Path | None, key: Path | None, *, is_media: bool

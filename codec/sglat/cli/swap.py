@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 import typer
 
 from sglat.cli.common import new_app, printable, run, say
-from sglat.cli.options import Sign, SignCertificate, SignKey, chosen_signer
+from sglat.cli.options import (
+    Label,
+    LabelText,
+    MarksItself,
+    Sign,
+    SignCertificate,
+    SignKey,
+    check_word,
+    chosen_label,
+    chosen_signer,
+)
 from sglat.errors import UsageError
 from sglat.files import atomic_file, open_input, refuse_existing
 
@@ -52,6 +62,9 @@ def swap(
     is_attached: Annotated[
         bool, typer.Option("--attach", help="Put the identity in that the file refers to.")
     ] = False,
+    label: Label = None,
+    label_text: LabelText = None,
+    marks_itself: MarksItself = False,
     sign: Sign = None,
     sign_cert: SignCertificate = None,
     sign_key: SignKey = None,
@@ -59,7 +72,7 @@ def swap(
 ) -> None:
     """Write a file with the motion of one and the look of another.
 
-    Steps run in the order join, trim, swap or attach, layers, strip, identity file, sign.
+    Steps run in the order join, trim, swap or attach, layers, strip, identity file, label, sign.
     """
     from sglat.bitstream import edits, join, timeline
     from sglat.marks import provenance
@@ -70,6 +83,8 @@ def swap(
         if written is not None:
             others = [path for path in (out, identity_file) if path is not written]
             refuse_existing(written, force=force, inputs=[*motion, identity, *others])
+    check_word(True, label, marks_itself)
+    text = chosen_label(label, label_text)
     signer, unsigned = chosen_signer(sign, sign_cert, sign_key, is_media=False)
     with ExitStack() as stack:
         files = [_motion_file(path, identity, stack) for path in motion]
@@ -90,6 +105,8 @@ def swap(
             alone = stack.enter_context(atomic_file(identity_file, force=force))
             hint = identity_file.name.encode("utf-8", "replace").decode()
             steps.append(lambda a, b: edits.detach(a, b, alone, hint=hint))
+        if text is not None:
+            steps.append(lambda a, b: provenance.put_label(a, b, text))
         if signer is not None:
             steps.append(lambda a, b: provenance.sign(a, b, signer))
         if len(files) > 1:
@@ -221,6 +238,7 @@ def _report(out: Path) -> None:
 def _provenance_notes(out: Path) -> list[str]:
     """Return what a user should know of the provenance of a file, one line each."""
     from sglat.bitstream.origins import NO_CONSENT
+    from sglat.marks.label import wanted_label
     from sglat.marks.provenance import read_provenance
 
     with out.open("rb") as file:
@@ -228,6 +246,11 @@ def _provenance_notes(out: Path) -> list[str]:
     if found.record is None:
         return ["provenance: the file does not say who made it"]
     lines, signature = [], found.signature
+    if label := wanted_label(found.record.extra):
+        lines.append(f"label: {label}")
+    lost = sum(origin.record is None for origin in found.origins)
+    if lost:
+        lines.append(f"provenance: {lost} records of origin did not fit, their hashes are kept")
     if NO_CONSENT in found.record.note:
         lines.append("warning: no consent statement of the person shown; the file records that")
     who = printable(signature.signer)

@@ -64,6 +64,21 @@ class CompositeConfig:
     covered face is parsed too poorly."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pasted:
+    """A frame with a crop in it."""
+
+    picture: NDArray[np.uint8]
+    """`[H, W, 3]` RGB."""
+    generated: NDArray[np.float32]
+    """Share of the crop in each pixel, `[H, W]` in [0, 1]; the others are the frame's."""
+
+
+def unpasted(frame: NDArray[np.uint8]) -> Pasted:
+    """Return a frame, `[H, W, 3]`, in which nothing is generated."""
+    return Pasted(picture=frame, generated=np.zeros(frame.shape[:2], np.float32))
+
+
 class Compositor:
     """Pastes crops into frames, one after the other.
 
@@ -122,7 +137,7 @@ class Compositor:
         placement: NDArray[np.floating],
         *,
         is_restart: bool = False,
-    ) -> NDArray[np.uint8]:
+    ) -> Pasted:
         """Return a frame with the crop in its place.
 
         Args:
@@ -136,7 +151,7 @@ class Compositor:
             self._match = self._outline = None
         box = covered_box(placement, frame.shape[1], frame.shape[0])
         if box is None:
-            return frame
+            return unpasted(frame)
         left, top, right, bottom = box
         source = torch.from_numpy(frame[top:bottom, left:right].copy())
         ground = from_pixels(source.to(crop.device))
@@ -152,8 +167,9 @@ class Compositor:
         alpha, weight = (sampled[3:] * inside).clamp(0, 1).split(1)
         face = self._matched(sampled[:3], ground, weight)
         mixed = ground + alpha * (face - ground)
-        pasted = frame.copy()
-        pasted[top:bottom, left:right] = to_pixels(mixed[None])[0]
+        pasted = unpasted(frame.copy())
+        pasted.picture[top:bottom, left:right] = to_pixels(mixed[None])[0]
+        pasted.generated[top:bottom, left:right] = alpha[0].float().cpu().numpy()
         return pasted
 
     def _within(

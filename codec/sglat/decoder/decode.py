@@ -78,6 +78,8 @@ class DecodedFrame:
     """`[H, W, 3]` RGB: the aligned crop, or the full frame with a backdrop."""
     is_held: bool
     """The source had no face here; the frame repeats an earlier one."""
+    generated: NDArray[np.float32] | None = None
+    """Share of the generated crop in each pixel of a full frame, `[H, W]`; None: all of it."""
 
 
 class Decoder:
@@ -180,21 +182,24 @@ class Decoder:
                 )
             compositor = Compositor(self._parse(backdrop), composite)
             painter = Painter(backdrop, compositor, track, source_size=self.header.source_size)
+        shown: list[tuple[NDArray[np.uint8], NDArray[np.float32] | None]]
         for rows in self._batches():
             with torch.inference_mode():
                 side = self.side if painter is None else painter.side(rows.placement)
                 pictures = self._render(rows.motion, side)
                 if painter is not None:
                     seconds = [int(pts) * self.header.time_base for pts in rows.pts]
-                    shown = painter.paint(pictures, seconds, rows.placement, rows.flags)
+                    pasted = painter.paint(pictures, seconds, rows.placement, rows.flags)
+                    shown = [(each.picture, each.generated) for each in pasted]
                 else:
-                    shown = list(to_pixels(resize(pictures, self.side)))
-            for at, picture in enumerate(shown):
+                    shown = [(picture, None) for picture in to_pixels(resize(pictures, self.side))]
+            for at, (picture, generated) in enumerate(shown):
                 yield DecodedFrame(
                     index=rows.index + at,
                     pts=int(rows.pts[at]),
                     picture=picture,
                     is_held=bool(rows.flags[at] & FRAME_HELD),
+                    generated=generated,
                 )
 
     def _find_identity(self, file: BinaryIO, identity_file: Path | None) -> Identity:

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from math import floor
 from pathlib import Path
 from typing import Final, Literal
 
-from sglat.bitstream.records import AudioFormat, AudioPacket
-from sglat.decoder import signing
 from sglat.decoder.backdrop import Backdrop, StillBackdrop, VideoBackdrop, open_backdrop
 from sglat.decoder.composite import CompositeConfig
 from sglat.decoder.decode import QUEUE_BATCHES, DecodedFrame, Decoder, prefetch
 from sglat.decoder.paint import FaceTrack
+from sglat.decoder.sound import OutputSound
 from sglat.errors import UsageError
 from sglat.files import refuse_existing
 from sglat.marks.keys import Signer
-from sglat.media.audio import open_sound
+from sglat.marks.label import draw_label
+from sglat.marks.marking import MarkChoice, Marker, Shown, signed_by, signing_notes
 from sglat.media.containers import choose_encoder, encoder_options
 from sglat.media.pictures import (
     PngWriter,
     RawWriter,
     decode_picture,
-    generated_marks,
     refuse_other_files,
 )
-from sglat.media.reader import exact_seconds
 from sglat.media.writer import VideoWriter
 
 Progress = Callable[[int, int | None], None]
@@ -72,6 +69,17 @@ class OutputConfig:
     """Who signs the output with C2PA; None: it carries tags alone."""
     has_watermark: bool = True
     """Mark the pictures; without it the tags say so."""
+    label: str | None = None
+    """Text of the visible label; empty: none; None: what the file asks for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lead:
+    """Frames left out at the start."""
+
+    ticks: int
+    """Time of the first frame, left out or not."""
+    frames: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +127,7 @@ def write_decoded(
     )
     try:
         first = next(frames, None)
-        lead = _Lead(ticks=first.pts if first is not None else 0)
+        lead = Lead(ticks=first.pts if first is not None else 0)
         while first is not None and config.skip_lost and first.is_held:
             lead, first = replace(lead, frames=lead.frames + 1), next(frames, None)
         if first is None:
@@ -142,9 +150,22 @@ def write_decoded(
             *decoder.notes,
             *(backdrop.notes if isinstance(backdrop, VideoBackdrop) else []),
             *written[2],
-            *signing.notes(config.signer, place, is_folder=config.form == "png"),
+            *signing_notes(config.signer, place, is_folder=config.form == "png"),
         ],
-        signer=signing.signed_by(config.signer, place, is_folder=config.form == "png"),
+        signer=signed_by(config.signer, place, is_folder=config.form == "png"),
+    )
+
+
+def shown_of(decoder: Decoder) -> Shown:
+    """Return whom and what the pictures of a file show."""
+    reader = decoder.reader
+    reference, provenance = reader.identity_reference, reader.provenance
+    identity = reference.sha256 if reference is not None else reader.identity_sha256
+    return Shown(
+        identity_sha256=identity or b"",
+        decoder_id=decoder.header.decoder_id,
+        generated_by=provenance.generated_by if provenance else decoder.header.encoder or "sglat",
+        provenance=provenance,
     )
 
 
@@ -188,16 +209,26 @@ def _has_plate(decoder: Decoder, config: OutputConfig) -> bool:
 def _write(
     decoder: Decoder,
     config: OutputConfig,
-    lead: _Lead,
+    lead: Lead,
     first: DecodedFrame,
     rest: Iterable[DecodedFrame],
     progress: Progress | None,
 ) -> tuple[int, int, list[str]]:
     count, held = 0, lead.frames
-    watermark = signing.watermark(decoder) if config.has_watermark else None
+    marker = Marker(
+        shown_of(decoder),
+        MarkChoice(has_watermark=config.has_watermark, label=config.label, signer=config.signer),
+        is_composite=config.onto is not None or _has_plate(decoder, config),
+    )
+    if marker.label:
+        draw_label(first.picture, marker.label)  # too small a picture is refused before any output
+    opened = OutputSound(
+        decoder, lead.ticks, is_wanted=config.has_sound and config.form == "video",
+        is_thinned=config.skip_lost, audio=config.audio,
+    )  # fmt: skip
     with (
-        closing(_Sound(decoder, config, lead.ticks)) as sound,
-        _open_writer(decoder, config, first, sound) as writer,
+        closing(opened) as sound,
+        _open_writer(decoder, config, first, sound, marker) as writer,
     ):
         origin, gaps = sound.origin_ticks, sound.gaps
         gaps.leave_out(lead.ticks - origin, first.pts - lead.ticks)
@@ -214,9 +245,9 @@ def _write(
                 continue
             if isinstance(writer, VideoWriter):
                 writer.add_audio(sound.take(frame.pts - origin))
-            pts, picture = frame.pts - origin - gaps.ticks, frame.picture
-            if watermark is not None:
-                picture = watermark.mark_at(picture, float(pts * decoder.header.time_base))
+            pts = frame.pts - origin - gaps.ticks
+            seconds = float(pts * decoder.header.time_base)
+            picture = marker.mark(frame.picture, seconds, frame.generated)
             writer.write(picture, pts, duration=duration)
             count += 1
             if progress is not None:
@@ -228,27 +259,19 @@ def _write(
 
 
 def _open_writer(
-    decoder: Decoder, config: OutputConfig, first: DecodedFrame, sound: _Sound
+    decoder: Decoder, config: OutputConfig, first: DecodedFrame, sound: OutputSound, marker: Marker
 ) -> VideoWriter | PngWriter | RawWriter:
-    provenance = decoder.reader.provenance
-    is_composite = config.onto is not None or _has_plate(decoder, config)
-    marks = generated_marks(
-        generated_by=provenance.generated_by if provenance else decoder.header.encoder or "sglat",
-        consent=provenance.consent if provenance else "",
-        source_type=signing.source_type(decoder),
-        is_composite=is_composite,
-        watermark=config.has_watermark,
+    def motion() -> dict[str, str]:  # known once all frames are decoded
+        end = decoder.reader.end
+        return {} if end is None else {"motion_sha256": end.motion_sha256.hex()}
+
+    finish = marker.finisher(
+        config.path, parent=config.onto, is_folder=config.form == "png", more=motion
     )
-    finish = None
-    if config.signer is not None:
-        finish = signing.finisher(
-            decoder, config.signer, config.path, onto=config.onto,
-            is_composite=is_composite, is_folder=config.form == "png",
-        )  # fmt: skip
     if config.form == "raw":
         return RawWriter(sys.stdout.buffer)
     if config.form == "png":
-        return PngWriter(config.path, marks=marks, force=config.force, finish=finish)
+        return PngWriter(config.path, marks=marker.tags(), force=config.force, finish=finish)
     height, width = first.picture.shape[:2]
     return VideoWriter(
         config.path,
@@ -256,7 +279,7 @@ def _open_writer(
         time_base=decoder.header.time_base,
         frame_rate=decoder.frame_rate or NOMINAL_RATE,
         audio=sound.stream(),
-        metadata=marks,
+        metadata=marker.tags(),
         encoder=config.encoder,
         crf=config.crf,
         quality=config.quality,
@@ -265,133 +288,3 @@ def _open_writer(
         threads=config.threads,
         finish=finish,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Lead:
-    """Frames left out at the start."""
-
-    ticks: int
-    """Time of the first frame, left out or not."""
-    frames: int = 0
-
-
-class _Sound:
-    """The sound of the output, moved along with the pictures.
-
-    Time 0 of the output is its first frame when a range is wanted, else the earlier of first frame
-    and first sound, so that no blank stands in front. `first` is the time of the first frame, left
-    out or not, in ticks of the file.
-    """
-
-    def __init__(self, decoder: Decoder, config: OutputConfig, first: int) -> None:
-        self._decoder = decoder
-        self._file = open_sound(config.audio) if config.audio is not None else None
-        self._is_cut = decoder.config.start_seconds > 0
-        end = decoder.config.end_seconds
-        self._end = None if end is None else exact_seconds(end)
-        self.format: AudioFormat | None = None
-        if self._file is not None:
-            self.format = self._file.format
-        elif config.has_sound and config.form == "video":
-            self.format = decoder.reader.audio_format
-        self._early = decoder.take_audio()
-        self._is_thinned = config.skip_lost
-        self.gaps = _Gaps(decoder.header.time_base)
-        self.origin_ticks = self._find_origin(first)
-        self._shift = self.origin_ticks * decoder.header.time_base
-
-    def stream(self) -> tuple[AudioFormat, Iterable[AudioPacket]] | None:
-        """Return format and first packets for opening a writer."""
-        if self.format is None:
-            return None
-        if self._file is not None:
-            return self.format, self.gaps.thin(self._moved(self._file), self.format.time_base)
-        if not self._is_thinned:
-            return self.format, self.take()
-        first, self._early = self._early[:1], self._early[1:]  # the muxer needs one to open
-        return self.format, list(self._moved(first))
-
-    def take(self, until_ticks: int | None = None) -> list[AudioPacket]:
-        """Return the packets that have become known, in the time of the output.
-
-        Where frames are left out, only those that end before a frame: later ones may be left out.
-        """
-        self._early += self._decoder.take_audio()
-        if self.format is None or self._file is not None:
-            self._early = []
-            return []
-        base, count = self.format.time_base, len(self._early)
-        if self._is_thinned and until_ticks is not None:
-            limit = (until_ticks + self.origin_ticks) * self._decoder.header.time_base
-            count = sum((p.pts + p.duration) * base <= limit for p in self._early)
-        ready, self._early = self._early[:count], self._early[count:]
-        return list(self.gaps.thin(self._moved(ready), base))
-
-    def close(self) -> None:
-        """Release the file that gives the sound."""
-        if self._file is not None:
-            self._file.close()
-
-    def _find_origin(self, first: int) -> int:
-        """Return time 0 of the output in ticks of the file."""
-        if self._is_cut or self.format is None or self._file is not None or not self._early:
-            return first if self._is_cut else max(0, first)
-        base = self._decoder.header.time_base
-        sound = self._early[0].pts * self.format.time_base
-        return max(0, min(first, floor(sound / base)))
-
-    def _moved(self, packets: Iterable[AudioPacket]) -> Iterator[AudioPacket]:
-        assert self.format is not None
-        base = self.format.time_base
-        ticks = round(self._shift / base)
-        for packet in packets:
-            if self._end is not None and packet.pts * base >= self._end:
-                continue
-            if self._is_cut and packet.pts + packet.duration <= ticks:
-                continue
-            yield AudioPacket(
-                data=packet.data,
-                pts=packet.pts - ticks,
-                dts=packet.dts - ticks,
-                duration=packet.duration,
-                is_key_frame=packet.is_key_frame,
-            )
-
-
-class _Gaps:
-    """Time left out of the output; the sound loses whole packets and stays within one of them.
-    Ticks are the frames'."""
-
-    def __init__(self, time_base: Fraction) -> None:
-        self.ticks = 0
-        """Length of all gaps so far, in units of the time base."""
-        self._time_base = time_base
-        self._last = (Fraction(0), Fraction(0))
-        self._before = Fraction(0)  # length of all gaps before the last
-        self._dropped = Fraction(0)
-
-    def leave_out(self, start_ticks: int, duration: int) -> None:
-        """Leave out a frame, given in order."""
-        start = start_ticks * self._time_base
-        end = start + duration * self._time_base
-        self.ticks += duration
-        if start == self._last[1]:
-            self._last = (self._last[0], end)
-        else:
-            self._before += self._last[1] - self._last[0]
-            self._last = (start, end)
-
-    def thin(self, packets: Iterable[AudioPacket], base: Fraction) -> Iterator[AudioPacket]:
-        """Leave packets out as soon as more time is left out before their end than sound."""
-        for packet in packets:
-            start, end = self._last
-            passed = min(
-                max((packet.pts + packet.duration) * base - start, Fraction(0)), end - start
-            )
-            excess = self._before + passed - self._dropped
-            if excess > packet.duration * base / 2:
-                self._dropped += packet.duration * base or excess
-                continue
-            ticks = round(self._dropped / base)
-            yield replace(packet, pts=packet.pts - ticks, dts=packet.dts - ticks)

@@ -16,7 +16,7 @@ from sglat.bitstream.groups import join_motion
 from sglat.bitstream.reader import open_reader
 from sglat.bitstream.records import FRAME_CUT, FRAME_HELD
 from sglat.decoder.backdrop import Backdrop
-from sglat.decoder.composite import Compositor
+from sglat.decoder.composite import Compositor, Pasted, unpasted
 from sglat.decoder.placement import CENTRE_X, CENTRE_Y, SIZE
 from sglat.errors import UsageError
 
@@ -134,7 +134,7 @@ class Painter:
         seconds: Sequence[Fraction],
         placement: NDArray[np.floating] | None,
         flags: NDArray[np.uint8],
-    ) -> list[NDArray[np.uint8]]:
+    ) -> list[Pasted]:
         """Return full frames of consecutive crops `[N, 3, R, R]` at their times, with the file's
         placement `[N, 4]`, None where it has none, and flags `[N]`."""
         spots = []
@@ -148,11 +148,12 @@ class Painter:
         shown = []
         for at, (spot, is_restart) in enumerate(spots):
             frame = self.backdrop.frame(seconds[at])
-            if spot is not None:
-                frame = self.compositor.paste(
-                    frame, pictures[at], masks[at], spot, is_restart=is_restart
-                )
-            shown.append(frame)
+            if spot is None:
+                shown.append(unpasted(frame))
+                continue
+            shown.append(
+                self.compositor.paste(frame, pictures[at], masks[at], spot, is_restart=is_restart)
+            )
         return shown
 
     def _tracked(self, track: FaceTrack, time: Fraction) -> _Spot:

@@ -21,6 +21,7 @@ from sglat.bundles.bundle import home_folder
 from sglat.errors import FormatError, SglatError, UsageError
 from sglat.files import naming, open_input, write_atomically
 from sglat.live.rtp import CLOCK_RATE
+from sglat.marks.marking import Shown
 from sglat.version import __version__
 
 MAX_LOOK_BYTES: Final = 1 << 23  # eight times the largest identity of the embedded bundle's rungs
@@ -39,6 +40,17 @@ class Look:
     """The identity hash of SPEC.md section 6.3."""
     identity: Identity
     provenance: Provenance | None
+
+    @property
+    def shown(self) -> Shown:
+        """Whom the pictures of a call show."""
+        provenance = self.provenance
+        return Shown(
+            identity_sha256=self.sha256,
+            decoder_id=self.header.decoder_id,
+            generated_by=provenance.generated_by if provenance else self.header.encoder or "sglat",
+            provenance=provenance,
+        )
 
     @property
     def anchor(self) -> NDArray[np.int32]:

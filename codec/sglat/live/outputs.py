@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream.records import AudioPacket
-from sglat.decoder.signing import watermark_of
 from sglat.live.look import Look
 from sglat.live.playout import Timeline
 from sglat.live.record import Recorder
 from sglat.live.rtp import CLOCK_RATE
 from sglat.live.screens import Screen
-from sglat.marks.watermark import Watermark
+from sglat.marks.marking import MarkChoice, Marker
 
 MakeScreens = Callable[[Look, bool], list[Screen]]
 """By the person, and whether there is sound."""
@@ -28,13 +27,22 @@ class Outputs:
         make_screens: called once a call.
         record: an `.sglat`; None: none.
         force: replace an existing file.
+        marks: how pictures are marked, and who signs the recording.
     """
 
-    def __init__(self, make_screens: MakeScreens, *, record: Path | None, force: bool) -> None:
+    def __init__(
+        self,
+        make_screens: MakeScreens,
+        *,
+        record: Path | None,
+        force: bool,
+        marks: MarkChoice | None = None,
+    ) -> None:
         self._make_screens, self._record, self._force = make_screens, record, force
+        self._marks = marks or MarkChoice()
         self._screens: list[Screen] = []
         self._recorder: Recorder | None = None
-        self._watermark: Watermark | None = None
+        self._marker: Marker | None = None
         self.look: Look | None = None
         """The person of the call in progress."""
         self.shown_slots = 0
@@ -50,14 +58,17 @@ class Outputs:
             return
         self._screens = self._make_screens(look, has_sound)
         if self._record is not None:
-            self._recorder = Recorder(self._record, look, has_sound=has_sound, force=self._force)
-        self._watermark = watermark_of(look.sha256, look.provenance)
+            self._recorder = Recorder(
+                self._record, look, has_sound=has_sound, force=self._force,
+                signer=self._marks.signer,
+            )  # fmt: skip
+        self._marker = Marker(look.shown, self._marks)
         self.look = look
 
     def show(self, picture: NDArray[np.uint8], ticks: int) -> None:
         """Mark a picture and show it at a time in ticks from the first one."""
-        if self._watermark is not None:
-            picture = self._watermark.mark_at(picture, ticks / CLOCK_RATE)
+        if self._marker is not None:
+            picture = self._marker.mark(picture, ticks / CLOCK_RATE)
         for screen in self._screens:
             screen.show(picture, ticks)
 

@@ -21,6 +21,7 @@ from sglat.live.secure import LiveError, SealError
 from sglat.live.session import Session
 from sglat.live.sound import stored_packet
 from sglat.live.stats import Stages
+from sglat.marks.marking import MarkChoice
 
 REPORT_SECONDS: Final = 3.0
 LINGER_SECONDS: Final = 20.0
@@ -46,6 +47,7 @@ class ReceiveConfig:
     linger_seconds: float = LINGER_SECONDS
     patience_seconds: float = 0.08
     """How late a frame may be shown; later ones are left out."""
+    marks: MarkChoice = MarkChoice()  # noqa: RUF009 - frozen
 
 
 class Receiver:
@@ -76,7 +78,9 @@ class Receiver:
         """Figures of the sessions that are over."""
         self._key, self._say = key, say
         self._make_painter = make_painter
-        self._outputs = Outputs(make_screens, record=config.record, force=config.force)
+        self._outputs = Outputs(
+            make_screens, record=config.record, force=config.force, marks=config.marks
+        )
         self._session: Session | None = None
         self._painted: tuple[bytes, Painter] | None = None
         """The latest person's hash and painter."""

@@ -17,6 +17,8 @@ from sglat.bitstream.writer import Writer, open_writer
 from sglat.live.look import Look
 from sglat.live.playout import Timeline
 from sglat.live.sound import opus_format
+from sglat.marks.keys import Signer
+from sglat.marks.provenance import sign_in_place
 
 LAG_SLOTS: Final = 16
 """Behind the newest frame: copies that still come are taken."""
@@ -31,13 +33,24 @@ class Recorder:
         look: the person, and the header.
         has_sound: sound is expected.
         force: replace an existing file.
+        signer: signs the recording, if its key is of the kind for `.sglat` files.
 
     Raises:
         UsageError: it exists.
     """
 
-    def __init__(self, path: Path, look: Look, *, has_sound: bool, force: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        look: Look,
+        *,
+        has_sound: bool,
+        force: bool,
+        signer: Signer | None = None,
+    ) -> None:
         self.look = look
+        self._path = path
+        self._signer = signer if signer is not None and signer.algorithm == "ed25519" else None
         self._stack = ExitStack()
         header = look.header
         self._writer: Writer = self._stack.enter_context(open_writer(path, header, force=force))
@@ -98,6 +111,8 @@ class Recorder:
         """Finish the file."""
         self._write()
         self._stack.close()
+        if self._signer is not None:
+            sign_in_place(self._path, self._signer)
 
     def discard(self) -> None:
         """Leave no file."""

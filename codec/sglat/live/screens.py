@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from sglat.bitstream.records import AudioPacket
 from sglat.errors import MissingExtraError
 from sglat.files import refuse_existing
-from sglat.live.look import Look
 from sglat.live.rtp import CLOCK_RATE
 from sglat.live.secure import LiveError
 from sglat.live.sound import opus_format
+from sglat.marks.marking import Marker
 from sglat.media.containers import container_of
-from sglat.media.pictures import RawWriter, generated_marks
+from sglat.media.pictures import RawWriter
 from sglat.media.writer import VideoWriter
 
 TITLE: Final = "sgl-live"
@@ -40,16 +40,24 @@ class Screen(Protocol):
 class FileScreen:
     """A video file with sound, complete when it is closed; begun with the first picture.
 
+    Args:
+        path: its suffix chooses container and codecs.
+        frame_ticks: time from picture to picture, in ticks of 1/90000 s.
+        marker: gives its tags and its signature; the pictures come marked.
+        has_sound: sound will come.
+        force: replace an existing file.
+
     Raises:
         UsageError: it exists, or has an unknown ending.
     """
 
     def __init__(
-        self, path: Path, *, frame_ticks: int, marks: dict[str, str], has_sound: bool, force: bool
+        self, path: Path, *, frame_ticks: int, marker: Marker, has_sound: bool, force: bool
     ) -> None:
         refuse_existing(path, force=force)
         container_of(path)
-        self._path, self._ticks, self._marks = path, frame_ticks, marks
+        self._path, self._ticks = path, frame_ticks
+        self._tags, self._finish = marker.tags(), marker.finisher(path)
         self._has_sound, self._force = has_sound, force
         self._writer: VideoWriter | None = None
         self._early: list[AudioPacket] = []
@@ -63,7 +71,8 @@ class FileScreen:
                 time_base=Fraction(1, CLOCK_RATE),
                 frame_rate=Fraction(CLOCK_RATE, self._ticks),
                 audio=(opus_format(), self._early) if self._has_sound else None,
-                metadata=self._marks,
+                metadata=self._tags,
+                finish=self._finish,
                 force=self._force,
                 threads=1,
             )
@@ -169,12 +178,3 @@ class VirtualCameraScreen:
         if self._camera is not None:
             self._camera.close()
             self._camera = None
-
-
-def marks_of(look: Look) -> dict[str, str]:
-    """Return the container tags that mark a person's pictures as generated."""
-    provenance = look.provenance
-    return generated_marks(
-        generated_by=provenance.generated_by if provenance else look.header.encoder or "sglat",
-        consent=provenance.consent if provenance else "",
-    )

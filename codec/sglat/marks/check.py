@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
-from itertools import islice, tee
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from sglat.bitstream.info import verify
 from sglat.bitstream.records import Provenance
-from sglat.errors import FormatError
+from sglat.errors import FormatError, MediaError
 from sglat.files import SGLAT_SIGNATURE, naming, open_input
 from sglat.marks.c2pa import Manifest, read_manifest
+from sglat.marks.detect import Detection, detect
 from sglat.marks.embedded import read_embedded
 from sglat.marks.keys import Trust
+from sglat.marks.label import wanted_label
+from sglat.marks.marking import watermark_id
 from sglat.marks.provenance import Provenances, Signature, read_provenance
 from sglat.marks.tags import SYNTHETIC_TYPES, Tags, container_tags, read_tags
-from sglat.media.reader import VideoReader
+from sglat.media.reader import Frame, VideoReader
 
 MAX_FRAMES: Final = 250
 """Frames that are searched for the watermark: 10 s at 25 fps."""
-MAX_SHOWN_ORIGINS: Final = 16
 
 Verdict = Literal["holds", "unmarked", "broken", "unchecked"]
 EXIT_STATUS: Final[dict[Verdict, int]] = {"holds": 0, "unmarked": 3, "broken": 4, "unchecked": 5}
@@ -35,8 +38,8 @@ class Report:
     manifest: Manifest = Manifest(state="none")  # noqa: RUF009 - frozen
     provenance: Provenances | None = None
     """Of a `.sglat` file; None of others."""
-    watermark: Any = None
-    """What the detector found; None: there are no pictures to search, or no detector."""
+    watermark: Detection | None = None
+    """What the detector found; None: there are no pictures to search, or nobody asked."""
     tags: Tags = Tags()  # noqa: RUF009 - frozen
     damage: str = ""
     """Why the container could not be read to its end; empty if it could."""
@@ -64,6 +67,28 @@ class Report:
             self.manifest.facts
         )
         return found or is_said or self.tags.is_synthetic or self.provenance is not None
+
+    @property
+    def named_watermark(self) -> str:
+        """Identifier that the pictures of a file should carry: by its signature, else by its tags;
+        of a `.sglat` file, that of what is decoded from it; empty if unknown."""
+        record = self.provenance
+        if record is not None:
+            return watermark_id(record.identity_sha256, record.record).hex()
+        said = self.said_of_watermark
+        return said if re.fullmatch("[0-9a-f]{8}", said) else ""
+
+    @property
+    def said_of_watermark(self) -> str:
+        """What signature or tags say of the watermark: its identifier, or that it was left out."""
+        return self.manifest.facts.get("watermark", "") or self.tags.watermark
+
+    @property
+    def is_named_watermark(self) -> bool | None:
+        """Whether the watermark found is the one that the file names; None: one is missing."""
+        if self.watermark is None or self.watermark.id is None or not self.named_watermark:
+            return None
+        return self.watermark.id.hex() == self.named_watermark
 
     @property
     def is_signed(self) -> bool:
@@ -100,13 +125,13 @@ def check(path: Path, *, trust: Trust | None = None, has_watermark: bool = True)
     if is_sglat:
         return Report(path=path, provenance=_check_sglat(path), trust=trust)
     embedded = read_embedded(path)
-    watermark = _search(path, MAX_FRAMES if has_watermark else 1)
+    watermark, damage = _search(path, MAX_FRAMES if has_watermark else 1)
     return Report(
         path=path,
         manifest=read_manifest(path, embedded, trusted_pem=trust.certificates_pem),
         watermark=watermark if has_watermark else None,
         tags=read_tags(embedded, container_tags(path)),
-        damage=embedded.damage,
+        damage=embedded.damage or damage,
         trust=trust,
     )
 
@@ -124,19 +149,28 @@ def _check_sglat(path: Path) -> Provenances:
     return found
 
 
-def _search(path: Path, frames: int) -> Any:
-    """Return what the detector finds in the first frames, of which at least one must decode."""
-    try:
-        detector = import_module("sglat.marks.detect")
-    except ModuleNotFoundError:
-        detector = None
+def _search(path: Path, most: int) -> tuple[Detection, str]:
+    """Return what the detector finds in the first frames, and why reading them ended early.
+
+    Raises:
+        MediaError: not one frame can be decoded.
+    """
+    damage: list[str] = []
     with VideoReader(path) as reader:
-        found, timed = tee(islice(reader, frames))
-        if detector is None:
-            next(found, None)
-            return None
+        frames = islice(iter(reader), most)
+        first = [frame for frame in [next(frames, None)] if frame is not None]
+        readable, timed = tee(_until_damage(chain(first, frames), damage))
         seconds = (float(frame.pts * reader.time_base) for frame in timed)
-        return detector.detect((frame.picture for frame in found), seconds=seconds)
+        found = detect((frame.picture for frame in readable), seconds=seconds)
+    return found, "".join(damage)
+
+
+def _until_damage(frames: Iterator[Frame], damage: list[str]) -> Iterator[Frame]:
+    """Yield frames up to one that cannot be decoded; its fault goes into `damage`."""
+    try:
+        yield from frames
+    except MediaError as error:
+        damage.append(error.message)
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -148,16 +182,22 @@ def to_json(report: Report) -> dict[str, Any]:
         "is_generated": report.is_generated,
         "c2pa": None if report.manifest.state == "none" else manifest,
         "provenance": None if report.provenance is None else _provenance(report),
-        "watermark": None if report.watermark is None else _watermark(report.watermark),
+        "watermark": _watermark(report),
         "tags": asdict(report.tags),
         "damage": report.damage,
     }
 
 
-def _watermark(found: Any) -> dict[str, Any]:
-    if not found.found:
-        return {"found": False, "confidence": found.confidence}
-    return {key: _plain(value) for key, value in asdict(found).items()}
+def _watermark(report: Report) -> dict[str, Any] | None:
+    found, named = report.watermark, report.named_watermark
+    if found is None and not named:
+        return None
+    values = {} if found is None else {key: _plain(v) for key, v in asdict(found).items()}
+    return values | {
+        "named": named,
+        "is_named": report.is_named_watermark,
+        "said": report.said_of_watermark,
+    }
 
 
 def _provenance(report: Report) -> dict[str, Any]:
@@ -188,6 +228,7 @@ def _record(record: Provenance | None) -> dict[str, Any] | None:
         "source_sha256": record.source_sha256.hex(),
         "note": record.note,
         "source_type": _plain(record.extra.get("source_type", "")),
+        "label": wanted_label(record.extra),
         "has_source_manifest": "c2pa" in record.extra or "c2pa_sha256" in record.extra,
     }
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
-from sglat.bitstream.edits import Source, replace_provenance
+from sglat.bitstream.edits import Source, replace_provenance, rewrite
 from sglat.bitstream.extras import pack_provenance, unpack_provenance
 from sglat.bitstream.origins import (
     DRIVE,
     HASH_BYTES,
+    LABEL,
     LOOK,
     drive_origins,
     look_origin,
@@ -70,6 +71,8 @@ class Provenances:
     signature: Signature
     is_covered: bool
     """The signature is for the identity and motion that are in the file."""
+    identity_sha256: bytes = b""
+    """Of the file itself."""
     origins: tuple[Origin, ...] = ()
 
 
@@ -182,10 +185,13 @@ def read_provenance(file: BinaryIO) -> Provenances:
     """
     source = Source(file)
     payload = source.payload("PROV")
-    if payload is None:
-        return Provenances(record=None, signature=Signature(state="none"), is_covered=False)
-    signature = signature_of(payload)
     identity, motion = _hashes(source)
+    if payload is None:
+        nothing = Signature(state="none")
+        return Provenances(
+            record=None, signature=nothing, is_covered=False, identity_sha256=identity
+        )
+    signature = signature_of(payload)
     has_motion = source.end is not None and source.end.frame_count > 0
     is_covered = signature.identity_sha256 == identity and (
         signature.motion_sha256 == motion or not has_motion
@@ -197,8 +203,9 @@ def read_provenance(file: BinaryIO) -> Provenances:
     if DRIVE in record.extra:
         origins += [_origin("motion", item) for item in drive_origins(payload) if item != payload]
     return Provenances(
-        record=record, signature=signature, is_covered=is_covered, origins=tuple(origins)
-    )
+        record=record, signature=signature, is_covered=is_covered, identity_sha256=identity,
+        origins=tuple(origins),
+    )  # fmt: skip
 
 
 def _hashes(source: Source) -> tuple[bytes, bytes]:
@@ -239,6 +246,33 @@ def sign(file: BinaryIO, out: BinaryIO, signer: Signer, *, seconds: int | None =
     )
     file.seek(0)
     replace_provenance(file, out, payload)
+
+
+def put_label(file: BinaryIO, out: BinaryIO, text: str) -> None:
+    """Write a `.sglat` file whose record asks decoders for a visible label; empty: for none.
+
+    A signature does not cover the new record, so a signed one becomes an origin of it.
+
+    Raises:
+        FormatError: damage in the file.
+    """
+    source = Source(file)
+    payload = source.payload("PROV")
+    if payload is None:
+        payload = pack_provenance(Provenance(generated_by=source.header.encoder or "sglat"))
+    record = unpack_provenance(payload)
+    if record.extra.get(LABEL, "") == text:
+        file.seek(0)
+        rewrite(file, out)
+        return
+    extra = unsigned(record.extra)
+    if "sig" in record.extra:
+        extra |= {LOOK: look_origin(payload) or payload, DRIVE: drive_origins(payload)}
+    extra.pop(LABEL, None)
+    if text:
+        extra[LABEL] = text
+    file.seek(0)
+    replace_provenance(file, out, pack_fitting(replace(record, extra=extra)))
 
 
 def sign_in_place(path: Path, signer: Signer, *, seconds: int | None = None) -> None:

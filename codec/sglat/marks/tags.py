@@ -12,7 +12,14 @@ from typing import Final
 from xml.etree import ElementTree
 
 from sglat.marks.embedded import Embedded
-from sglat.media.pictures import AUTHOR_KEY, CONSENT_KEY, SOURCE_TYPE_KEY, SYNTHETIC_KEY
+from sglat.media.pictures import (
+    AUTHOR_KEY,
+    CONSENT_KEY,
+    LABEL_KEY,
+    SOURCE_TYPE_KEY,
+    SYNTHETIC_KEY,
+    WATERMARK_KEY,
+)
 from sglat.media.xmp import IPTC_EXT
 
 MAX_SHOWN: Final = 512  # characters of one tag
@@ -41,6 +48,10 @@ class Tags:
     """IPTC digital source types, their last parts."""
     generated_by: str = ""
     consent: str = ""
+    watermark: str = ""
+    """Identifier of the invisible watermark, or that it was left out."""
+    label: str = ""
+    """Text of the visible label, or that it was left out."""
     is_synthetic: bool = False
     """A tag calls the file generated or changed by a machine."""
     remote: str = ""
@@ -90,6 +101,8 @@ def read_tags(embedded: Embedded, container: dict[str, str]) -> Tags:
         source_types=short,
         generated_by=texts.get(AUTHOR_KEY.lower(), ""),
         consent=texts.get(CONSENT_KEY.lower(), ""),
+        watermark=texts.get(WATERMARK_KEY.lower(), ""),
+        label=texts.get(LABEL_KEY.lower(), ""),
         is_synthetic=SYNTHETIC_KEY.lower() in texts or bool(SYNTHETIC_TYPES & set(short)),
         remote=remote,
         places=tuple(dict.fromkeys(places)),
@@ -98,7 +111,15 @@ def read_tags(embedded: Embedded, container: dict[str, str]) -> Tags:
 
 
 _KNOWN: Final = frozenset(
-    key.lower() for key in (SOURCE_TYPE_KEY, AUTHOR_KEY, CONSENT_KEY, SYNTHETIC_KEY)
+    key.lower()
+    for key in (
+        SOURCE_TYPE_KEY,
+        AUTHOR_KEY,
+        CONSENT_KEY,
+        SYNTHETIC_KEY,
+        WATERMARK_KEY,
+        LABEL_KEY,
+    )
 )
 
 
