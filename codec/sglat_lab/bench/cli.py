@@ -45,11 +45,18 @@ def bench_command(
         int | None, typer.Option(min=1, help="Processes side by side; default: one a core.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "cpu",
+    openface: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with OpenFace's <clip>.csv of each source and <clip>.sglat.csv of its "
+            "decoded file."
+        ),
+    ] = None,
     probes: Annotated[
         str,
         typer.Option(
             help="Probes beside quality, comma-separated: rates, loss, damage, swap, solvers, "
-            "speed, frechet; default: all."
+            "speed, frechet, published; default: all."
         ),
     ] = "",
     speed: Annotated[
@@ -63,7 +70,7 @@ def bench_command(
     from sglat_lab.bench.run import Benchmark
     from sglat_lab.report.html import write_report
 
-    for folder in (clips, encoded, teachers):
+    for folder in (clips, encoded, teachers, openface):
         if folder is not None and not folder.is_dir():
             raise UsageError("no-folder", f"expected a folder {folder}, found none")
     if lpips_heads is not None and not lpips_heads.is_file():
@@ -73,7 +80,7 @@ def bench_command(
         BenchConfig(
             clips=clips, out=out, encoded=encoded, bundle=bundle, teachers=teachers,
             heads=lpips_heads, is_quick=quick, device=str(choose_device(device)),
-            with_speed=speed, frames=frames, minutes=minutes, workers=workers,
+            with_speed=speed, frames=frames, minutes=minutes, workers=workers, openface=openface,
             probes=tuple(name for name in probes.split(",") if name),
         ),
         say,

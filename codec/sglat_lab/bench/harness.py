@@ -69,6 +69,8 @@ class BenchConfig(ToolConfig):
     """Time that encoding and sweeps are planned for; None: by `is_quick`."""
     workers: int | None = None
     """Processes side by side; None: one a core."""
+    openface: Path | None = None
+    """Folder of CSV files by OpenFace; see `published_probe`."""
     probes: tuple[str, ...] = ()
     """Names of the probes beside `quality`; empty: all."""
 

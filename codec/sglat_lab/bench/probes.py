@@ -1,7 +1,7 @@
 """Probes: functions of a clip and the tools that return figures.
 
 `quality` is what the others refer to and is always measured. Probes of one clip are measured in
-worker processes; those of several clips (`swap`, `solvers`, `speed`, `frechet`) after them.
+worker processes; those of several clips (`ON_SEVERAL`) after them.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ PROBES: Final[dict[str, Callable[[ClipBench, Tools], Figures]]] = {
     },
 }
 """Their figures are joined to the clip's record."""
-ON_SEVERAL: Final = ("swap", "solvers", "speed", "frechet")
+ON_SEVERAL: Final = ("swap", "solvers", "speed", "frechet", "published")
 """Names of the probes of several clips."""
 
 

@@ -37,6 +37,7 @@ from sglat_lab.bench.probes import (
     solver_probe,
     swap_record,
 )
+from sglat_lab.bench.published import Figures, networks_at_hand, published_probe
 from sglat_lab.measure.picture_metrics import METRICS
 from sglat_lab.measure.rates import summarize
 from sglat_lab.report.html import ClipPictures
@@ -136,9 +137,14 @@ class Benchmark:
             "summary": summarize(records),
             "swap": swaps,
             "frechet": self._frechet(records) if "frechet" in self.probes else {},
+            "published": (published := self._published(records)),
             "solvers": solvers,
             "speed": speed,
-            "not_measured": self.tools.judges.missing,
+            "not_measured": {
+                what: needs
+                for what, needs in self.tools.judges.missing.items()
+                if what not in published
+            },
             "skipped": self.skipped,
         }
         return record | {"stage_seconds": self.clock.finish()}
@@ -281,6 +287,13 @@ class Benchmark:
 
     def _frechet(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return frechet_probe(self.tools.judges, self.clips, self.tools.anchors, records)
+
+    def _published(self, records: Sequence[dict[str, Any]]) -> Figures:
+        if "published" not in self.probes:
+            return {}
+        tools = self.tools
+        networks = networks_at_hand(tools.bundle)
+        return published_probe(networks, self.clips, tools.anchors, records, self.config.openface)
 
     def _about(self, workers: int) -> dict[str, Any]:
         judges = self.tools.judges

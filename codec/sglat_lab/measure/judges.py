@@ -51,14 +51,13 @@ class Judges:
 
 
 NOT_AT_HAND: Final = {
-    "L_ID (ArcFace)": "ArcFace weights (r50 or r100, 512 numbers); MobileFaceNet stands in under "
-    "its own name",
+    "L_ID (ArcFace)": "ArcFace (sgl-bundles fetch ffhq); MobileFaceNet stands in under its own name",
     "FID": "Inception-v3 of the original implementation (sgl-bundles fetch metrics)",
     "FVD": "I3D of Kinetics-400 (sgl-bundles fetch metrics), and fragments of 120 frames",
     "FVD_M": "the same I3D, on the mouth region",
-    "ρ_AU": "OpenFace 2.0 action units; blendshapes stand in as ρ_AU proxy",
-    "ρ_GZ": "OpenFace 2.0 gaze angles; iris positions stand in as ρ_GZ proxy",
-    "ρ_pose (OpenFace)": "OpenFace 2.0 head pose; the landmark network's head matrix stands in",
+    "ρ_AU": "OpenFace 2.0 action units (--openface); blendshapes stand in as ρ_AU proxy",
+    "ρ_GZ": "OpenFace 2.0 gaze angles (--openface); iris positions stand in as ρ_GZ proxy",
+    "ρ_pose": "OpenFace 2.0 head pose (--openface); the landmark network's head matrix stands in",
     "DISTS": "VGG-16 ImageNet weights and the published α, β of DISTS; MS-SSIM is shown",
 }
 

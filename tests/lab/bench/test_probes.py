@@ -16,7 +16,17 @@ from sglat_lab.measure.judges import Judges
 
 def test_all_probes_run_unless_some_are_named_and_quality_always() -> None:
     every = probes.chosen_probes(())
-    assert every == ["quality", "rates", "loss", "damage", "swap", "solvers", "speed", "frechet"]
+    assert every == [
+        "quality",
+        "rates",
+        "loss",
+        "damage",
+        "swap",
+        "solvers",
+        "speed",
+        "frechet",
+        "published",
+    ]
     assert probes.chosen_probes(("damage", "rates")) == ["quality", "rates", "damage"]
 
 
