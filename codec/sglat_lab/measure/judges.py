@@ -51,7 +51,7 @@ class Judges:
 
 
 NOT_AT_HAND: Final = {
-    "L_ID (ArcFace)": "ArcFace (sgl-bundles fetch ffhq); MobileFaceNet stands in under its own name",
+    "L_ID (ArcFace)": "ArcFace (sgl-bundles fetch ffhq); MobileFaceNet stands in",
     "FID": "Inception-v3 of the original implementation (sgl-bundles fetch metrics)",
     "FVD": "I3D of Kinetics-400 (sgl-bundles fetch metrics), and fragments of 120 frames",
     "FVD_M": "the same I3D, on the mouth region",
