@@ -17,12 +17,13 @@ from sglat.bitstream.reader import Reader
 from sglat.bitstream.records import Picture
 from sglat.bitstream.seek import SeekableFile
 from sglat.bundles.bundle import Bundle, load_bundle
-from sglat.decoder.backdrop import StillBackdrop
+from sglat.decoder.backdrop import StillBackdrop, open_backdrop
+from sglat.decoder.composite import CompositeConfig
 from sglat.decoder.decode import DecodeConfig, Decoder, prefetch
 from sglat.decoder.output import OutputConfig, write_decoded
 from sglat.errors import BundleMismatchError, FormatError, UsageError
 from sglat.media.audio import AudioReader
-from sglat.media.pictures import DIGITAL_SOURCE_TYPE, encode_png
+from sglat.media.pictures import DIGITAL_SOURCE_TYPE, encode_png, read_still
 from sglat.media.reader import VideoReader
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.files import make_identity, write_file
@@ -283,6 +284,36 @@ def test_the_face_goes_onto_a_video_or_a_picture(tmp_path: Path, bundle: Bundle,
     assert len(shown) == 5 and shown[0].shape == (96, 128, 3)
     change = np.abs(shown[0].astype(int) - ground[0])
     assert change[30:60, 50:75].mean() > 2 * change[:, 110:].mean()
+
+
+@pytest.mark.parametrize("mask", ["face", "crop"])
+def test_only_what_is_generated_of_a_full_frame_is_marked(
+    tmp_path: Path, bundle: Bundle, mask: str
+) -> None:
+    path = write_file(tmp_path / "a.sglat", bundle, frames=3)
+    ground = moving_square(0, width=256, height=192)
+    onto = tmp_path / "onto.png"
+    onto.write_bytes(encode_png(ground))
+    config: dict[str, object] = {
+        "form": "png",
+        "onto": onto,
+        "composite": CompositeConfig(mask=mask),
+    }
+    write_out(path, bundle, tmp_path / "marked", **config)
+    write_out(path, bundle, tmp_path / "plain", has_watermark=False, **config)
+    with path.open("rb") as file:
+        decoder = Decoder(file, bundle=bundle)
+        frames = list(decoder.frames(open_backdrop(onto), composite=config["composite"]))
+    for number, frame in enumerate(frames):
+        marked, plain = (
+            read_still(tmp_path / name / f"{number:05d}.png") for name in ("marked", "plain")
+        )
+        assert frame.generated is not None
+        outside = frame.generated == 0
+        assert outside.mean() > 0.3
+        assert np.array_equal(marked[outside], ground[outside])
+        inside = frame.generated > 0.5
+        assert (marked[inside] != plain[inside]).any(axis=-1).mean() > 0.2
 
 
 def test_a_backdrop_without_placement_is_one_clear_line(tmp_path: Path, bundle: Bundle) -> None:

@@ -52,8 +52,9 @@ def test_each_container_holds_a_valid_manifest_and_still_plays(
     (action,) = (a["data"]["actions"][0] for a in active(path)["assertions"] if "act" in a["label"])
     assert action["action"] == "c2pa.created"
     assert action["digitalSourceType"].endswith("/trainedAlgorithmicMedia")
+    is_still = name.endswith((".png", ".jpg", ".webp"))
     with VideoReader(path) as reader:
-        assert len(list(reader)) >= 1
+        assert len(list(reader)) == (1 if is_still else 8)
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from sglat.marks import embedded, tags
 from sglat.marks.embedded import read_embedded
-from sglat.marks.tags import container_tags, read_tags, xmp_source_type
+from sglat.marks.tags import container_tags, read_tags, read_xmp
 from sglat.media.pictures import encode_png, generated_marks
-from sglat.media.xmp import IPTC_EXT, XMP_UUID, xmp_packet
+from sglat.media.reader import VideoReader
+from sglat.media.xmp import IPTC_EXT, XMP_UUID, append_xmp_chunk, xmp_packet
 from tests.support.marked import KINDS, make_media, write_generated
 from tests.support.video import moving_square
 
@@ -64,9 +65,9 @@ def test_a_cameras_source_type_is_not_synthetic(tmp_path: Path) -> None:
 
 def test_xmp_is_read_from_an_element_too() -> None:
     text = f'<d xmlns:q="{IPTC_EXT}"><q:DigitalSourceType> a/b </q:DigitalSourceType></d>'
-    assert xmp_source_type(text.encode()) == "a/b"
-    assert xmp_source_type(b"<d/>") == ""
-    assert xmp_source_type(b"<?xml version='1.0' encoding='cp037'?><d>\x4c\x5a</d>") == ""
+    assert read_xmp(text.encode()) == {"digitalSourceType": "a/b"}
+    assert read_xmp(b"<d/>") == {}
+    assert read_xmp(b"<?xml version='1.0' encoding='cp037'?><d>\x4c\x5a</d>") == {}
 
 
 LAUGHS = "<!DOCTYPE d [<!ENTITY a 'ha'><!ENTITY b '&a;&a;&a;'>]><d>&b;</d>"
@@ -81,7 +82,7 @@ LAUGHS = "<!DOCTYPE d [<!ENTITY a 'ha'><!ENTITY b '&a;&a;&a;'>]><d>&b;</d>"
 )  # fmt: skip
 def test_hostile_xmp_is_one_line(packet: bytes) -> None:
     with pytest.raises(ValueError, match=r"^expected XML[^\n]*$"):
-        xmp_source_type(packet)
+        read_xmp(packet)
     (fault,) = read_tags(embedded.Embedded(packets=[packet]), {}).faults
     assert fault.startswith("XMP: expected XML")
 
@@ -163,3 +164,26 @@ def test_random_damage_is_told_or_harmless(tmp_path: Path, name: str) -> None:
         assert "\n" not in found.damage
         assert len(found.texts) <= embedded.MAX_TEXTS
         read_tags(found, {})
+
+
+def test_an_avi_with_xmp_still_plays_and_holds_all_marks(tmp_path: Path) -> None:
+    path = write_generated(tmp_path / "a.avi", consent='<"ja">', watermark="0a0b0c0d", label="KI")
+    found = found_in(path)
+    assert (found.source_types, found.places) == ((GENERATED,), ("xmp",))
+    assert (found.consent, found.watermark, found.label) == ('<"ja">', "0a0b0c0d", "KI")
+    assert read_embedded(path).damage == ""
+    with VideoReader(path) as reader:
+        assert len(list(reader)) == 8
+
+
+def test_xmp_goes_into_the_last_part_of_a_long_avi(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    path.write_bytes(b"".join(b"RIFF" + struct.pack("<I", 12) + k + b"JUNK\0\0\0\0" for k in PARTS))
+    append_xmp_chunk(path, b"<d/>!")
+    data = path.read_bytes()
+    assert data[4:8] == struct.pack("<I", 12)
+    assert data[24:28] == struct.pack("<I", 12 + 14) == struct.pack("<I", len(data) - 28)
+    assert read_embedded(path).packets == [b"<d/>!"]
+
+
+PARTS = (b"AVI ", b"AVIX")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from sglat.files import open_input
-from sglat.media.xmp import GIF_APPLICATION, PNG_KEYWORD, XMP_UUID
+from sglat.media.xmp import AVI_CHUNK, GIF_APPLICATION, PNG_KEYWORD, XMP_UUID
 
 MAX_STORE_BYTES: Final = 1 << 24  # thumbnails of a few hundred kB each are usual
 MAX_PACKET_BYTES: Final = 1 << 20  # an APP1 segment holds 64 kB
@@ -275,9 +275,11 @@ def _read_riff(source: _Source, found: Embedded) -> None:
             return
         kind, size = struct.unpack("<4sI", source.take(8, 8, "a chunk"))
         end = source.at() + size + size % 2
-        if kind == b"C2PA":
+        if kind == b"RIFF":
+            end = source.at() + 4  # a further part of a long AVI, whose chunks follow
+        elif kind == b"C2PA":
             found.store = source.take(size, MAX_STORE_BYTES, "a C2PA manifest")
-        elif kind in (b"XMP ", b"_PMX"):
+        elif kind in (b"XMP ", AVI_CHUNK):
             found.add_packet(source.take(size, MAX_PACKET_BYTES, "XMP"))
         source.to(min(end, source.size))
 

@@ -20,7 +20,7 @@ from sglat.media.pictures import (
     SYNTHETIC_KEY,
     WATERMARK_KEY,
 )
-from sglat.media.xmp import IPTC_EXT
+from sglat.media.xmp import IPTC_EXT, OWN_NAMESPACE, OWN_PREFIX
 
 MAX_SHOWN: Final = 512  # characters of one tag
 # IPTC source types of media that a machine made or changed.
@@ -77,18 +77,21 @@ def read_tags(embedded: Embedded, container: dict[str, str]) -> Tags:
     types: list[str] = []
     places, faults = [], []
     remote = ""
+    texts: dict[str, str] = {}
     for packet in embedded.packets:
         try:
-            value = xmp_source_type(packet)
+            found_here = read_xmp(packet)
         except ValueError as error:
             faults.append(f"XMP: {error}")
             continue
-        if value:
+        if value := found_here.get(SOURCE_TYPE_KEY):
             types.append(value)
+        if found_here:
             places.append("xmp")
+        own = {key.lower(): value for key, value in found_here.items() if key != SOURCE_TYPE_KEY}
+        texts = own | texts
         match = _REMOTE.search(packet)
         remote = remote or (match[1].decode("latin-1") if match else "")
-    texts: dict[str, str] = {}
     for place, found in (("container", container), ("text", embedded.texts)):
         kept = {k.lower(): v[:MAX_SHOWN] for k, v in found.items() if k.lower() in _KNOWN}
         if kept:
@@ -123,8 +126,9 @@ _KNOWN: Final = frozenset(
 )
 
 
-def xmp_source_type(packet: bytes) -> str:
-    """Return the IPTC digital source type of an XMP packet; empty if it has none.
+def read_xmp(packet: bytes) -> dict[str, str]:
+    """Return what an XMP packet says, by the names of container tags: IPTC digital source type,
+    and what sglat writes.
 
     Raises:
         ValueError: no XML, or XML with a document type, which could expand without bound.
@@ -139,12 +143,19 @@ def xmp_source_type(packet: bytes) -> str:
         root = ElementTree.fromstring(re.sub(r"<\?xpacket.*?\?>", "", text, flags=re.DOTALL))
     except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f"expected XML, found: {error}") from error
-    name = f"{{{IPTC_EXT}}}DigitalSourceType"
+    found: dict[str, str] = {}
     for element in root.iter():
-        value = element.get(name) or (element.text if element.tag == name else None)
-        if value and value.strip():
-            return value.strip()[:MAX_SHOWN]
-    return ""
+        values = {element.tag: element.text or "", **element.attrib}
+        for name, key in _XMP_NAMES.items():
+            if value := values.get(name, "").strip():
+                found.setdefault(key, value[:MAX_SHOWN])
+    return found
+
+
+_XMP_NAMES: Final = {f"{{{IPTC_EXT}}}DigitalSourceType": SOURCE_TYPE_KEY} | {
+    f"{{{OWN_NAMESPACE}}}{key.removeprefix(OWN_PREFIX)}": key
+    for key in (AUTHOR_KEY, CONSENT_KEY, SYNTHETIC_KEY, WATERMARK_KEY, LABEL_KEY)
+}
 
 
 def container_tags(path: Path) -> dict[str, str]:

@@ -20,7 +20,13 @@ from sglat.errors import MediaError, UsageError
 from sglat.files import AtomicOutput, Closable
 from sglat.media.pixels import PictureConverter
 from sglat.media.reader import VideoReader
-from sglat.media.xmp import PNG_KEYWORD, append_xmp_box, gif_xmp, xmp_packet
+from sglat.media.xmp import (
+    PNG_KEYWORD,
+    append_xmp_box,
+    append_xmp_chunk,
+    gif_xmp,
+    xmp_packet,
+)
 
 STILL_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 # IPTC NewsCodes, https://cv.iptc.org/newscodes/digitalsourcetype/
@@ -85,12 +91,12 @@ def mark_png(png: bytes, marks: dict[str, str]) -> bytes:
 
 def mark_file(path: Path, muxer: str, marks: dict[str, str]) -> None:
     """Insert near the end of a complete file what its FFmpeg muxer leaves out: all marks, key and
-    text, in GIF and APNG; the XMP packet in MP4 and MOV. Files of other muxers are left alone.
+    text, in GIF and APNG; the XMP packet in MP4, MOV and AVI. Files of other muxers are left alone.
 
     Source: GIF89a specification, section 24 (comment extension).
     """
-    if muxer in ("mp4", "mov") and (packet := _xmp_of(marks)):
-        append_xmp_box(path, packet)
+    if muxer in ("mp4", "mov", "avi") and (packet := _xmp_of(marks)):
+        (append_xmp_chunk if muxer == "avi" else append_xmp_box)(path, packet)
     if not marks or muxer not in ("gif", "apng"):
         return
     end = GIF_TRAILER if muxer == "gif" else PNG_END
@@ -106,7 +112,9 @@ def _xmp_of(marks: Mapping[str, str]) -> bytes:
     """Return the XMP packet of marks; empty where they do not name a source type."""
     if SOURCE_TYPE_KEY not in marks:
         return b""
-    return xmp_packet(source_type=marks[SOURCE_TYPE_KEY], creator_tool=marks.get(AUTHOR_KEY, ""))
+    return xmp_packet(
+        source_type=marks[SOURCE_TYPE_KEY], creator_tool=marks.get(AUTHOR_KEY, ""), more=marks
+    )
 
 
 def _png_texts(marks: dict[str, str]) -> bytes:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sglat.errors import MediaError, UsageError
 from sglat.files import Closable, check_input, kind_of_file
+from sglat.media.apng import demuxer_of
 from sglat.media.assembled import (
     WEBP_TIME_BASE,
     TiledConverter,
@@ -106,7 +107,8 @@ def open_container(path: Path) -> Any:
     if path.is_file() and path.stat().st_size == 0:
         raise MediaError("media-empty", f"expected a video file, {path} has zero bytes")
     try:
-        return av.open(str(path), mode="r", metadata_errors="replace")
+        kind = demuxer_of(path)
+        return av.open(str(path), mode="r", metadata_errors="replace", format=kind)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = _what_it_is(path)
         raise MediaError("media-unreadable", f"cannot read {path} as video: {reason}") from error
