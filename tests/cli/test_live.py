@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from sglat.cli.live import choose_key, parse_place
 from sglat.errors import UsageError
 from sglat.live.look import read_look
 from sglat.live.sender import SendConfig, Sender
+from sglat.marks.check import check
+from sglat.marks.keys import make_signer
 from sglat.media.reader import VideoReader
 from tests.bundles.tiny import make_tiny_bundle
 from tests.live.calls import Mover
@@ -75,6 +78,14 @@ def line(done: Done) -> bytes:
         (("receive", *PHRASE), b"no-output"),
         (("receive", "out.mp4", "--stay", *PHRASE), b"a file holds one call"),
         (("receive", "out.mp4", "--listen", "x", *PHRASE), b"bad-address"),
+        (("receive", "out.mp4", "--no-watermark", *PHRASE), b"add --i-will-mark-it-myself"),
+        (("receive", "-", "--no-watermark", *PHRASE), b"add --i-will-mark-it-myself"),
+        (("receive", "--window", "--no-label", *PHRASE), b"add --i-will-mark-it-myself"),
+        (("receive", "-", "--sign", *PHRASE), b"--sign needs a file"),
+        (
+            ("receive", "out.mp4", "--label-text", "\N{CJK UNIFIED IDEOGRAPH-751F}", *PHRASE),
+            b"bad-label",
+        ),
         (("receive", "--key", "none.key", "out.mp4"), b"input-missing"),
         (("send", "--identity", "none.sglat", "--to", "localhost:1", *PHRASE), b"input-missing"),
     ],
@@ -118,6 +129,10 @@ def test_a_call_through_both_commands(
     """The receiver is the command; the sender's parts run in a thread, since commands end
     processes."""
     monkeypatch.setenv("SGLAT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SGLAT_CONFIG", str(tmp_path / "config"))
+    signs = find_spec("c2pa") is not None
+    if signs:
+        make_signer("Jo", folder=tmp_path / "config")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -136,7 +151,7 @@ def test_a_call_through_both_commands(
     done = run_here(
         capfdbinary, "live", "receive", tmp_path / "out.mp4", "--listen", f"127.0.0.1:{port}",
         "--record", tmp_path / "call.sglat", "--bundle", bundle.folder, "--device", "cpu",
-        "--stats", tmp_path / "stats.json", "--size", "64", *PHRASE,
+        "--stats", tmp_path / "stats.json", "--size", "64", "--label", *PHRASE,
     )  # fmt: skip
     thread.join()
     assert done.returncode == 0
@@ -148,3 +163,8 @@ def test_a_call_through_both_commands(
         motion = kept.read_motion()
     assert np.abs(motion.values - camera.motion / motion.steps).max() <= 0.701
     assert (tmp_path / "stats.json").stat().st_size > 100
+    video, recording = check(tmp_path / "out.mp4"), check(tmp_path / "call.sglat")
+    assert (video.tags.label, video.tags.watermark) == ("AI-generated", recording.named_watermark)
+    assert (video.verdict, recording.verdict) == ("holds", "holds")
+    assert (video.is_signed, recording.is_signed) == (signs, signs)
+    assert (b"signed by Jo (self-signed) (C2PA)" in done.stderr) == signs

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
-from subprocess import CompletedProcess
+from subprocess import CompletedProcess, run
 
 import pytest
 
@@ -196,6 +198,66 @@ def test_marks_of_a_source_go_through_a_file_into_the_next_video(
     assert one["c2pa"]["label"].encode() in (tmp_path / "2.mp4").read_bytes()
 
 
+def test_a_swap_asks_decoders_for_a_label(
+    capfdbinary: Capture, config: Path, tmp_path: Path, bundle: Bundle
+) -> None:
+    keys.make_signer("Jo", folder=config)
+    motion = write_file(tmp_path / "m.sglat", bundle, frames=3)
+    look = write_file(tmp_path / "l.sglat", bundle, frames=3, seed=1)
+    both = "--motion", motion, "--identity", look
+    done = run_here(capfdbinary, "swap", *both, tmp_path / "a.sglat", "--label")
+    assert b"label: AI-generated" in done.stderr
+    run_here(capfdbinary, "swap", *both, tmp_path / "b.sglat")
+    for name, label in (("a", "AI-generated"), ("b", "")):
+        path = tmp_path / f"{name}.sglat"
+        assert marks(capfdbinary, "check", path)[0] == 0
+        decode(capfdbinary, bundle, path, tmp_path / f"{name}.mp4", "--size", 128)
+        report = json.loads(marks(capfdbinary, "check", tmp_path / f"{name}.mp4", "--json")[1])
+        assert report["tags"]["label"] == report["c2pa"]["facts"].get("label", "") == label
+    refused = decode(capfdbinary, bundle, tmp_path / "a.sglat", tmp_path / "c.mp4", "--no-label")
+    assert refused.returncode == 2 and b"--i-will-mark-it-myself" in refused.stderr
+    word = "--no-label", "--i-will-mark-it-myself"
+    decode(capfdbinary, bundle, tmp_path / "a.sglat", tmp_path / "c.mkv", *word)
+    shown = marks(capfdbinary, "check", tmp_path / "c.mkv")[1]
+    assert "label" in shown and "left out on the user's word" in shown
+
+
+def test_a_label_outlives_further_edits_and_signatures(
+    capfdbinary: Capture, config: Path, tmp_path: Path, bundle: Bundle
+) -> None:
+    keys.make_signer("Jo", folder=config)
+    a, b, c, d, e = (tmp_path / f"{name}.sglat" for name in "abcde")
+    write_file(a, bundle, frames=9)
+    swap = lambda *arguments: run_here(capfdbinary, "swap", "--motion", *arguments)  # noqa: E731
+    swap(a, b, "--label-text", "KI")
+    swap(b, c, "--trim", "0:0.2")
+    swap(c, "--identity", a, d)
+    swap(d, e, "--no-label", "--i-will-mark-it-myself")
+    labels = []
+    for path in (a, b, c, d, e):
+        status, shown, _ = marks(capfdbinary, "check", path, "--json")
+        assert status == 0
+        labels.append(json.loads(shown)["provenance"]["record"]["label"])
+    assert labels == ["", "KI", "KI", "KI", ""]
+    origins = json.loads(marks(capfdbinary, "check", e, "--json")[1])["provenance"]["origins"]
+    assert {origin["role"] for origin in origins} == {"look", "motion"}
+
+
+def test_the_watermark_that_a_file_names_is_told_from_the_one_found(
+    capfdbinary: Capture, config: Path, tmp_path: Path, bundle: Bundle
+) -> None:
+    source = write_file(tmp_path / "in.sglat", bundle, frames=100)
+    path = tmp_path / "a.mkv"
+    decode(capfdbinary, bundle, source, path, "--size", 128, "--crf", 18)
+    of_file = json.loads(marks(capfdbinary, "check", source, "--json")[1])["watermark"]
+    found = json.loads(marks(capfdbinary, "check", path, "--json")[1])["watermark"]
+    assert found["id"] == found["named"] == of_file["named"]
+    assert found["is_named"] is True
+    path.write_bytes(path.read_bytes().replace(of_file["named"].encode(), b"00000000"))
+    status, shown, _ = marks(capfdbinary, "check", path)
+    assert status == 0 and "THE FILE NAMES ANOTHER: 00000000" in shown
+
+
 @pytest.mark.parametrize(("name", "status"), [("a.mp4", 3), ("a.mkv", 0), ("a.txt", 1)])
 def test_the_status_tells_the_result(
     capfdbinary: Capture, tmp_path: Path, name: str, status: int
@@ -209,6 +271,36 @@ def test_the_status_tells_the_result(
     assert found == status
     assert (shown == "") == (status == 1)
     assert told.count("\n") == (status == 1)
+
+
+LONELY = """
+import sys
+for name in ("torch", "cv2", "c2pa", "cryptography"):
+    sys.modules[name] = None
+def refuse(event, arguments):
+    if event.startswith("socket."):
+        raise AssertionError("a network was asked for: " + event)
+sys.addaudithook(refuse)
+from sglat.cli.marks import main
+main()
+"""
+
+
+def test_a_check_needs_no_network_no_bundle_and_no_extras(
+    capfdbinary: Capture, config: Path, tmp_path: Path, bundle: Bundle, source: Path
+) -> None:
+    keys.make_signer("Jo", folder=config)
+    decode(capfdbinary, bundle, source, tmp_path / "a.mp4")
+    run_here(capfdbinary, "swap", "--motion", source, tmp_path / "a.sglat")
+    (tmp_path / "home").mkdir(mode=0o500)
+    environment = os.environ | {"SGLAT_HOME": str(tmp_path / "home"), "SGLAT_CONFIG": "/nowhere"}
+    for name in ("a.mp4", "a.sglat"):
+        done = run(
+            [sys.executable, "-c", LONELY, "check", str(tmp_path / name)],
+            capture_output=True, text=True, env=environment,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (5, "")
+        assert "not checked" in done.stdout and "sglat[c2pa]" in done.stdout
 
 
 def test_what_files_say_reaches_the_terminal_escaped(capfdbinary: Capture, tmp_path: Path) -> None:
