@@ -13,13 +13,15 @@ import torch
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.bundles.catalogue import BUNDLES, LICENCES, Member
 from sglat.bundles.controls import PAPER_CHANNELS
-from sglat.bundles.convert import convert_checkpoint, paper_controls, unpack
+from sglat.bundles.convert import convert_checkpoint, keep_as_is, paper_controls, unpack
 from sglat.bundles.download import hash_download
 from sglat.bundles.manifest import canonical_json
 from sglat.bundles.store import import_own
 from sglat.errors import BundleError, MissingExtraError, UsageError
 from sglat.networks.face_analysis import DETECTOR_FILE, IDENTITY_FILE, pack_folder
 from sglat.networks.stylespace import GeneratorConfig
+from sglat_lab.measure import judges
+from sglat_lab.measure.teachers import FsaNetPair
 from tests.bundles.toys import (
     TOY_CONFIG,
     toy_generator,
@@ -217,6 +219,24 @@ def test_a_wrong_pack_writes_nothing(tmp_path: Path, content: dict[str, bytes]) 
     with pytest.raises(BundleError, match=r"pack\.zip: .*expected"):
         unpack(pack, file, tmp_path / "here", name="insightface", source="pack")
     assert [path for path in (tmp_path / "here").rglob("*") if path.is_file()] == []
+
+
+def test_a_file_kept_as_it_is_gets_the_name_programs_look_for(tmp_path: Path) -> None:
+    (tmp_path / "published.onnx").write_bytes(b"onnx")
+    file = replace(PACK, content="as_is", members=(member(b"onnx"),))
+    keep_as_is(tmp_path / "published.onnx", file, tmp_path / "here", name="teachers", source="x")
+    assert (tmp_path / "here" / "net.onnx").read_bytes() == b"onnx"
+    Bundle(tmp_path / "here").verify()
+
+
+def test_the_teachers_are_kept_under_the_names_the_laboratory_reads() -> None:
+    files = BUNDLES["teachers"].files
+    assert {file.members[0].name for file in files} == {
+        judges.LANDMARKER_FILE, judges.IDENTITY_FILE, judges.SQUEEZE_SOURCE, *FsaNetPair.FILES
+    }  # fmt: skip
+    for file in files:
+        (kept,) = file.members
+        assert (kept.size_bytes, kept.sha256) == (file.size_bytes, file.sha256)
 
 
 def test_the_insightface_pack_goes_where_insightface_looks(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from sglat.bundles.download import Expected
 from sglat.errors import BundleError
 
-Content = Literal["checkpoint", "onnx_pack"]
+Content = Literal["checkpoint", "onnx_pack", "as_is"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class CatalogueFile(Expected):
     """How size and hash are known."""
     content: Content = "checkpoint"
     members: tuple[Member, ...] = ()
-    """What a pack holds."""
+    """What a pack holds; of a file kept as it is, the one name it is kept under."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,6 +152,18 @@ def unpack(
     ]
 
 
+def keep_as_is(
+    path: Path, file: CatalogueFile, folder: Path, *, name: str, source: str
+) -> PartRecord:
+    """Copy a checked file under the name that programs look for, and register it."""
+    (member,) = file.members
+    target = folder / f"{member.folder}{member.name}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with AtomicOutput(target, force=True) as partial:
+        shutil.copyfile(path, partial)
+    return _enter(folder, member, file, kind="as_is", name=name, source=source)
+
+
 def _enter(
     folder: Path, member: Member, file: CatalogueFile, *, kind: str, name: str, source: str
 ) -> PartRecord:

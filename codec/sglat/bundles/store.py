@@ -32,6 +32,7 @@ from sglat.bundles.convert import (
     Part,
     add_parts,
     convert_checkpoint,
+    keep_as_is,
     paper_controls,
     unpack,
 )
@@ -320,6 +321,8 @@ def _add_file(bundle: CatalogueBundle, file: CatalogueFile, path: Path) -> None:
     source = _source_of(file)
     if file.content == "onnx_pack":
         unpack(path, file, folder, name=bundle.name, source=source)
+    elif file.content == "as_is":
+        keep_as_is(path, file, folder, name=bundle.name, source=source)
     else:
         parts = convert_checkpoint(path)
         if bundle.name == "ffhq" and any(part.role == "generator" for part in parts):

@@ -14,11 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sglat.bundles.bundle import bundles_folder
 from sglat.errors import SglatError, UsageError
 from sglat.networks.perceptual import weighted_feature_distance
 from sglat.networks.pixels import from_pixels
 
 SQUEEZE_FILE: Final = "squeezenet1_1_features.npz"
+SQUEEZE_SOURCE: Final = "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5"
+"""The file that it was made from, as its publisher has it; either will do."""
+TEACHERS_BUNDLE: Final = "teachers"
 IDENTITY_FILE: Final = "mobilefacenet_id.onnx"
 LANDMARKER_FILE: Final = "face_landmarker_v2_with_blendshapes.task"
 BATCH: Final = 16
@@ -63,11 +67,13 @@ NOT_AT_HAND: Final = {
 
 
 def find_teachers(folder: Path | None) -> Path | None:
-    """Return the folder of measuring networks: the one given, else `$SGLAT_SHARED/teachers`."""
+    """Return the folder of measuring networks: the one given, else `$SGLAT_SHARED/teachers`, else
+    what `sgl-bundles fetch teachers` made."""
     if folder is not None:
         return folder
     shared = Path(os.environ.get("SGLAT_SHARED", "../shared")) / "teachers"
-    return shared if shared.is_dir() else None
+    fetched = bundles_folder() / TEACHERS_BUNDLE
+    return next((found for found in (shared, fetched) if found.is_dir()), None)
 
 
 def load_judges(folder: Path | None, *, heads: Path | None = None) -> Judges:
@@ -80,14 +86,16 @@ def load_judges(folder: Path | None, *, heads: Path | None = None) -> Judges:
     """
     missing = dict(NOT_AT_HAND)
     perceptual = identity = landmarker = None
-    squeeze = _present(folder, SQUEEZE_FILE)
+    squeeze = _present(folder, SQUEEZE_FILE) or _present(folder, SQUEEZE_SOURCE)
     if squeeze is None:
-        missing["LPIPS-like"] = f"{SQUEEZE_FILE} in the teachers folder"
+        missing["LPIPS-like"] = (
+            f"{SQUEEZE_FILE} in the teachers folder (sgl-bundles fetch teachers)"
+        )
     else:
         perceptual = _squeeze(squeeze, heads or installed_heads())
     identity_file = _present(folder, IDENTITY_FILE)
     if identity_file is None:
-        missing["L_ID"] = f"{IDENTITY_FILE} in the teachers folder"
+        missing["L_ID"] = f"{IDENTITY_FILE} in the teachers folder (sgl-bundles fetch teachers)"
     elif importlib.util.find_spec("onnx") is None:
         missing["L_ID"] = "the Python package onnx"
     else:
@@ -96,7 +104,9 @@ def load_judges(folder: Path | None, *, heads: Path | None = None) -> Judges:
         identity = MobileFaceIdentity(identity_file).eval().requires_grad_(False)
     landmarker = _present(folder, LANDMARKER_FILE)
     if landmarker is None:
-        missing["signals"] = f"{LANDMARKER_FILE} in the teachers folder"
+        missing["signals"] = (
+            f"{LANDMARKER_FILE} in the teachers folder (sgl-bundles fetch teachers)"
+        )
     elif importlib.util.find_spec("mediapipe") is None:
         landmarker = None
         missing["signals"] = "the Python package mediapipe (pip install sglat[simulate])"

@@ -10,6 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
+import h5py
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from sglat.networks.face_points import LEFT_EYE, MOUTH_CORNERS, NOSE_TIP, RIGHT_
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+_KERAS_MEAN_BGR = (103.939, 116.779, 123.68)
 _FIRES: Final = (
     ((3, 4), True), ((6, 7), True), ((9,), True), ((10,), False), ((11,), False), ((12,), False),
 )  # fmt: skip
@@ -44,6 +46,61 @@ def imagenet_normalized(images: Tensor) -> Tensor:
     return ((images + 1) / 2 - mean) / std
 
 
+def squeeze_weights(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Return SqueezeNet's features under torchvision's names, from an `.npz` or from the `.h5` of
+    keras-squeezenet.
+
+    The latter takes BGR of 0 to 255 minus its mean: colour order, scale and mean go into the first
+    layer, so that ImageNet-normalised RGB is right.
+
+    Raises:
+        UsageError: another file.
+    """
+    if path.suffix != ".h5":
+        with np.load(path) as stored:
+            return {key: stored[key] for key in stored.files}
+    found: dict[str, NDArray[np.float32]] = {}
+    try:
+        with h5py.File(path) as file:
+            weight, bias = _layer_of(file, "conv1")
+            weight = weight[:, ::-1]
+            shift = 255 * np.array(_IMAGENET_MEAN) - np.array(_KERAS_MEAN_BGR)[::-1]
+            bias = bias + np.einsum("oihw,i->o", weight, shift)
+            weight = weight * (255 * np.array(_IMAGENET_STD))[:, None, None]
+            found |= _named("features.0", weight, bias)
+            fires = [fire for level, _ in _FIRES for fire in level]
+            for number, index in enumerate(fires, start=2):
+                for part in ("squeeze1x1", "expand1x1", "expand3x3"):
+                    layer = _layer_of(file, f"fire{number}/{part}")
+                    found |= _named(f"features.{index}.{part}", *layer)
+    except (OSError, KeyError) as error:
+        raise UsageError(
+            "not-squeezenet", f"expected the weights of keras-squeezenet in {path}: {error}"
+        ) from error
+    return found
+
+
+def _layer_of(file: h5py.File, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return filters `[O, I, h, w]` and bias `[O]` of a layer."""
+    arrays: list[NDArray[np.float64]] = []
+
+    def collect(_: str, entry: object) -> None:
+        if isinstance(entry, h5py.Dataset):
+            arrays.append(np.asarray(entry[()], np.float64))
+
+    file[name].visititems(collect)
+    by_rank = {array.ndim: array for array in arrays}
+    return by_rank[4].transpose(3, 2, 0, 1), by_rank[1]
+
+
+def _named(
+    name: str, weight: NDArray[np.float64], bias: NDArray[np.float64]
+) -> dict[str, NDArray[np.float32]]:
+    return {
+        f"{name}.weight": weight.astype(np.float32), f"{name}.bias": bias.astype(np.float32)
+    }  # fmt: skip
+
+
 class SqueezePerceptual(nn.Module):
     """SqueezeNet 1.1 features compared as LPIPS does (Zhang et al. 2018, equation 1).
 
@@ -54,10 +111,8 @@ class SqueezePerceptual(nn.Module):
 
     def __init__(self, features_file: Path, heads_file: Path | None = None) -> None:
         super().__init__()
-        with np.load(features_file) as stored:
-            for key in stored.files:
-                name = key.replace(".", "_")
-                self.register_buffer(name, torch.from_numpy(stored[key]).float())
+        for key, values in squeeze_weights(features_file).items():
+            self.register_buffer(key.replace(".", "_"), torch.from_numpy(values).float())
         self.heads = None if heads_file is None else load_lpips_heads(heads_file)
 
     def _conv(self, x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
