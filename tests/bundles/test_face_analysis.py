@@ -98,7 +98,7 @@ def test_insightface_detects_and_compares_where_present_but_has_no_gradient(
         folder, size = tmp_path / "other", 512
         make_tiny_bundle(folder)
         add_face_network(folder, "identity", "arcface", ArcFace().state_dict())
-    monkeypatch.setattr(face_analysis, "choose_finder", lambda base, root: Finder(base))
+    monkeypatch.setattr(face_analysis, "choose_finder", lambda base, root, device: Finder(base))
     faces = Bundle(folder).faces
     assert isinstance(faces, MixedAnalysis)
     assert faces.detect(np.zeros((8, 8, 3), np.uint8)) == ["found by insightface"]
@@ -117,7 +117,7 @@ def test_a_fetched_pack_is_looked_for_in_the_cache(
     asked: list[Path | None] = []
     monkeypatch.setattr(face_analysis, "is_available", lambda root: asked.append(root) or True)
     monkeypatch.setattr(
-        face_analysis, "choose_finder", lambda base, root: asked.append(root) or base
+        face_analysis, "choose_finder", lambda base, root, device: asked.append(root) or base
     )
     _ = Bundle(embedded).faces
     assert asked == [tmp_path / "home" / "bundles" / "insightface"] * 2

@@ -12,8 +12,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,21 +71,29 @@ def is_available(root: Path | None = None) -> bool:
     return has_pack and importlib.util.find_spec("insightface") is not None
 
 
-def choose_finder(embedded: FaceFinder, *, root: Path | None = None) -> FaceFinder:
+def choose_finder(
+    embedded: FaceFinder, *, root: Path | None = None, device: torch.device | None = None
+) -> FaceFinder:
     """Return insightface where its package and model pack are present, else the embedded networks;
     arguments as for `InsightFaceFinder`."""
-    return InsightFaceFinder(embedded, root=root) if is_available(root) else embedded
+    if not is_available(root):
+        return embedded
+    return InsightFaceFinder(embedded, root=root, device=device)
 
 
 class InsightFaceFinder:
     """insightface behind the interface of `FaceFinder`."""
 
-    def __init__(self, base: FaceFinder, *, root: Path | None = None) -> None:
+    def __init__(
+        self, base: FaceFinder, *, root: Path | None = None, device: torch.device | None = None
+    ) -> None:
         """Load the pack's detector, identity and landmark network, and no other of its files.
 
         Args:
             base: gives the mesh and blendshapes.
             root: insightface's home folder; found by itself if None.
+            device: a GPU needs the CUDA provider of ONNX Runtime (`onnxruntime-gpu`); without it
+                these networks run on the processor, and a warning says so.
 
         Raises:
             MissingExtraError: the package is not installed.
@@ -95,12 +105,14 @@ class InsightFaceFinder:
             zoo = importlib.import_module("insightface.model_zoo")
         except ImportError as error:
             raise MissingExtraError("insightface", extra="insightface") from error
-        self._detector = _load(zoo, folder / DETECTOR_FILE, task="detection")
-        self._detector.prepare(_ON_CPU, input_size=_DETECTOR_SIZE, det_thresh=_DETECTOR_SCORE)
-        self._identity = _load(zoo, folder / IDENTITY_FILE, task="recognition")
+        number, providers = _providers(device or torch.device("cpu"))
+        load = partial(_model, zoo, providers)
+        self._detector = load(folder / DETECTOR_FILE, task="detection")
+        self._detector.prepare(number, input_size=_DETECTOR_SIZE, det_thresh=_DETECTOR_SCORE)
+        self._identity = load(folder / IDENTITY_FILE, task="recognition")
         self._points = None  # packs without this model exist
         if (folder / LANDMARKS_FILE).is_file():
-            self._points = _load(zoo, folder / LANDMARKS_FILE, task="landmark_2d_106")
+            self._points = load(folder / LANDMARKS_FILE, task="landmark_2d_106")
 
     def detect(self, picture: NDArray[np.uint8]) -> list[FaceBox]:
         """Return all faces of a picture `[H, W, 3]`, largest first."""
@@ -147,14 +159,31 @@ class InsightFaceFinder:
         return F.normalize(features, dim=1).to(crops.device)
 
 
-def _load(zoo: Any, path: Path, *, task: str) -> Any:
+def _providers(device: torch.device) -> tuple[int, list[Any]]:
+    """Return the package's number of a device, and ONNX Runtime's providers for it."""
+    on_processor = ["CPUExecutionProvider"]
+    if device.type != "cuda":
+        return _ON_CPU, on_processor
+    number = device.index or 0
+    runtime = importlib.import_module("onnxruntime")
+    if "CUDAExecutionProvider" not in runtime.get_available_providers():
+        warnings.warn(
+            "insightface runs on the processor: onnxruntime has no CUDA provider; install "
+            "onnxruntime-gpu in place of onnxruntime",
+            stacklevel=2,
+        )
+        return _ON_CPU, on_processor
+    return number, [("CUDAExecutionProvider", {"device_id": number}), *on_processor]
+
+
+def _model(zoo: Any, providers: list[Any], path: Path, *, task: str) -> Any:
     """Return one network of the pack; raises BundleError."""
     if not path.is_file():
         raise BundleError(
             "missing-weights", f"expected {path.name} in {path.parent}, found nothing"
         )
     try:
-        model = zoo.get_model(str(path), providers=["CPUExecutionProvider"])
+        model = zoo.get_model(str(path), providers=providers)
     except Exception as error:  # ONNX Runtime has a class of its own for each kind of damage
         reason = " ".join(str(error).split())[:200]
         raise BundleError("damaged-weights", f"{path}: expected ONNX, found {reason}") from error
@@ -254,7 +283,7 @@ def face_analysis(
     same = {role: network for role, network in own.items() if isinstance(network, KINDS[role])}
     analysis = EmbeddedAnalysis(networks={**embedded, **same}, device=device)
     root = pack_root if is_available(pack_root) else None  # None: insightface's own home
-    finder = choose_finder(analysis, root=root)
+    finder = choose_finder(analysis, root=root, device=torch.device(device))
     other = {role: network for role, network in own.items() if role not in same}
     if not other and finder is analysis:
         return analysis
