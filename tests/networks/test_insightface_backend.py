@@ -153,34 +153,6 @@ def test_auto_takes_the_embedded_analysis_with_half_a_pack(zoo: FakeZoo, pack: P
     assert choose_finder(embedded, root=pack) is embedded
 
 
-def test_auto_takes_the_embedded_analysis_with_half_a_pack(zoo: FakeZoo, pack: Path) -> None:
-    (pack / "models" / backend.PACK / backend.IDENTITY_FILE).unlink()
-    embedded = Embedded()
-    assert choose_finder(embedded, root=pack) is embedded
-
-
-def test_a_gpu_is_used_where_onnx_runtime_has_it(
-    zoo: FakeZoo, pack: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runtime = ModuleType("onnxruntime")
-    runtime.get_available_providers = lambda: ["CUDAExecutionProvider"]  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
-    zoo.providers = [("CUDAExecutionProvider", {"device_id": 1}), "CPUExecutionProvider"]
-    choose_finder(Embedded(), root=pack, device=torch.device("cuda:1"))
-    assert zoo.prepared["device"] == 1
-
-
-def test_a_gpu_that_onnx_runtime_cannot_use_is_told(
-    zoo: FakeZoo, pack: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runtime = ModuleType("onnxruntime")
-    runtime.get_available_providers = lambda: ["CPUExecutionProvider"]  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
-    with pytest.warns(UserWarning, match="runs on the processor: .* install onnxruntime-gpu"):
-        choose_finder(Embedded(), root=pack, device=torch.device("cuda"))
-    assert zoo.prepared["device"] == -1
-
-
 def test_auto_takes_the_embedded_analysis_without_the_package(
     monkeypatch: pytest.MonkeyPatch, pack: Path
 ) -> None:
