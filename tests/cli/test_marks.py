@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 from subprocess import CompletedProcess, run
 
@@ -144,6 +145,42 @@ def test_a_key_that_cannot_be_used_stops_before_any_work(
     assert done.returncode == 2
     assert done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1
     assert not (tmp_path / "a.mp4").exists()
+
+
+FAULTS: dict[str, tuple[dict[str, timedelta], bytes]] = {
+    "expired": ({"last": timedelta(hours=-1)}, b"has expired"),
+    "early": ({"first": timedelta(days=1)}, b"is not valid yet"),
+    "open": ({}, b"key-open"),
+    "cut": ({}, b"expected a private key in PEM"),
+    "swapped": ({}, b"found none"),
+}
+
+
+@pytest.mark.parametrize("command", ["decode", "swap", "live"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_certificates_and_keys_with_faults_are_one_line_everywhere(
+    capfdbinary: Capture, config: Path, tmp_path: Path, source: Path, command: str, fault: str
+) -> None:
+    changes, words = FAULTS[fault]
+    certificate, key = studio_files(tmp_path, **changes)  # type: ignore[arg-type]
+    if fault == "open":
+        key.chmod(0o640)
+    if fault == "cut":
+        key.write_bytes(key.read_bytes()[:80])
+    if fault == "swapped":
+        certificate, key = key, certificate
+        key.chmod(0o600)
+    out = tmp_path / ("out.sglat" if command == "swap" else "out.mp4")
+    arguments: dict[str, tuple[object, ...]] = {
+        "decode": (source, out),
+        "swap": ("--motion", source, out),
+        "live": ("receive", out, "--passphrase", "correct horse"),
+    }
+    pair = "--sign-cert", certificate, "--sign-key", key
+    done = run_here(capfdbinary, command, *arguments[command], *pair)
+    assert done.returncode == 2 and words in done.stderr
+    assert done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1
+    assert not out.exists()
 
 
 def test_swap_signs_keeps_both_origins_and_warns_of_missing_consent(

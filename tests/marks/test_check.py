@@ -121,3 +121,26 @@ def test_a_cut_video_is_told(tmp_path: Path) -> None:
     path = make_media(tmp_path, "fragmented.mp4")
     path.write_bytes(path.read_bytes()[:-40])
     assert "expected a box within the file" in check(path).damage
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.mp4"])
+def test_marks_of_a_file_whose_pictures_are_gone_are_told(
+    tmp_path: Path, signer: keys.Signer, name: str
+) -> None:
+    path = make_media(tmp_path, name)
+    sign_media(path, Claim(title="a", generated_by="sglat"), signer)
+    data = path.read_bytes()
+    place = data.find(b"IDAT" if name == "a.png" else b"mdat") + 4
+    path.write_bytes(data[:place] + bytes(len(data) - place))
+    report = check(path)
+    assert (report.verdict, report.watermark) == ("broken", None)
+    assert report.manifest.signer == "Jo" or report.manifest.faults
+    assert report.damage
+
+
+def test_frames_before_the_damage_are_searched(tmp_path: Path) -> None:
+    path = write_generated(tmp_path / "a.mkv")
+    path.write_bytes(path.read_bytes()[:-300])
+    report = check(path)
+    assert report.watermark is not None
+    assert (report.verdict, report.tags.is_synthetic) == ("holds", True)

@@ -39,7 +39,7 @@ class Report:
     provenance: Provenances | None = None
     """Of a `.sglat` file; None of others."""
     watermark: Detection | None = None
-    """What the detector found; None: there are no pictures to search, or nobody asked."""
+    """What the detector found; None: no picture can be decoded, or nobody asked."""
     tags: Tags = Tags()  # noqa: RUF009 - frozen
     damage: str = ""
     """Why the container could not be read to its end; empty if it could."""
@@ -116,7 +116,7 @@ def check(path: Path, *, trust: Trust | None = None, has_watermark: bool = True)
 
     Raises:
         UsageError: the file cannot be opened.
-        MediaError: it is no video, picture or `.sglat` file.
+        MediaError: it is no video, picture or `.sglat` file, or so damaged that nothing is left.
         FormatError: a damaged `.sglat` file.
     """
     trust = trust or Trust()
@@ -125,7 +125,13 @@ def check(path: Path, *, trust: Trust | None = None, has_watermark: bool = True)
     if is_sglat:
         return Report(path=path, provenance=_check_sglat(path), trust=trust)
     embedded = read_embedded(path)
-    watermark, damage = _search(path, MAX_FRAMES if has_watermark else 1)
+    watermark, damage = None, ""
+    try:
+        watermark, damage = _search(path, MAX_FRAMES if has_watermark else 1)
+    except MediaError as error:
+        if embedded.is_empty:
+            raise
+        damage = error.message  # no picture, but marks, which are told
     return Report(
         path=path,
         manifest=read_manifest(path, embedded, trusted_pem=trust.certificates_pem),

@@ -44,6 +44,11 @@ class Embedded:
     damage: str = ""
     """Why reading ended early; empty if it did not."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was found."""
+        return not (self.store or self.packets or self.texts)
+
     def add_packet(self, data: bytes) -> None:
         """Keep an XMP packet; of many, the first ones."""
         if len(self.packets) < 4:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from xml.etree import ElementTree
+from xml.parsers import expat
 
 from sglat.marks.embedded import Embedded
 from sglat.media.pictures import (
@@ -139,21 +139,33 @@ def read_xmp(packet: bytes) -> dict[str, str]:
         raise ValueError("expected XML in UTF-8, found other bytes") from error
     if re.search("<!(?!--)", text):
         raise ValueError("expected XML without a document type, found one")
-    try:
-        root = ElementTree.fromstring(re.sub(r"<\?xpacket.*?\?>", "", text, flags=re.DOTALL))
-    except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"expected XML, found: {error}") from error
     found: dict[str, str] = {}
-    for element in root.iter():
-        values = {element.tag: element.text or "", **element.attrib}
-        for name, key in _XMP_NAMES.items():
-            if value := values.get(name, "").strip():
-                found.setdefault(key, value[:MAX_SHOWN])
+    inside: list[str] = []  # keys of open elements that may hold a value as text
+
+    def keep(name: str, value: str) -> None:
+        if (key := _XMP_NAMES.get(name)) is not None and value.strip():
+            found.setdefault(key, value.strip()[:MAX_SHOWN])
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        for attribute, value in attributes.items():
+            keep(attribute, value)
+        inside[:] = [name]
+
+    parser = expat.ParserCreate("utf-8", " ")  # builds no tree: memory stays that of the packet
+    parser.buffer_text = True
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda name: inside.clear()
+    parser.CharacterDataHandler = lambda value: keep(inside[0] if inside else "", value)
+    try:
+        parser.Parse(re.sub(r"<\?xpacket.*?\?>", "", text, flags=re.DOTALL).encode(), True)
+    except (expat.ExpatError, UnicodeEncodeError) as error:
+        raise ValueError(f"expected XML, found: {error}") from error
     return found
 
 
-_XMP_NAMES: Final = {f"{{{IPTC_EXT}}}DigitalSourceType": SOURCE_TYPE_KEY} | {
-    f"{{{OWN_NAMESPACE}}}{key.removeprefix(OWN_PREFIX)}": key
+# Namespace and local name, as the parser joins them.
+_XMP_NAMES: Final = {f"{IPTC_EXT} DigitalSourceType": SOURCE_TYPE_KEY} | {
+    f"{OWN_NAMESPACE} {key.removeprefix(OWN_PREFIX)}": key
     for key in (AUTHOR_KEY, CONSENT_KEY, SYNTHETIC_KEY, WATERMARK_KEY, LABEL_KEY)
 }
 
