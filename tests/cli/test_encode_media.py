@@ -14,10 +14,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from sglat.api import decode_video
 from sglat.bitstream.reader import open_reader
 from sglat.bundles.bundle import Bundle
 from sglat.cli.encode import app
 from sglat.files import output_lock
+from sglat.marks.c2pa import Claim, sign_media
+from sglat.marks.check import check, to_json
+from sglat.marks.keys import make_signer
+from sglat.marks.watermark import Watermark
 from tests.encoder.test_encode import bundle as bundle  # a fixture
 from tests.support.faces import draw_face
 from tests.support.pictures import jpeg_with_exif, stored_as
@@ -87,6 +92,32 @@ def test_ordinary_video_has_no_note(bundle: Bundle, tmp_path: Path) -> None:
     with open_reader(tmp_path / "out.sglat") as reader:
         assert reader.provenance is not None
         assert reader.provenance.note == ""
+
+
+def test_a_generated_video_keeps_its_marks_through_the_codec(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old marks go as record and ingredient into what is decoded, which gets new ones."""
+    pytest.importorskip("c2pa", reason="C2PA needs the extra c2pa")
+    monkeypatch.setenv("SGLAT_CONFIG", str(tmp_path))
+    signer, old = make_signer("Jo", folder=tmp_path), b"\x01\x02\x03\x04"
+    shown = [np.kron(each, np.ones((2, 2, 1), np.uint8)) for each in pictures(64)]
+    marked = [Watermark(old).mark_at(each, at / 25) for at, each in enumerate(shown)]
+    source = write_video(tmp_path / "in.mp4", marked, options={"crf": "8"})
+    sign_media(source, Claim(title="old.mp4", generated_by="sglat"), signer)
+    label = check(source).manifest.label
+    encoded(source, tmp_path / "a.sglat", "--consent", "ja", "--end", "0.2")
+    decode_video(tmp_path / "a.sglat", tmp_path / "out.mp4", bundle=bundle, signer=signer)
+    kept, made = check(tmp_path / "a.sglat"), check(tmp_path / "out.mp4")
+    assert (kept.verdict, made.verdict) == ("holds", "holds")
+    record = to_json(kept)["provenance"]["record"]
+    assert record["has_source_manifest"] is True
+    assert (record["source_type"], record["source_watermark"]) == ("", old.hex())
+    assert made.manifest.ingredients == ("video that was encoded",)
+    assert label.encode() in (tmp_path / "out.mp4").read_bytes() and made.manifest.label != label
+    facts = made.manifest.facts
+    assert (facts["source_watermark"], facts["consent"]) == (old.hex(), "ja")
+    assert facts["watermark"] == kept.named_watermark != old.hex()
 
 
 def test_a_photo_is_a_clip_of_one_frame(bundle: Bundle, tmp_path: Path) -> None:

@@ -127,6 +127,8 @@ def _manifest_rows(report: Report) -> list[tuple[str, str]]:
         rows.append(("  consent", "no statement"))
     if kind := found.facts.get("source_type"):
         rows.append(("  source", f"was itself tagged {kind}"))
+    if mark := found.facts.get("source_watermark"):
+        rows.append(("  source", f"carried the watermark with id {mark}"))
     if label := found.facts.get("label"):
         rows.append(("  label", label))
     if when := found.facts.get("time"):
@@ -160,6 +162,8 @@ def _provenance_rows(report: Report) -> list[tuple[str, str]]:
         rows.append(("  source", f"SHA-256 {record.source_sha256.hex()[:16]}…"))
     if kind := record.extra.get("source_type"):
         rows.append(("  source", f"was itself tagged {kind}"))
+    if isinstance(mark := record.extra.get("source_watermark"), bytes):
+        rows.append(("  source", f"carried the watermark with id {mark.hex()[:16]}"))
     if "c2pa" in record.extra or "c2pa_sha256" in record.extra:
         rows.append(("  source", "had a C2PA manifest, which is kept"))
     if label := wanted_label(record.extra):

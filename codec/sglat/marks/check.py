@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -14,14 +12,19 @@ from sglat.bitstream.records import Provenance
 from sglat.errors import FormatError, MediaError
 from sglat.files import SGLAT_SIGNATURE, naming, open_input
 from sglat.marks.c2pa import Manifest, read_manifest
-from sglat.marks.detect import Detection, detect
+from sglat.marks.detect import Detection
 from sglat.marks.embedded import read_embedded
 from sglat.marks.keys import Trust
 from sglat.marks.label import wanted_label
 from sglat.marks.marking import watermark_id
-from sglat.marks.provenance import Provenances, Signature, read_provenance
+from sglat.marks.provenance import (
+    SOURCE_WATERMARK,
+    Provenances,
+    Signature,
+    read_provenance,
+)
+from sglat.marks.search import search_watermark
 from sglat.marks.tags import SYNTHETIC_TYPES, Tags, container_tags, read_tags
-from sglat.media.reader import Frame, VideoReader
 
 MAX_FRAMES: Final = 250
 """Frames that are searched for the watermark: 10 s at 25 fps."""
@@ -127,7 +130,7 @@ def check(path: Path, *, trust: Trust | None = None, has_watermark: bool = True)
     embedded = read_embedded(path)
     watermark, damage = None, ""
     try:
-        watermark, damage = _search(path, MAX_FRAMES if has_watermark else 1)
+        watermark, damage = search_watermark(path, MAX_FRAMES if has_watermark else 1)
     except MediaError as error:
         if embedded.is_empty:
             raise
@@ -153,30 +156,6 @@ def _check_sglat(path: Path) -> Provenances:
                 raise
             return replace(found, is_covered=False)
     return found
-
-
-def _search(path: Path, most: int) -> tuple[Detection, str]:
-    """Return what the detector finds in the first frames, and why reading them ended early.
-
-    Raises:
-        MediaError: not one frame can be decoded.
-    """
-    damage: list[str] = []
-    with VideoReader(path) as reader:
-        frames = islice(iter(reader), most)
-        first = [frame for frame in [next(frames, None)] if frame is not None]
-        readable, timed = tee(_until_damage(chain(first, frames), damage))
-        seconds = (float(frame.pts * reader.time_base) for frame in timed)
-        found = detect((frame.picture for frame in readable), seconds=seconds)
-    return found, "".join(damage)
-
-
-def _until_damage(frames: Iterator[Frame], damage: list[str]) -> Iterator[Frame]:
-    """Yield frames up to one that cannot be decoded; its fault goes into `damage`."""
-    try:
-        yield from frames
-    except MediaError as error:
-        damage.append(error.message)
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -235,6 +214,7 @@ def _record(record: Provenance | None) -> dict[str, Any] | None:
         "note": record.note,
         "source_type": _plain(record.extra.get("source_type", "")),
         "label": wanted_label(record.extra),
+        "source_watermark": _plain(record.extra.get(SOURCE_WATERMARK, "")),
         "has_source_manifest": "c2pa" in record.extra or "c2pa_sha256" in record.extra,
     }
 

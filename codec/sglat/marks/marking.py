@@ -15,7 +15,7 @@ from sglat.bitstream.records import Provenance
 from sglat.marks.c2pa import Claim, load_library, media_type, sign_media
 from sglat.marks.keys import Signer
 from sglat.marks.label import draw_label, wanted_label
-from sglat.marks.provenance import SOURCE_TYPE, source_stores
+from sglat.marks.provenance import SOURCE_TYPE, SOURCE_WATERMARK, source_stores
 from sglat.marks.watermark import Watermark
 from sglat.media.pictures import LABEL_KEY, WATERMARK_KEY, generated_marks
 
@@ -123,10 +123,13 @@ class Marker:
             "label": tags.get(LABEL_KEY, ""),
         }
         if provenance is not None:
+            kept = provenance.extra.get(SOURCE_WATERMARK)
+            source_watermark = kept if isinstance(kept, bytes) else b""
             found |= {
                 "consent": provenance.consent,
                 "source_sha256": provenance.source_sha256.hex(),
                 "source_type": self.shown.source_type,
+                "source_watermark": source_watermark.hex(),
                 "note": provenance.note,
             }
         return found

@@ -24,6 +24,7 @@ from sglat.errors import FormatError, MissingExtraError, SglatError, UsageError
 from sglat.files import atomic_file, open_input
 from sglat.marks.embedded import read_embedded
 from sglat.marks.keys import Signer
+from sglat.marks.search import search_watermark
 from sglat.marks.tags import container_tags, read_tags
 
 MESSAGE_HEAD: Final = b"sglat PROV signature 1\0"
@@ -32,6 +33,9 @@ MAX_SIGNER_BYTES: Final = 256
 MAX_TYPE_BYTES: Final = 256
 SIGNED_KEYS: Final = ("identity", "motion", "signer", "time", "key", "sig")
 STORE, STORE_HASH, SOURCE_TYPE = "c2pa", "c2pa_sha256", "source_type"
+SOURCE_WATERMARK: Final = "source_watermark"
+SEARCHED_FRAMES: Final = 64
+"""Of a source, which are searched for its watermark: 2.6 s at 25 fps."""
 
 State = Literal["none", "holds", "broken", "unchecked"]
 
@@ -283,7 +287,8 @@ def sign_in_place(path: Path, signer: Signer, *, seconds: int | None = None) -> 
 
 def source_marks(path: Path) -> dict[str, Any]:
     """Return what PROV keeps of the marks of a source video: its C2PA manifest or the hash of it,
-    and its digital source type; nothing for a video without marks, or one that cannot be read."""
+    its digital source type, and the identifier of its watermark; nothing for a video without marks,
+    or one that cannot be read."""
     try:
         embedded = read_embedded(path)
     except SglatError:
@@ -296,6 +301,9 @@ def source_marks(path: Path) -> dict[str, Any]:
     types = read_tags(embedded, container_tags(path)).source_types
     if types and len(types[0].encode()) <= MAX_TYPE_BYTES:
         kept[SOURCE_TYPE] = types[0]
+    with suppress(SglatError):
+        if identifier := search_watermark(path, SEARCHED_FRAMES)[0].id:
+            kept[SOURCE_WATERMARK] = identifier
     return kept
 
 
