@@ -15,6 +15,7 @@ from sglat.cli.demo import (
     show_side_by_side,
     source_frames,
 )
+from sglat.marks.check import check
 from sglat.media.pictures import read_still
 from sglat.media.reader import VideoReader
 from tests.bundles.tiny import make_tiny_bundle
@@ -42,6 +43,14 @@ def test_three_pictures_stand_side_by_side(folder: Path, bundle: Bundle) -> None
     assert shapes == [(16, 48, 3)] * 10
     sheet = read_still(folder / "contact_sheet.png")
     assert sheet.shape == (3 * SHEET_SIDE, SHEET_COLUMNS * SHEET_SIDE, 3)
+
+
+def test_both_are_marked_as_generated(folder: Path, bundle: Bundle) -> None:
+    show_side_by_side(folder, bundle)
+    of_file = check(folder / "swapped.sglat").named_watermark
+    for name in ("side_by_side.mp4", "contact_sheet.png"):
+        report = check(folder / name)
+        assert (report.is_generated, report.named_watermark) == (True, of_file)
 
 
 def test_the_source_is_cut_where_the_file_says(folder: Path) -> None:

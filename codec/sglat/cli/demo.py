@@ -23,10 +23,12 @@ from sglat.bundles.controls import GROUPS
 from sglat.cli.common import StageBar, new_app, run, say
 from sglat.decoder.decode import DecodeConfig
 from sglat.decoder.synthesizer import Person, Synthesizer
-from sglat.media.pictures import encode_png
+from sglat.marks.marking import MarkChoice, Marker, Shown
+from sglat.media.pictures import encode_png, generated_marks
 from sglat.media.reader import VideoReader
 from sglat.media.writer import VideoWriter
 from sglat.networks.pixels import to_pixels
+from sglat.version import __version__
 
 app = new_app()
 
@@ -69,12 +71,26 @@ def render_clip(bundle: Bundle, person: Person, motion: Tensor) -> NDArray[np.ui
     return np.pad(crops, pad, mode="reflect")
 
 
-def write_clip(path: Path, frames: NDArray[np.uint8]) -> None:
-    """Write frames at 25 a second."""
+def write_clip(path: Path, frames: NDArray[np.uint8], marker: Marker | None = None) -> None:
+    """Write generated frames at 25 a second, tagged, and with a marker watermarked."""
     size = (frames.shape[2], frames.shape[1])
-    with VideoWriter(path, size=size, time_base=1 / RATE, force=True) as writer:
+    tags = marker.tags() if marker else generated_marks(generated_by=f"sglat {__version__}")
+    with VideoWriter(path, size=size, time_base=1 / RATE, metadata=tags, force=True) as writer:
         for index, frame in enumerate(frames):
-            writer.write(frame, index, duration=1)
+            shown = marker.mark(frame, float(index / RATE)) if marker else frame
+            writer.write(shown, index, duration=1)
+
+
+def marker_of(path: Path) -> Marker:
+    """Return what marks pictures that were decoded from a file."""
+    with api.open(path) as reader:
+        shown = Shown(
+            identity_sha256=reader.identity_sha256 or b"",
+            decoder_id=reader.header.decoder_id,
+            generated_by=f"sglat {__version__}",
+            provenance=reader.provenance,
+        )
+    return Marker(shown, MarkChoice())
 
 
 def decoded_frames(path: Path, bundle: Bundle, side: int) -> NDArray[np.uint8]:
@@ -163,7 +179,9 @@ def show_side_by_side(folder: Path, bundle: Bundle) -> None:
     source = source_frames(folder / "first.mp4", folder / "first.sglat", side)
     decoded = decoded_frames(folder / "first.sglat", bundle, side)
     swapped = decoded_frames(folder / "swapped.sglat", bundle, side)
-    write_clip(folder / "side_by_side.mp4", np.concatenate([source, decoded, swapped], axis=2))
+    marker = marker_of(folder / "swapped.sglat")
+    shown = np.concatenate([source, decoded, swapped], axis=2)
+    write_clip(folder / "side_by_side.mp4", shown, marker)
     chosen = np.linspace(0, len(source) - 1, SHEET_COLUMNS).astype(int)
     sheet = np.concatenate(
         [
@@ -172,7 +190,8 @@ def show_side_by_side(folder: Path, bundle: Bundle) -> None:
             for clip in (source, decoded, swapped)
         ]
     )  # fmt: skip
-    (folder / "contact_sheet.png").write_bytes(encode_png(sheet))
+    marked = encode_png(marker.mark(sheet, 0.0), marks=marker.tags())
+    (folder / "contact_sheet.png").write_bytes(marked)
 
 
 def main() -> None:
