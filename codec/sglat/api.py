@@ -164,6 +164,7 @@ def decode_video(
     bundle: Bundle | None = None,
     config: DecodeConfig | None = None,
     signer: Signer | None = None,
+    label: str | None = None,
     force: bool = False,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> OutputResult:
@@ -178,6 +179,7 @@ def decode_video(
         bundle: loaded weights; None loads the bundle that the file names.
         config: device, batch and range.
         signer: who signs the video with C2PA (`sglat.marks.keys.find_signer`); None: nobody.
+        label: text written into a corner of the pictures; None: what the file asks for.
         force: replace an existing output.
         progress: called with stage, units done and units in all.
 
@@ -186,6 +188,7 @@ def decode_video(
     """
     from sglat.decoder.decode import Decoder
     from sglat.decoder.output import OutputConfig, write_decoded
+    from sglat.marks.label import check_label
 
     source, target = Path(source), Path(target)
     tell = progress or (lambda stage, done, total: None)
@@ -203,6 +206,7 @@ def decode_video(
             track=place,
             inputs=(source,),
             signer=signer,
+            label=check_label(label) if label else None,
             force=force,
         )
         result = write_decoded(

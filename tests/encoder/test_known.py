@@ -23,6 +23,7 @@ from sglat.encoder.known import KnownProblemConfig, known_person
 from sglat.encoder.sequential import SequentialConfig
 from sglat.encoder.solve_motion import FastConfig, SweepConfig
 from sglat.errors import FaceError, SglatError, UsageError
+from sglat.marks.check import check
 from sglat.media.pictures import encode_png
 from tests.encoder.test_encode import Killed, draw_clip
 from tests.encoder.test_stages import tiny
@@ -30,7 +31,7 @@ from tests.format_spec.support import reference
 from tests.support.faces import draw_face
 from tests.support.video import write_video
 
-ENROL = EncodeConfig(tune_steps=4, identity_bytes=6_000)
+ENROL = EncodeConfig(tune_steps=4, identity_bytes=6_000, consent="mine")
 FRAMES = 9
 DEFAULTS = (
     (FastConfig, "solver", SolverConfig(iterations=1, fresh=0)),
@@ -99,6 +100,10 @@ def test_a_known_person_needs_motion_alone(world: World, tmp_path: Path) -> None
         assert (reference.sha256, reference.hint) == (other.identity_sha256, "me.sglat")
         assert len(reader.read_motion().values) == FRAMES
     assert (tmp_path / "out.sglat").stat().st_size < 0.4 * world.me.stat().st_size
+    report = check(tmp_path / "out.sglat").provenance
+    assert report is not None and report.record is not None
+    assert report.record.consent == "mine"
+    assert [(o.role, o.record and o.record.consent) for o in report.origins] == [("look", "mine")]
 
 
 def pictures(path: Path, bundle: Bundle) -> np.ndarray:

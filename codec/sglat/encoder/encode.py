@@ -39,7 +39,7 @@ from sglat.encoder.workfile import check_apart, default_workfile, remove_work
 from sglat.encoder.write import Contents, check_consent, write_file
 from sglat.errors import FaceError, MediaError
 from sglat.files import check_input, output_lock, refuse_existing, write_atomically
-from sglat.marks.provenance import source_marks
+from sglat.marks.provenance import known_origin, source_marks
 from sglat.media.reader import Clip
 from sglat.networks.devices import full_precision
 from sglat.version import __version__
@@ -183,15 +183,16 @@ def _encode(run: Runner, source: Clip, target: Path, config: EncodeConfig) -> En
     if found.resolution > run.bundle.resolution:
         settings["face_pixels"] = str(round(face_side(found.placement)))
     with run.clock("pack"):
+        consent, origin = known_origin(config.identity)
         contents = Contents(
             bundle=run.bundle.at(found.resolution), identity=found.identity, motion=packed.values,
             reference=None if config.embed else found.reference, steps=packed.steps,
             placement=found.placement, track=track, settings=settings,
             plate=find_plate(source, found.placement) if config.plate else None,
             provenance=Provenance(
-                generated_by=f"sglat {__version__}", consent=config.consent,
+                generated_by=f"sglat {__version__}", consent=config.consent or consent,
                 source_sha256=bytes.fromhex(run.work.source.split(":")[0]),
-                extra=source_marks(source.path),
+                extra=source_marks(source.path) | origin,
             ),
         )  # fmt: skip
         written = write_file(source, target, contents, audio=config.audio, force=config.force)

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream.constants import CHUNK_FRAME_BYTES, FIRST_VERSION, UPPER_VERSION
+from sglat.bitstream.extras import unpack_provenance
 from sglat.bitstream.identity import needed_version, pack_identity
 from sglat.bitstream.info import describe, stream_bytes
 from sglat.bitstream.motion_coder import fit_model, quantize
+from sglat.bitstream.origins import pack_fitting
 from sglat.bitstream.records import (
     FRAME_CUT,
     FRAME_HELD,
@@ -138,7 +140,8 @@ def write_file(
             writer.put_motion_neutral(contents.identity.neutral)
         if contents.plate is not None:
             writer.put_plate(contents.plate)
-        writer.put_provenance(replace(contents.provenance, note="; ".join(pictures)))
+        record = replace(contents.provenance, note="; ".join(pictures))
+        writer.put_provenance(unpack_provenance(pack_fitting(record)))
         audio_base = Fraction(1)
         if stored.format is not None:
             writer.put_audio_format(stored.format)

@@ -16,6 +16,7 @@ from sglat.bitstream.origins import (
     LABEL,
     LOOK,
     drive_origins,
+    label_of,
     look_origin,
     pack_fitting,
 )
@@ -305,6 +306,23 @@ def source_marks(path: Path) -> dict[str, Any]:
         if identifier := search_watermark(path, SEARCHED_FRAMES)[0].id:
             kept[SOURCE_WATERMARK] = identifier
     return kept
+
+
+def known_origin(identity: Path | None) -> tuple[str, dict[str, Any]]:
+    """Return what a file keeps of the one that its known person comes from: their statement of
+    consent, and keys of PROV with its record and its label.
+
+    Raises:
+        FormatError: damage in the file.
+    """
+    if identity is None:
+        return "", {}
+    with open_input(identity) as file:
+        payload = Source(file).payload("PROV")
+    if payload is None:
+        return "", {}
+    look = look_origin(payload) or payload
+    return unpack_provenance(payload).consent, {LOOK: look} | label_of(payload)
 
 
 def source_stores(record: Provenance | None) -> tuple[bytes, ...]:
