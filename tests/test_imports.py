@@ -46,6 +46,17 @@ PRODUCT: Final[dict[str, set[str]]] = {
         "decoder",
         "version",
     },
+    "player": {
+        "errors",
+        "files",
+        "bitstream",
+        "media",
+        "marks",
+        "networks",
+        "bundles",
+        "decoder",
+        "version",
+    },
     "live": {
         "errors",
         "files",
