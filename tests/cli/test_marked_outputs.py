@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from sglat.bitstream.reader import open_reader
 from sglat.bundles.bundle import Bundle
 from sglat.cli.live import open_screens
 from sglat.decoder.decode import DecodeConfig
+from sglat.errors import SglatError
 from sglat.live.look import read_look
 from sglat.live.outputs import Outputs
 from sglat.live.screens import PipeScreen
@@ -229,3 +231,15 @@ def test_marks_of_a_call_left_out_are_recorded(
     for kind in ("window", "camera", "raw"):
         assert np.array_equal(shown[kind][0][:64], painted[0][:64])
         assert not np.array_equal(shown[kind][0][64:], painted[0][64:])
+
+
+def test_a_call_that_cannot_be_signed_is_kept_unsigned(
+    call: Callable[..., dict[str, Pictures]], tmp_path: Path, key: keys.Signer
+) -> None:
+    broken = replace(key, certificates_pem=b"rubbish")
+    with pytest.raises(SglatError, match=r"unsigned: \S*out\.mp4 is complete, but unsigned"):
+        call("out.mp4", MarkChoice(signer=broken), 5)
+    report = check(tmp_path / "out.mp4")
+    assert (report.verdict, report.is_signed, report.tags.is_synthetic) == ("holds", False, True)
+    assert check(tmp_path / "call.sglat").verdict == "holds"
+    assert sorted(path.name for path in tmp_path.glob("*.*")) == ["call.sglat", "out.mp4"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -89,9 +90,8 @@ class Outputs:
         """End the call."""
         screens, recorder = self._screens, self._recorder
         self._screens, self._recorder, self.look, self.shown_slots = [], None, None, 0
-        try:
-            for screen in screens:
-                screen.close()
-        finally:
+        with ExitStack() as stack:  # one that fails leaves none of the others unfinished
             if recorder is not None:
-                recorder.close()
+                stack.callback(recorder.close)
+            for screen in screens:
+                stack.callback(screen.close)

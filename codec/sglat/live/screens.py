@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sglat.bitstream.records import AudioPacket
-from sglat.errors import MissingExtraError
-from sglat.files import refuse_existing
+from sglat.errors import MissingExtraError, SglatError
+from sglat.files import reason_of, refuse_existing
 from sglat.live.rtp import CLOCK_RATE
 from sglat.live.secure import LiveError
 from sglat.live.sound import opus_format
@@ -49,6 +49,8 @@ class FileScreen:
 
     Raises:
         UsageError: it exists, or has an unknown ending.
+        SglatError: `unsigned` when it is closed: the file is complete and kept without a signature,
+            since a call cannot be repeated.
     """
 
     def __init__(
@@ -57,7 +59,8 @@ class FileScreen:
         refuse_existing(path, force=force)
         container_of(path)
         self._path, self._ticks = path, frame_ticks
-        self._tags, self._finish = marker.tags(), marker.finisher(path)
+        self._tags, self._sign = marker.tags(), marker.finisher(path)
+        self._fault: SglatError | None = None
         self._has_sound, self._force = has_sound, force
         self._writer: VideoWriter | None = None
         self._early: list[AudioPacket] = []
@@ -87,8 +90,22 @@ class FileScreen:
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            writer, self._writer = self._writer, None
+            writer.close()
+        if self._fault is not None:
+            raise self._fault
+
+    def _finish(self, path: Path) -> None:
+        """Sign the complete file; a fault is kept for the end."""
+        if self._sign is None:
+            return
+        try:
+            self._sign(path)
+        except (SglatError, OSError) as error:
+            reason = reason_of(error) if isinstance(error, OSError) else error.message
+            self._fault = SglatError(
+                "unsigned", f"{self._path} is complete, but unsigned: {reason}"
+            )
 
 
 class PipeScreen:
