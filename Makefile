@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Pinned: a small CPU build is enough, and the same build everywhere keeps results comparable.
 TORCH  ?= torch==2.13.0
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-full lint bench clean
 
 $(VENV)/.demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -13,8 +13,10 @@ $(VENV)/.demo: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[encode]"
 	touch $@
 
+# Of lpips only the heads are read, so that it comes without torchvision.
 $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[encode,bench,test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "lpips>=0.1.4"
 	touch $@
 
 demo: $(VENV)/.demo
@@ -29,12 +31,17 @@ lint: $(VENV)/.test
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# mediapipe brings an OpenCV that needs a display; the one without goes on top of it. Of lpips only
-# the heads are used, so that it comes without torchvision.
+# The published networks end to end at 256 and 1024 px, on stand-ins of their sizes, and LPIPS and
+# insightface with their true packages.
+test-full: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "insightface>=0.7.3"
+	$(BIN)/python -m pytest tests/networks/test_perceptual.py tests/networks/test_insightface_package.py
+	SGLAT_FULL="256 1024" $(BIN)/python -m pytest tests/test_full_size.py
+
+# mediapipe brings an OpenCV that needs a display; the one without goes on top of it.
 $(VENV)/.bench: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[simulate]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps opencv-python-headless
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "lpips>=0.1.4"
 	touch $@
 
 # Half an hour on two cores; `make bench QUICK=--quick` takes five minutes. CLIPS may be any folder of videos.

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from sglat.bundles.catalogue import BUNDLES, CatalogueBundle
+from sglat_lab.measure.video_nets import I3D, InceptionV3
 from tests.support.shared import shared_path
 
 SEED = "sglat-stand-in"
@@ -37,13 +39,13 @@ def entries(name: str) -> list[dict[str, Any]]:
     return list(found["tensors"])
 
 
-def filled(tensors: list[dict[str, Any]]) -> dict[str, Any]:
+def filled(tensors: list[dict[str, Any]], seed: str = SEED) -> dict[str, Any]:
     """Fill tensors by the golden rule, nested as in their file."""
     spec = importlib.util.spec_from_file_location("golden_fill", shared_path("golden/fill.py"))
     assert spec is not None and spec.loader is not None
     fill = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fill)
-    found = fill.fill_checkpoint({"seed": SEED, "tensors": tensors})
+    found = fill.fill_checkpoint({"seed": seed, "tensors": tensors})
     return dict(_to_torch(found))
 
 
@@ -106,6 +108,40 @@ def write_files(folder: Path, resolution: int) -> list[Path]:
     return [folder / name for name in contents]
 
 
+def write_metric_files(folder: Path) -> list[Path]:
+    """Write the published files of the bundle `metrics`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "rgb_imagenet.pt": I3D, "pt_inception-2015-12-05-6726825d.pth": InceptionV3
+    }  # fmt: skip
+    for name, network in contents.items():
+        state = filled_network(network(), SEED).state_dict()
+        torch.save(state, folder / name)
+    return [folder / name for name in contents]
+
+
+def filled_network(network: nn.Module, seed: str) -> nn.Module:
+    """Fill a network of convolutions and batch normalisation by the golden rule."""
+    tensors: list[dict[str, Any]] = [
+        {
+            "container": "", "name": name, "shape": list(tensor.shape), "dtype": "float32",
+            "rule": _rule(name, tensor),
+        }
+        for name, tensor in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    ]  # fmt: skip
+    network.load_state_dict(filled(tensors, seed), strict=False)
+    return network.eval()
+
+
+def _rule(name: str, tensor: torch.Tensor) -> str:
+    if name.endswith("running_var"):
+        return "exp_0.1"
+    if name.endswith(("running_mean", "bias")):
+        return "scale_0.1"
+    return "one_plus_0.1" if tensor.ndim == 1 else "fan_in_2"
+
+
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """Serve a folder's files and give the address."""
@@ -123,10 +159,10 @@ def served(folder: Path) -> Iterator[str]:
         server.server_close()
 
 
-def catalogue(files: list[Path], address: str) -> CatalogueBundle:
-    """Return the catalogue's `ffhq` with sizes, hashes and addresses of the stand-in."""
+def catalogue(files: list[Path], address: str, name: str = "ffhq") -> CatalogueBundle:
+    """Return a bundle of the catalogue with sizes, hashes and addresses of the stand-in."""
     changed = []
-    for file in BUNDLES["ffhq"].files:
+    for file in BUNDLES[name].files:
         path = next(path for path in files if path.name == file.name)
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -136,4 +172,4 @@ def catalogue(files: list[Path], address: str) -> CatalogueBundle:
                 addresses=(f"{address}/{path.name}",),
             )
         )  # fmt: skip
-    return replace(BUNDLES["ffhq"], files=tuple(changed))
+    return replace(BUNDLES[name], files=tuple(changed))
