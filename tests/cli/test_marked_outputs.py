@@ -37,7 +37,7 @@ Pictures = list[NDArray[np.uint8]]
 FRAMES, SIDE = 100, 128
 SIGNED = (".mp4", ".mov", ".m4v", ".avi", ".gif", ".apng", ".png")
 FINE: dict[str, tuple[object, ...]] = {".avi": ("--encoder", "ffv1")} | dict.fromkeys(
-    (".mp4", ".mov", ".mkv", ".webm"), ("--crf", 18)
+    (".mp4", ".mkv", ".webm", ".ts"), ("--crf", 18)
 )
 UNMARKED = ("--no-watermark", "--i-will-mark-it-myself")
 
@@ -95,7 +95,7 @@ def said(report: Report, kind: str) -> dict[str, str]:
     return {"watermark": tags.watermark, "label": tags.label}
 
 
-@pytest.mark.parametrize("kind", [".mp4", ".mov", ".mkv", ".webm", ".avi", ".apng", ".png", "-"])
+@pytest.mark.parametrize("kind", [".mp4", ".mkv", ".webm", ".avi", ".ts", ".apng", ".png", "-"])
 def test_a_decoded_output_is_marked(
     capfdbinary: Capture, tmp_path: Path, bundle: Bundle, source: Path, identifier: bytes, kind: str
 ) -> None:

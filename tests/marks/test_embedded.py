@@ -39,6 +39,14 @@ def test_other_containers_hold_the_tags_alone(tmp_path: Path, name: str) -> None
     assert (found.source_types, found.places) == ((GENERATED,), ("container",))
 
 
+@pytest.mark.parametrize("name", ["a.ts", "a.m2ts"])
+def test_a_transport_stream_holds_what_fits_its_service_name(tmp_path: Path, name: str) -> None:
+    found = found_in(write_generated(tmp_path / name, consent="ja; " * 99, watermark="0a0b0c0d"))
+    assert (found.source_types, found.places) == ((GENERATED,), ("text",))
+    assert (found.watermark, found.consent, found.generated_by) == ("0a0b0c0d", "", "sglat test")
+    assert found_in(write_generated(tmp_path / name, is_marked=False)).is_empty
+
+
 def test_a_png_holds_xmp_and_text(tmp_path: Path) -> None:
     marks = generated_marks(generated_by='<"sglat" & co>', is_composite=True)
     path = tmp_path / "a.png"
@@ -148,9 +156,9 @@ def test_a_file_of_endless_parts_is_given_up(
     assert "50 parts" in read_embedded(tmp_path / "a").damage
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png", "a.jpg", "a.avi", "a.webp"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png", "a.jpg", "a.avi", "a.webp", "a.ts"])
 def test_random_damage_is_told_or_harmless(tmp_path: Path, name: str) -> None:
-    if name in ("a.mp4", "a.gif"):
+    if name in ("a.mp4", "a.gif", "a.ts"):
         path = write_generated(tmp_path / name)
     else:
         path = make_media(tmp_path, name)

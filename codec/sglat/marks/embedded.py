@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from sglat.files import open_input
+from sglat.media.pictures import AUTHOR_KEY, SERVICE_BREAK
 from sglat.media.xmp import AVI_CHUNK, GIF_APPLICATION, PNG_KEYWORD, XMP_UUID
 
 MAX_STORE_BYTES: Final = 1 << 24  # thumbnails of a few hundred kB each are usual
@@ -22,6 +23,9 @@ MAX_TEXTS: Final = 256
 MAX_PARTS: Final = 1 << 20  # boxes, chunks or segments; 36 hours of fragments of 0.25 s
 # C2PA technical specification 2.2, section A.5 (BMFF), A.3.4 (GIF)
 C2PA_UUID: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+TS_PACKET, SDT_PACKETS, SDT_TABLE, SERVICE_DESCRIPTOR = 188, 0x11, 0x42, 0x48
+SYNC: Final = b"\x47\x47"
+MAX_TS_PACKETS: Final = 4096
 C2PA_GIF: Final = b"C2PA_GIF\x01\x00\x00"
 
 
@@ -40,7 +44,7 @@ class Embedded:
     packets: list[bytes] = field(default_factory=list)
     """XMP."""
     texts: dict[str, str] = field(default_factory=dict)
-    """Text chunks of a PNG, comment of a GIF."""
+    """Text chunks of a PNG, comment of a GIF, name of an MPEG-TS service."""
     damage: str = ""
     """Why reading ended early; empty if it did not."""
 
@@ -289,6 +293,43 @@ def _read_riff(source: _Source, found: Embedded) -> None:
         source.to(min(end, source.size))
 
 
+def _read_ts(source: _Source, found: Embedded) -> None:
+    """Read MPEG-TS: the first service description, ETSI EN 300 468, section 5.2.3."""
+    head = source.take(min(TS_PACKET + 9, source.size), TS_PACKET + 9, "packets")
+    front = next(
+        (n for n in (0, 4) if head[n : n + TS_PACKET + n + 1 : TS_PACKET + n] == SYNC), None
+    )
+    if front is None:
+        return  # other bytes that begin like a packet
+    source.to(0)
+    for _ in range(MAX_TS_PACKETS):
+        if source.at() + front + TS_PACKET > source.size:
+            return
+        packet = source.take(front + TS_PACKET, TS_PACKET + 4, "a packet")[front:]
+        if packet[0] == SYNC[0] and packet[1] & 0x5F == 0x40 and packet[2] == SDT_PACKETS:
+            _read_service(packet, found)
+            return
+
+
+def _read_service(packet: bytes, found: Embedded) -> None:
+    """Keep the names in a packet of a service description table, section 6.2.33."""
+    start = 4 + (1 + packet[4] if packet[3] & 0x20 else 0)
+    section = packet[start + 1 + packet[start] :] if start < len(packet) else b""
+    at = 16  # behind the head of the table and of the first service
+    if len(section) <= at or section[0] != SDT_TABLE:
+        return
+    while at + 2 <= len(section) and section[at] != SERVICE_DESCRIPTOR:
+        at += 2 + section[at + 1]
+    provider = section[at + 4 : at + 4 + section[at + 3]] if at + 4 <= len(section) else b""
+    rest = section[at + 4 + len(provider) :]
+    name = rest[1 : 1 + rest[0]] if rest else b""
+    for pair in name.decode("utf-8", "replace").strip("\x15").split(SERVICE_BREAK):
+        key, equals, value = pair.partition("=")
+        if equals:
+            found.add_text(key, value)
+            found.add_text(AUTHOR_KEY, provider.decode("utf-8", "replace").strip("\x15"))
+
+
 _Read = Callable[[_Source, Embedded], None]
 _HEIF: Final = {b"heic": "image/heic", b"mif1": "image/heif", b"avif": "image/avif"}
 
@@ -308,4 +349,6 @@ def _kind_of(head: bytes) -> tuple[str, _Read | None]:
     ):
         if head.startswith(mark):
             return kind, read
+    if SYNC[:1] in (head[:1], head[4:5]):
+        return "video/mp2t", _read_ts
     return "", None

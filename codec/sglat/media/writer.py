@@ -24,7 +24,7 @@ from sglat.media.containers import (
     encoder_options,
     pixel_format_of,
 )
-from sglat.media.pictures import mark_file
+from sglat.media.pictures import mark_file, service_names
 from sglat.media.pixels import EXACT_CONVERSION, FULL_RANGE, LIMITED_RANGE
 from sglat.media.stream_template import open_template
 from sglat.media.transcode import AudioTranscoder
@@ -106,6 +106,8 @@ class VideoWriter(Closable):
         self._container = self._open()
         try:
             self._container.metadata.update(self._marks)
+            if self._kind.muxer == "mpegts":
+                self._container.metadata.update(service_names(self._marks))
             self._video = self._add_video(frame_rate or 1 / time_base, threads)
             if audio is not None:
                 self._open_sound(*audio)
