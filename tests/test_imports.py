@@ -70,7 +70,8 @@ PRODUCT: Final[dict[str, set[str]]] = {
         "version",
     },
 }
-PRODUCT["api"] = set(PRODUCT)
+PRODUCT["batch"] = set(PRODUCT)
+PRODUCT["api"] = set(PRODUCT) - {"batch"}
 PRODUCT["cli"] = set(PRODUCT)
 PRODUCT["__init__"] = set(PRODUCT)
 # Rooms of the laboratory; every room of the product lies below all of them.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +25,10 @@ from sglat.cli.options import (
     chosen_signer,
 )
 from sglat.errors import UsageError
+
+if TYPE_CHECKING:
+    from sglat.decoder.decode import DecodeConfig
+    from sglat.decoder.output import OutputConfig
 
 app = new_app()
 
@@ -120,60 +125,31 @@ def decode_command(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
 ) -> None:
     """Decode a file with its sound in sync; the video is marked as generated."""
+    chosen = dict(locals())
     import torch
 
     from sglat.api import choose_track
     from sglat.bundles.bundle import load_bundle
-    from sglat.decoder.composite import CompositeConfig
-    from sglat.decoder.decode import DecodeConfig, Decoder
-    from sglat.decoder.output import PIPE, OutputConfig, check_output, write_decoded
+    from sglat.decoder.decode import Decoder
+    from sglat.decoder.output import PIPE, check_output, write_decoded
     from sglat.networks.devices import choose_device
 
     is_raw = raw or target == PIPE
     if is_raw and (png or as_json):
         raise UsageError("bad-options", "raw frames leave no room for --png or --json")
-    if no_audio and audio is not None:
-        raise UsageError("bad-options", "--audio and --no-audio contradict each other")
-    if crf is not None and quality is not None:
-        raise UsageError("bad-options", "--crf and --quality contradict each other")
-    check_word(is_marked, label, marks_itself)
-    text = chosen_label(label, label_text)
-    if threads:
-        torch.set_num_threads(threads)
-    config = DecodeConfig(
-        device=device,
-        batch=batch,
-        layers=layers,
-        transfer="absolute" if absolute else "relative",
-        size=size,
-        start_seconds=parse_time(start) or 0.0,
-        end_seconds=parse_time(end),
-        half=half,
-    )
-    signer, unsigned = chosen_signer(sign, sign_cert, sign_key, is_media=True)
+    config, output, unsigned = configs_of(chosen)
     if is_raw and sign:
         raise UsageError("bad-options", "raw frames have no place for a signature")
+    if threads:
+        torch.set_num_threads(threads)
     given = Path(track) if track not in ("auto", "own") else None
     if onto is None and (track != "auto" or face is not None):
         raise UsageError("bad-options", "--track and --face need --onto")
-    output = OutputConfig(
-        path=target,
-        composite=CompositeConfig(mask=mask, feather=feather),
-        form="raw" if is_raw else "png" if png else "video",
-        onto=onto,
-        crop_only=crop,
-        encoder=encoder,
-        crf=crf,
-        quality=quality,
-        has_sound=not no_audio,
-        audio=audio,
-        skip_lost=skip_lost,
+    output = replace(
+        output,
+        form="raw" if is_raw else output.form,
         inputs=tuple(path for path in (source, identity_file, given) if path is not None),
-        force=force,
-        threads=threads,
-        signer=None if is_raw else signer,
-        has_watermark=is_marked,
-        label=text,
+        signer=None if is_raw else output.signer,
     )
     bar = StageBar(is_quiet=quiet)
     with ExitStack() as stack:
@@ -197,6 +173,49 @@ def decode_command(
         say(f"{result.held_frames} of {total} frames do not show the face: {what}")
     if as_json:
         print(json.dumps(describe(result, target)))
+
+
+def configs_of(chosen: Mapping[str, Any]) -> tuple[DecodeConfig, OutputConfig, list[str]]:
+    """Return the configs of what was chosen on the command line, and why nothing is signed.
+
+    Args:
+        chosen: values by the names of this command's parameters.
+
+    Raises:
+        UsageError: options that contradict each other; times that cannot be read; no such key.
+    """
+    from sglat.decoder.composite import CompositeConfig
+    from sglat.decoder.decode import DecodeConfig
+    from sglat.decoder.output import OutputConfig
+
+    if chosen["no_audio"] and chosen["audio"] is not None:
+        raise UsageError("bad-options", "--audio and --no-audio contradict each other")
+    if chosen["crf"] is not None and chosen["quality"] is not None:
+        raise UsageError("bad-options", "--crf and --quality contradict each other")
+    check_word(chosen["is_marked"], chosen["label"], chosen["marks_itself"])
+    config = DecodeConfig(
+        transfer="absolute" if chosen["absolute"] else "relative",
+        start_seconds=parse_time(chosen["start"]) or 0.0,
+        end_seconds=parse_time(chosen["end"]),
+        **{name: chosen[name] for name in ("device", "batch", "layers", "size", "half")},
+    )
+    text = chosen_label(chosen["label"], chosen["label_text"])
+    signer, unsigned = chosen_signer(
+        chosen["sign"], chosen["sign_cert"], chosen["sign_key"], is_media=True
+    )
+    same = ("onto", "encoder", "crf", "quality", "audio", "skip_lost", "force", "threads")
+    output = OutputConfig(
+        path=chosen["target"],
+        composite=CompositeConfig(mask=chosen["mask"], feather=chosen["feather"]),
+        form="png" if chosen["png"] else "video",
+        crop_only=chosen["crop"],
+        has_sound=not chosen["no_audio"],
+        signer=signer,
+        has_watermark=chosen["is_marked"],
+        label=text,
+        **{name: chosen[name] for name in same},
+    )
+    return config, output, unsigned
 
 
 def describe(result: Any, target: Path) -> dict[str, object]:

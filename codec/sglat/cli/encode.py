@@ -6,9 +6,10 @@ How long that takes is estimated before it starts; one bar shows all its stages.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +18,9 @@ from sglat.cli.common import new_app, parse_time, run, say, video_source
 from sglat.cli.estimate import TotalBar, clock, expected_seconds
 from sglat.errors import UsageError
 from sglat.files import refuse_existing
+
+if TYPE_CHECKING:
+    from sglat.encoder.config import EncodeConfig
 
 app = new_app()
 
@@ -138,10 +142,11 @@ def encode_command(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
 ) -> None:
     """Encode a video. After an interruption the same command continues."""
+    chosen = dict(locals())
     from sglat.bitstream.info import describe, stream_bytes
     from sglat.bundles.bundle import load_bundle
     from sglat.encoder.analysis import clip_of
-    from sglat.encoder.config import EncodeConfig, check_choices
+    from sglat.encoder.config import check_choices
     from sglat.encoder.encode import encode
     from sglat.encoder.needs import check_memory, needs_of
     from sglat.marks.provenance import sign_in_place
@@ -156,35 +161,7 @@ def encode_command(
         raise typer.BadParameter("expected the .sglat file to write")
     check_output(source, target, force=force)
     signer, notes = options.chosen_signer(sign, sign_cert, sign_key, is_media=False)
-    common = options.common_settings(target, workfile, face, like, threads)
-    config = EncodeConfig(
-        bundle=bundle,
-        quality=quality,
-        motion_bits=motion_bits,
-        identity_bytes=identity_bytes,
-        resolution=resolution,
-        solver=solver,
-        target=target_picture,
-        tuning=tuning,
-        tune_steps=tune_steps,
-        tune_frames=tune_frames,
-        plate=plate,
-        preset=preset,
-        identity=identity,
-        embed=embed,
-        adapt=adapt,
-        start_seconds=parse_time(start) or 0.0,
-        end_seconds=parse_time(end),
-        audio=audio,
-        consent=consent,
-        seed=seed,
-        resume=resume,
-        device=device,
-        self_check=self_check,
-        similarity_plot=similarity_plot,
-        force=force,
-        **common,
-    )
+    config = config_of(chosen, target)
     check_choices(config)
     bar = TotalBar({}, is_quiet=True)
     try:
@@ -210,7 +187,7 @@ def encode_command(
                 notes.append(f"signed by {signer.title}")
     except KeyboardInterrupt:
         bar.close()
-        say(options.stopped_line(common["workfile"]))
+        say(options.stopped_line(config.workfile or target))
         raise typer.Exit(130) from None
     bar.close()
     record = result.to_json()
@@ -223,6 +200,31 @@ def encode_command(
         f"{target}: {target.stat().st_size} bytes, {result.frames} frames, "
         f"motion {record['kbit_per_second_motion']} kbit/s, "
         f"{record['seconds_per_frame']} s a frame"
+    )
+
+
+def config_of(chosen: Mapping[str, Any], target: Path) -> EncodeConfig:
+    """Return the config of what was chosen on the command line.
+
+    Args:
+        chosen: values by the names of this command's parameters.
+        target: the output, beside which unfinished work goes by default.
+
+    Raises:
+        UsageError: times that cannot be read; `face` and `like` at once.
+    """
+    from sglat.encoder.config import EncodeConfig
+
+    common = options.common_settings(
+        target, chosen["workfile"], chosen["face"], chosen["like"], chosen["threads"]
+    )
+    own = {field.name for field in fields(EncodeConfig)} - {"target"} - common.keys()
+    return EncodeConfig(
+        **{name: value for name, value in chosen.items() if name in own},
+        target=chosen["target_picture"],
+        start_seconds=parse_time(chosen["start"]) or 0.0,
+        end_seconds=parse_time(chosen["end"]),
+        **common,
     )
 
 

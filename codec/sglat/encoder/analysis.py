@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sglat.bitstream.records import Identity, IdentityReference
-from sglat.bundles.bundle import load_bundle
+from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.encoder.adapt import AdaptConfig
 from sglat.encoder.align import AlignConfig, Alignment
 from sglat.encoder.choose_frames import ChooseConfig, SelectConfig
@@ -77,16 +77,21 @@ class Analysis:
 
 
 def begin(
-    source: Path, work: Path, config: EncodeConfig, progress: Progress | None = None
+    source: Path,
+    work: Path,
+    config: EncodeConfig,
+    progress: Progress | None = None,
+    *,
+    bundle: Bundle | None = None,
 ) -> Runner:
-    """Load the bundle and open the work file of an encoding.
+    """Load the bundle, if none is given, and open the work file of an encoding.
 
     Raises:
         WorkFileError: the work file belongs to another input.
         UsageError: no such device, or too little memory.
     """
-    device = choose_device(config.device)
-    bundle = load_bundle(config.bundle, device)
+    if bundle is None:
+        bundle = load_bundle(config.bundle, choose_device(config.device))
     check_memory(needs_of(bundle, config), bundle)
     if config.threads:
         torch.set_num_threads(config.threads)

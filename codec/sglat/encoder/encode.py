@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat.bitstream.records import Identity, IdentityReference, Provenance
+from sglat.bundles.bundle import Bundle
 from sglat.encoder.align import Crops
 from sglat.encoder.analysis import analyse, begin, change_notes, clip_of, read_known
 from sglat.encoder.causal import CausalConfig
@@ -97,8 +98,12 @@ def encode(
     config: EncodeConfig | None = None,
     *,
     progress: Progress | None = None,
+    bundle: Bundle | None = None,
 ) -> EncodeResult:
     """Encode a talking-head video; arguments and errors as for `sglat.encode`.
+
+    `bundle` takes the place of `config.bundle` and `config.device`, so that one that is loaded
+    serves many encodings.
 
     After an interruption the same call continues from the work file and ends with the same bytes on
     a processor. Another device continues it too; it may give other bytes, and a GPU that sums
@@ -112,7 +117,7 @@ def encode(
     with output_lock(target):
         if not config.resume:
             remove_work(work)
-        run = begin(source, work, config, progress)
+        run = begin(source, work, config, progress, bundle=bundle)
         try:
             with full_precision(run.bundle.device):
                 result = _encode(run, clip_of(source, config), target, config)
