@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,21 @@ def start(*arguments: Path) -> multiprocessing.context.ForkServerProcess:
     return process
 
 
+def lines_in(path: Path) -> int:
+    """Return how many lines a file has, 0 if there is none."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def kill_group(process: multiprocessing.context.ForkServerProcess) -> None:
+    """Kill a batch and its processes at once; it leads a group of its own soon after its start."""
+    leader = process.pid or 0
+    with suppress(ProcessLookupError):  # it has just ended
+        while os.getpgid(leader) != leader:
+            time.sleep(0.01)
+        os.killpg(leader, signal.SIGKILL)
+    process.join()
+
+
 @pytest.mark.slow
 def test_a_batch_killed_three_times_ends_with_the_same_bytes(tmp_path: Path) -> None:
     tiny = make_tiny_bundle(tmp_path / "tiny").folder
@@ -63,22 +79,20 @@ def test_a_batch_killed_three_times_ends_with_the_same_bytes(tmp_path: Path) -> 
     process = start(tmp_path, whole, tiny)
     process.join()
     assert process.exitcode == 0
-    chance = random.Random(0)
+    path, chance, statuses = cut / "results.jsonl", random.Random(0), []
     for made in (0, 1, 2):
         process = start(tmp_path, cut, tiny)
-        path = cut / "results.jsonl"
-        while process.is_alive():
-            if (path.read_bytes().count(b"\n") if path.exists() else 0) >= made:
-                time.sleep(0.3 * chance.random())
-                os.killpg(os.getpgid(process.pid or 0), signal.SIGKILL)
-                break
+        while process.is_alive() and made > lines_in(path):
             time.sleep(0.01)
-        process.join()
+        time.sleep(0.1 * chance.random())
+        kill_group(process)
+        statuses.append(process.exitcode)
+    assert -signal.SIGKILL in statuses
     process = start(tmp_path, cut, tiny)
     process.join()
     assert process.exitcode == 0
     names = [f"{number}.mp4" for number in range(4)]
-    records = [json.loads(line) for line in (cut / "results.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in path.read_text().splitlines()]
     assert Counter(record["output"] for record in records) == Counter(names)
     assert sorted(p.name for p in cut.iterdir()) == [*names, "results.jsonl"]
     assert all((cut / name).read_bytes() == (whole / name).read_bytes() for name in names)

@@ -72,7 +72,7 @@ def decode_jobs(folder: Path, out: Path, bundle: Bundle, count: int = 4) -> list
     for number in range(count):
         path = folder / f"{number}.sglat"
         if not path.exists():
-            write_file(path, bundle, frames=12 + 4 * number, seed=number)
+            write_file(path, bundle, frames=100 + 20 * number, seed=number)
         entries.append(Entry(source=str(path), name=path.stem))
     work = DecodeWork(
         config=DecodeConfig(device="cpu"),
