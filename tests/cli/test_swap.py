@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from sglat.bitstream.motion_table import TABLE_NOTE
+from sglat.bitstream.origins import NO_CONSENT
 from sglat.bitstream.reader import open_reader
+from sglat.marks.provenance import Provenances, read_provenance
 from tests.bitstream.samples import sample_file
 from tests.bundles.tiny import make_tiny_bundle
+from tests.support.commands import status_of
 from tests.support.files import write_file
 from tests.support.shared import REPOSITORY
 
@@ -204,3 +208,39 @@ def test_the_launcher_works_from_a_checkout(one: Path, tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert out.exists()
+
+
+def record_of(path: Path) -> Provenances:
+    with path.open("rb") as file:
+        return read_provenance(file)
+
+
+@pytest.mark.parametrize("consent", ["", "yes"])
+def test_a_join_of_two_looks_records_that_consent_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], consent: str
+) -> None:
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+    one = write_file(tmp_path / "a.sglat", bundle, seed=1, consent=consent)
+    other = write_file(tmp_path / "b.sglat", bundle, seed=2, consent="mine")
+    swap("--motion", one, "--motion", other, tmp_path / "out.sglat")
+    assert ("warning: no consent" in capsys.readouterr().err) == (consent == "")
+    found = record_of(tmp_path / "out.sglat")
+    assert found.record is not None
+    assert (found.record.consent, NO_CONSENT in found.record.note) == (consent, consent == "")
+    assert len(found.origins) == 2
+    swap("--motion", one, "--motion", one, tmp_path / "same.sglat")
+    same = record_of(tmp_path / "same.sglat").record
+    assert same is not None and same.note == ""
+
+
+def test_motion_of_a_table_is_not_said_to_be_of_the_look_it_is_put_on(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+    look = write_file(tmp_path / "a.sglat", bundle, consent="mine")
+    table = tmp_path / "m.csv"
+    assert status_of("info", look, "--export", table) == 0
+    assert swap("--motion", table, "--identity", look, tmp_path / "out.sglat") == 0
+    found = record_of(tmp_path / "out.sglat")
+    assert found.record is not None and found.record.consent == "mine"
+    (origin,) = found.origins
+    assert origin.record is not None
+    assert (origin.role, origin.record.consent, origin.record.note) == ("motion", "", TABLE_NOTE)

@@ -69,7 +69,9 @@ def concat(files: Sequence[BinaryIO], out: BinaryIO, *, names: Sequence[str] = (
     sound = _common_sound(sources, names)
     muxer = Muxer(out, header)
     muxer.copy([chunk for chunk in sources[0].preamble if chunk.type != "PROV"])
-    record = origins.joined([source.payload("PROV") for source in sources])
+    looks = {source.identity_sha256() for source in sources}
+    records = [source.payload("PROV") for source in sources]
+    record = origins.joined(records, is_swapped=len(looks) > 1)
     if record is not None:
         muxer.put("PROV", record)
     if sound is not None and sources[0].audio() is None:

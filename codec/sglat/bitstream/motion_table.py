@@ -22,6 +22,7 @@ from sglat.bitstream.records import (
     Int64,
     Motion,
     Placement,
+    Provenance,
     UInt8,
 )
 from sglat.bitstream.writer import Writer
@@ -31,6 +32,7 @@ from sglat.files import atomic_file, check_input
 CONTROL_NAMES: Final = tuple(f"control_{n:02d}" for n in range(MOTION_CHANNELS - 2))
 MOTION_NAMES: Final = ("yaw_degrees", "pitch_degrees", *CONTROL_NAMES)
 PLACEMENT_NAMES: Final = ("centre_x", "centre_y", "size", "roll_degrees")
+TABLE_NOTE: Final = "motion from a table of numbers"
 _MARK: Final = "# sglat-motion"
 
 
@@ -123,7 +125,10 @@ def file_of_table(table: MotionTable, template: BinaryIO, out: BinaryIO) -> None
     )
     writer = Writer(out, header)
     for chunk in source.preamble:
-        if chunk.type in (*LOOK_CHUNKS, "META"):
+        if chunk.type == "PROV":  # speaks of the template's own motion
+            record = Provenance(generated_by=source.header.encoder or "sglat", note=TABLE_NOTE)
+            writer.put_provenance(record)
+        elif chunk.type in (*LOOK_CHUNKS, "META"):
             writer.put_chunk(chunk)
     writer.put_motion(table.motion, placement)
     writer.close()

@@ -92,22 +92,28 @@ def derived(payload: bytes) -> bytes:
     return pack_fitting(replace(record, extra=extra))
 
 
-def joined(payloads: Sequence[bytes | None]) -> bytes | None:
+def joined(payloads: Sequence[bytes | None], *, is_swapped: bool = False) -> bytes | None:
     """Return PROV of files joined one after the other, the look being the first one's.
 
     The first file's record stays as it is where the others have the same or none.
+
+    Args:
+        payloads: PROV of each file.
+        is_swapped: some motion is of a file with another look; without a statement of consent the
+            note says so.
     """
     first, known = payloads[0], [payload for payload in payloads if payload is not None]
-    if all(payload == first for payload in known):
+    if not known or (not is_swapped and all(payload == first for payload in known)):
         return first
     result = swapped(first, known[0])
     assert result is not None  # a file that differs from the first has a record
     record = unpack_provenance(result)
     drives = list(dict.fromkeys(item for payload in known for item in drive_origins(payload)))
     own = "" if first is None else unpack_provenance(first).note
+    note = record.note if is_swapped else own
     return pack_fitting(
         Provenance(
-            generated_by=record.generated_by, consent=record.consent, note=own,
+            generated_by=record.generated_by, consent=record.consent, note=note,
             source_sha256=record.source_sha256,
             extra=record.extra | label_of(*known) | {DRIVE: drives},
         )

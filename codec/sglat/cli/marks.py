@@ -176,7 +176,9 @@ def _provenance_rows(report: Report) -> list[tuple[str, str]]:
             rows.append((f"  {role}", f"a record with SHA-256 {origin.sha256[:16]}…, not kept"))
             continue
         consent = origin.record.consent or "no consent statement"
-        rows.append((f"  {role}", f"{_signed(report, origin.signature)}; consent: {consent}"))
+        note = f"; {origin.record.note}" if origin.record.note else ""
+        signed = _signed(report, origin.signature)
+        rows.append((f"  {role}", f"{signed}; consent: {consent}{note}"))
     return rows
 
 
