@@ -10,6 +10,7 @@
     sglat.decode_video("out.sglat", "out.mp4")        # with its sound; OutputResult
     sglat.swap(motion="a.sglat", identity="b.sglat", out="c.sglat")
     sglat.decode_video("c.sglat", "c.mp4", onto="b.mp4")
+    sglat.edit("a.sglat", "e.sglat", ["set mouth 3+0.4@2s-4s"])  # EditReport
     with sglat.open("c.sglat") as reader:             # no network is loaded
         print(reader.header.frame_count)
 
@@ -28,10 +29,13 @@ from sglat.version import __version__ as __version__
 if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
     from sglat.api import decode as decode
     from sglat.api import decode_video as decode_video
+    from sglat.api import edit as edit
     from sglat.api import encode as encode
     from sglat.api import enrol as enrol
     from sglat.api import open as open
     from sglat.api import swap as swap
+    from sglat.bitstream.edit_file import EditReport as EditReport
+    from sglat.bitstream.edit_motion import MotionEditor as MotionEditor
     from sglat.bundles.bundle import load_bundle as load_bundle
     from sglat.decoder.decode import DecodeConfig as DecodeConfig
     from sglat.decoder.decode import DecodedFrame as DecodedFrame
@@ -46,15 +50,18 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
 _PUBLIC: Final[dict[str, str]] = {
     "DecodeConfig": "sglat.decoder.decode",
     "DecodedFrame": "sglat.decoder.decode",
+    "EditReport": "sglat.bitstream.edit_file",
     "EncodeConfig": "sglat.encoder.config",
     "EncodeResult": "sglat.encoder.encode",
     "EnrolResult": "sglat.encoder.enrol",
     "FormatError": "sglat.errors",
+    "MotionEditor": "sglat.bitstream.edit_motion",
     "OutputResult": "sglat.decoder.output",
     "SglatError": "sglat.errors",
     "UsageError": "sglat.errors",
     "decode": "sglat.api",
     "decode_video": "sglat.api",
+    "edit": "sglat.api",
     "encode": "sglat.api",
     "enrol": "sglat.api",
     "load_bundle": "sglat.bundles.bundle",

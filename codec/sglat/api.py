@@ -1,4 +1,4 @@
-"""The library as the commands read: encode, enrol, open, decode, decode_video, swap.
+"""The library as the commands read: encode, enrol, open, decode, decode_video, swap, edit.
 
 ```python
 import sglat
@@ -9,6 +9,7 @@ for frame in sglat.decode("out.sglat"):
 sglat.decode_video("out.sglat", "out.mp4")  # with its sound
 sglat.swap(motion="a.sglat", identity="b.sglat", out="c.sglat")
 sglat.decode_video("c.sglat", "c.mp4", onto="b.mp4")
+sglat.edit("a.sglat", "e.sglat", ["set mouth 3+0.4@2s-4s", "gain eyes=1.2"])
 with sglat.open("c.sglat") as reader:
     print(reader.header.frame_count)
 ```
@@ -30,6 +31,7 @@ from sglat.errors import BundleError, FaceError, MissingExtraError, UsageError
 from sglat.files import StrPath, atomic_file, hash_file, open_input, refuse_existing
 
 if TYPE_CHECKING:
+    from sglat.bitstream.edit_file import EditReport
     from sglat.bitstream.reader import Reader
     from sglat.bundles.bundle import Bundle
     from sglat.decoder.decode import DecodeConfig, DecodedFrame, Decoder
@@ -360,3 +362,38 @@ def swap(*, motion: StrPath, identity: StrPath, out: StrPath, force: bool = Fals
         atomic_file(out, force=force) as file,
     ):
         run(driver, puppet, file)
+
+
+def edit(
+    source: StrPath,
+    target: StrPath,
+    edits: Sequence[str],
+    *,
+    signer: Signer | None = None,
+    force: bool = False,
+) -> EditReport:
+    """Write a file whose motion is edited by name; its look and all other channels stay.
+
+    Args:
+        source: the `.sglat` file.
+        target: `.sglat` file to write.
+        edits: as on the command line, without the dashes, in their order: `set mouth 3+0.4@2s-4s`.
+        signer: who signs the record of origin; None: nobody.
+        force: replace an existing output.
+
+    Returns:
+        What was changed, and what a user should know.
+
+    Raises:
+        UsageError: an edit that cannot be read or does not fit the file; as `swap`.
+        BundleMismatchError: a file to mix in is for another decoder.
+    """
+    from sglat.bitstream.edit_grammar import parse_edit
+    from sglat.bundles.names import control_names
+    from sglat.marks.editing import edit_stream
+
+    parsed = [parse_edit(*text.strip().partition(" ")[::2]) for text in edits]
+    others = [each.source for each in parsed if each.source is not None]
+    refuse_existing(target, force=force, inputs=(source, *others))
+    with open_input(source) as file, atomic_file(target, force=force) as out:
+        return edit_stream(file, out, parsed, own_names=control_names, signer=signer)

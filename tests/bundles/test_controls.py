@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sglat.bundles.controls import GROUP_SIZES, GROUPS, NUM_CONTROLS, PAPER_CHANNELS, Controls
+from sglat.bitstream.channels import GROUP_SIZES, GROUPS
+from sglat.bundles.controls import NUM_CONTROLS, PAPER_CHANNELS, Controls
 from sglat.errors import BundleError, UsageError
 from sglat.networks.stylespace import GeneratorConfig
 

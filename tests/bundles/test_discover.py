@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from sglat.bitstream.channels import GROUP_SIZES
 from sglat.bundles.bundle import Bundle
-from sglat.bundles.controls import GROUP_SIZES
 from sglat.bundles.discover import DiscoverConfig, _choose, discover, part_masks, store_controls
 from sglat.errors import BundleError
 from sglat.networks.faces import PARSING_CLASSES

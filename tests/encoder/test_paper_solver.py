@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from sglat.bitstream.channels import GROUPS
 from sglat.bundles.bundle import Bundle
-from sglat.bundles.controls import GROUPS, Controls
+from sglat.bundles.controls import Controls
 from sglat.decoder.synthesizer import Person, Synthesizer
 from sglat.encoder import analysis as analysis_module
 from sglat.encoder import paper_pose as pose_module

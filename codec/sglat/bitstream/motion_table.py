@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO, Final, TextIO
 
 import numpy as np
 
+from sglat.bitstream.channels import CONTROL_NAMES, find_channels
 from sglat.bitstream.edits import LOOK_CHUNKS, Source
 from sglat.bitstream.groups import join_motion
 from sglat.bitstream.motion_coder import fit_model, quantize
@@ -29,8 +31,10 @@ from sglat.bitstream.writer import Writer
 from sglat.errors import FormatError, MissingExtraError, UsageError
 from sglat.files import atomic_file, check_input
 
-CONTROL_NAMES: Final = tuple(f"control_{n:02d}" for n in range(MOTION_CHANNELS - 2))
+TABLE_SUFFIXES: Final = (".csv", ".h5", ".hdf5")
 MOTION_NAMES: Final = ("yaw_degrees", "pitch_degrees", *CONTROL_NAMES)
+"""Columns as written; `find_channels` reads all its names of single channels."""
+FRAME_NAMES: Final = ("frame", "pts", "seconds", "flags")
 PLACEMENT_NAMES: Final = ("centre_x", "centre_y", "size", "roll_degrees")
 TABLE_NOTE: Final = "motion from a table of numbers"
 _MARK: Final = "# sglat-motion"
@@ -140,7 +144,7 @@ def write_csv(table: MotionTable, file: TextIO) -> None:
     file.write(f"{_MARK} time_base={rate[0]} frame_ticks={rate[1]} start_ticks={rate[2]}\n")
     file.write("# steps " + " ".join(map(repr, table.motion.steps.tolist())) + "\n")
     columns = [table.motion.dequantize()]
-    names = ["frame", "pts", "seconds", "flags", *MOTION_NAMES]
+    names = [*FRAME_NAMES, *MOTION_NAMES]
     if table.placement is not None:
         file.write("# placement " + " ".join(map(repr, table.placement.steps.tolist())) + "\n")
         columns.append(table.placement.dequantize())
@@ -161,14 +165,15 @@ def _flags(table: MotionTable) -> UInt8:
     return np.zeros(len(table.motion.values), dtype=np.uint8) if flags is None else flags
 
 
-def _bad(message: str) -> FormatError:
+def table_error(message: str) -> FormatError:
+    """Return the error of a damaged table."""
     return FormatError("bad-field", f"motion table: {message}")
 
 
 def _fields(line: str, mark: str) -> list[str]:
     words = line.split()
     if not line.startswith(mark):
-        raise _bad(f"expected a line {mark!r}, found {line[:40]!r}")
+        raise table_error(f"expected a line {mark!r}, found {line[:40]!r}")
     return words[len(mark.split()) :]
 
 
@@ -185,19 +190,46 @@ def read_csv(file: TextIO) -> MotionTable:
             placement_steps = np.array(_fields(line, "# placement"), dtype=np.float32)
             line = file.readline()
         names = line.strip().split(",")
-        expected = ["frame", "pts", "seconds", "flags", *MOTION_NAMES]
-        expected += PLACEMENT_NAMES if placement_steps is not None else ()
-        if names != expected:
-            raise _bad(f"expected columns {expected[:6]}…, found {names[:6]}…")
+        order = _order(names, has_placement=placement_steps is not None)
         rows = list(csv.reader(file))
         if any(len(row) != len(names) for row in rows):
-            raise _bad(f"expected {len(names)} columns in each row, found others")
+            raise table_error(f"expected {len(names)} columns in each row, found others")
+        rows = [[row[at] for at in order] for row in rows]
         pts = np.array([int(row[1]) for row in rows], dtype=np.int64)
         flags = np.array([int(row[3]) for row in rows], dtype=np.uint8)
         values = np.array([row[4:] for row in rows], dtype=np.float32).reshape(len(rows), -1)
     except (ValueError, KeyError, OverflowError, ZeroDivisionError, csv.Error) as error:
-        raise _bad(f"expected numbers, found {error}") from error
+        raise table_error(f"expected numbers, found {error}") from error
     return _table(time_base, ticks, start, steps, placement_steps, pts, flags, values)
+
+
+def _order(names: list[str], *, has_placement: bool) -> list[int]:
+    """Return where the columns of frame, channels and placement stand, in this order."""
+    wanted: list[str | int] = [*FRAME_NAMES, *range(MOTION_CHANNELS)]
+    wanted += PLACEMENT_NAMES if has_placement else ()
+    known = {*FRAME_NAMES, *PLACEMENT_NAMES}
+    found: dict[str | int, int] = {}
+    for at, name in enumerate(names):
+        try:
+            key = name if name in known else channel_of(name)
+        except UsageError as error:
+            raise table_error(error.message) from error
+        if key in found:
+            raise table_error(f"expected each column once, found {name!r:.40} twice")
+        found[key] = at
+    missing = [c if isinstance(c, str) else MOTION_NAMES[c] for c in wanted if c not in found]
+    if missing or len(found) > len(wanted):
+        more = ", ".join(missing[:4]) or "no placement without its steps"
+        raise table_error(f"expected {len(wanted)} columns, found {len(names)}; missing: {more}")
+    return [found[key] for key in wanted]
+
+
+def channel_of(name: str, own_names: Sequence[str] = ()) -> int:
+    """Return the channel of a column."""
+    channels = find_channels(name, own_names)
+    if len(channels) != 1:
+        raise UsageError("unknown-control", f"expected a single control, found column {name!r:.40}")
+    return channels[0]
 
 
 def _table(
@@ -211,7 +243,7 @@ def _table(
     values: Float32,
 ) -> MotionTable:
     if not len(values) or steps.shape != (MOTION_CHANNELS,) or not (steps > 0).all():
-        raise _bad("expected frames and 34 positive steps, found others")
+        raise table_error("expected frames and 34 positive steps, found others")
     integers = quantize(values[:, :MOTION_CHANNELS], steps)
     motion = Motion(
         values=integers,
@@ -222,7 +254,7 @@ def _table(
     placement = None
     if placement_steps is not None:
         if placement_steps.shape != (PLACEMENT_CHANNELS,) or not (placement_steps > 0).all():
-            raise _bad("expected 4 positive placement steps, found others")
+            raise table_error("expected 4 positive placement steps, found others")
         track = quantize(values[:, MOTION_CHANNELS:], placement_steps)
         placement = Placement(values=track, steps=placement_steps)
     return MotionTable(
@@ -235,7 +267,8 @@ def _table(
     )
 
 
-def _h5py() -> Any:
+def load_h5py() -> Any:
+    """Return the library that reads HDF5."""
     try:
         import h5py
     except ImportError as error:
@@ -244,7 +277,7 @@ def _h5py() -> Any:
 
 
 def _pack_hdf5(table: MotionTable) -> bytes:
-    h5py = _h5py()
+    h5py = load_h5py()
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.attrs["sglat_motion"] = 1
@@ -264,10 +297,14 @@ def _pack_hdf5(table: MotionTable) -> bytes:
 
 
 def _read_hdf5(path: Path) -> MotionTable:
-    h5py = _h5py()
+    h5py = load_h5py()
     try:
         with h5py.File(path, "r") as file:
             values = np.asarray(file["values"], dtype=np.float32)
+            if "names" in file:
+                names = [name.decode() for name in np.asarray(file["names"]).tolist()]
+                order = _order([*FRAME_NAMES, *names], has_placement=False)[len(FRAME_NAMES) :]
+                values = values[:, [at - len(FRAME_NAMES) for at in order]]
             placement_steps = None
             if "placement" in file:
                 placement_steps = np.asarray(file["placement_steps"], dtype=np.float32)
@@ -283,5 +320,8 @@ def _read_hdf5(path: Path) -> MotionTable:
                 np.asarray(file["flags"], dtype=np.uint8),
                 values,
             )
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
-        raise _bad(f"expected the datasets of an exported motion, found {error}") from error
+    except (
+        OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError,
+        ZeroDivisionError,
+    ) as error:  # fmt: skip
+        raise table_error(f"expected the datasets of an exported motion, found {error}") from error

@@ -18,7 +18,13 @@ DRIVE: Final = "drive"
 """Key of the records of the files that the motion comes from: a list of bytes."""
 LABEL: Final = "label"
 """Key of the visible label that decoders draw into the pictures: str."""
+EDITS: Final = "edits"
+"""Key of the edits of the motion by name, in their order: a list of str."""
+SIGNED_KEYS: Final = ("identity", "motion", "signer", "time", "key", "sig")
+"""Keys that a signature consists of."""
 MAX_DRIVES: Final = 64
+MAX_EDITS: Final = 128
+MAX_EDIT_BYTES: Final = 160
 HASH_BYTES: Final = 32
 """An origin of this length is the SHA-256 of a record that did not fit."""
 NO_CONSENT: Final = "swapped without a consent statement of the person shown"
@@ -89,6 +95,41 @@ def derived(payload: bytes) -> bytes:
     if "sig" not in record.extra:
         return payload
     extra = {LOOK: look_origin(payload) or payload} | label_of(payload)
+    return pack_fitting(replace(record, extra=extra))
+
+
+def is_signed(payload: bytes) -> bool:
+    """Tell whether a record has a signature, which need not hold."""
+    return "sig" in unpack_provenance(payload).extra
+
+
+def edits_of(record: Provenance) -> tuple[str, ...]:
+    """Return the edits by name that a record names, the first one first."""
+    found = record.extra.get(EDITS)
+    return tuple(item for item in found if isinstance(item, str)) if isinstance(found, list) else ()
+
+
+def edited(
+    payload: bytes | None, texts: Sequence[str], drives: Sequence[bytes], *, made_by: str
+) -> bytes:
+    """Return PROV of a file whose motion was edited by name, unsigned.
+
+    Args:
+        payload: PROV of the file before; a signed one becomes an origin.
+        texts: the edits in their order; of too many, the last ones are kept.
+        drives: PROV of files whose motion was mixed in.
+        made_by: program, for a file without a record.
+    """
+    record = Provenance(generated_by=made_by) if payload is None else unpack_provenance(payload)
+    extra = {key: value for key, value in record.extra.items() if key not in SIGNED_KEYS}
+    if payload is not None and (drives or "sig" in record.extra):
+        others = [item for drive in drives for item in drive_origins(drive)]
+        extra[LOOK] = look_origin(payload) or payload
+        extra[DRIVE] = list(dict.fromkeys([*drive_origins(payload), *others]))
+    elif drives:
+        extra[DRIVE] = list(dict.fromkeys(item for d in drives for item in drive_origins(d)))
+    cut = [text.encode()[:MAX_EDIT_BYTES].decode("utf-8", "ignore") for text in texts]
+    extra[EDITS] = [*edits_of(record), *cut][-MAX_EDITS:]
     return pack_fitting(replace(record, extra=extra))
 
 

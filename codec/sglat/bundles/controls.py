@@ -10,12 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sglat.bitstream.channels import CONTROL_NAMES
 from sglat.errors import BundleError, UsageError
 
 NUM_CONTROLS: Final = 32
-# Groups and counts of table 1 of the paper's supplement, in its order.
-GROUP_SIZES: Final = {"mouth": 17, "chin": 4, "eyes": 6, "brows": 4, "gaze": 1}
-GROUPS: Final = tuple(group for group, size in GROUP_SIZES.items() for _ in range(size))
 # Table 1 itself, as layer:channel of the FFHQ 1024 px generator; layers count ToRGB.
 _PAPER_TABLE: Final = (
     ("mouth", 6, (113, 202, 214, 259, 378, 501)),
@@ -64,7 +62,8 @@ class Controls:
         Args:
             matrix: one vector a row, `[32, S]`.
             style_widths: channels of each StyleSpace layer, ToRGB included; S is their sum.
-            names: one name a control, in the order of `GROUPS`; numbered within the group if None.
+            names: one name a control, in the order of `sglat.bitstream.channels.GROUPS`;
+                numbered within the group if None.
             sigma: standard deviation of each value over natural motion; 1 if unknown.
             step: default quantizer step of each value; a quarter of sigma if unknown.
             yaw_step_degrees: default quantizer step of the yaw.
@@ -72,8 +71,7 @@ class Controls:
         """
         self.matrix = matrix.detach().to(torch.float32)
         self.style_widths = tuple(style_widths)
-        numbered = (f"{group} {i + 1}" for group, size in GROUP_SIZES.items() for i in range(size))
-        self.names = tuple(numbered if names is None else names)
+        self.names = tuple(CONTROL_NAMES if names is None else names)
         self.sigma = tuple(sigma) if sigma is not None else (1.0,) * NUM_CONTROLS
         self.step = tuple(step) if step is not None else tuple(s / 4 for s in self.sigma)
         self.yaw_step_degrees = yaw_step_degrees

@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sglat.bitstream.channels import GROUP_SIZES
 from sglat.bundles.bundle import EMBEDDED_FOLDER, Bundle, draw_identities
-from sglat.bundles.controls import GROUP_SIZES, Controls
+from sglat.bundles.controls import Controls
 from sglat.bundles.manifest import write_part
 from sglat.errors import BundleError
 from sglat.networks.faces import PARSING_CLASSES

@@ -168,8 +168,8 @@ def discover(
     ] = False,
 ) -> None:
     """Search a generator for 32 single channels that move one part of the face each."""
+    from sglat.bitstream.channels import GROUPS
     from sglat.bundles.bundle import load_bundle
-    from sglat.bundles.controls import GROUPS
     from sglat.bundles.discover import DiscoverConfig, store_controls
     from sglat.bundles.discover import discover as search
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sglat import api
+from sglat.bitstream.channels import GROUPS
 from sglat.bundles.bundle import Bundle, draw_identities, load_bundle
-from sglat.bundles.controls import GROUPS
 from sglat.cli.common import StageBar, new_app, run, say
 from sglat.decoder.decode import DecodeConfig
 from sglat.decoder.synthesizer import Person, Synthesizer

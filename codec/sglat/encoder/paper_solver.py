@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sglat.bitstream.channels import GROUPS
 from sglat.bundles.bundle import Bundle
-from sglat.bundles.controls import GROUPS
 from sglat.encoder.losses import shown_through
 from sglat.encoder.paper_losses import (
     GAZE,

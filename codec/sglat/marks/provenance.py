@@ -15,6 +15,7 @@ from sglat.bitstream.origins import (
     HASH_BYTES,
     LABEL,
     LOOK,
+    SIGNED_KEYS,
     drive_origins,
     label_of,
     look_origin,
@@ -32,7 +33,6 @@ MESSAGE_HEAD: Final = b"sglat PROV signature 1\0"
 MAX_STORE_BYTES: Final = 24_576  # of the 65536 of PROV; consent takes half
 MAX_SIGNER_BYTES: Final = 256
 MAX_TYPE_BYTES: Final = 256
-SIGNED_KEYS: Final = ("identity", "motion", "signer", "time", "key", "sig")
 STORE, STORE_HASH, SOURCE_TYPE = "c2pa", "c2pa_sha256", "source_type"
 SOURCE_WATERMARK: Final = "source_watermark"
 SEARCHED_FRAMES: Final = 64

@@ -26,8 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sglat.bitstream.channels import GROUPS
 from sglat.bundles.bundle import Bundle, draw_identities, load_bundle
-from sglat.bundles.controls import GROUPS, NUM_CONTROLS
+from sglat.bundles.controls import NUM_CONTROLS
 from sglat.bundles.discover import part_masks
 from sglat.encoder.invert import RefineConfig, refine_latents
 from sglat.encoder.workfile import config_hash

@@ -32,6 +32,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sglat.bitstream.channels import GROUP_SIZES
 from sglat.bitstream.motion_coder import fit_model
 from sglat.bitstream.records import (
     DeltaLayer,
@@ -43,7 +44,7 @@ from sglat.bitstream.records import (
     QuantizedTensor,
 )
 from sglat.bitstream.writer import Writer
-from sglat.bundles.controls import GROUP_SIZES, NUM_CONTROLS
+from sglat.bundles.controls import NUM_CONTROLS
 from sglat.networks.face_points import (
     BROWS,
     EYE_CORNERS,

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sglat.bundles.controls import GROUPS
+from sglat.bitstream.channels import GROUPS
 from sglat.bundles.discover import part_masks
 from sglat.encoder.motion_bank import displaced_crops, sampled
 from sglat.networks.faces import FaceAnalysis

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sglat.bundles.controls import GROUPS
+from sglat.bitstream.channels import GROUPS
 from sglat.networks.faces import PARSING_CLASSES
 from sglat_lab.train.losses import RegionLoss
 
