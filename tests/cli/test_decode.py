@@ -61,6 +61,7 @@ def test_a_video_is_written_and_described(
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert (record["frames"], record["width"], record["height"]) == (6, 16, 16)
+    assert (record["label"], len(record["watermark"])) == (None, 8)
     with VideoReader(tmp_path / "out.mp4") as reader:
         assert len(list(reader)) == 6
 

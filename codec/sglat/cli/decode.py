@@ -223,6 +223,8 @@ def describe(result: Any, target: Path) -> dict[str, object]:
     return {
         "output": str(target),
         "signer": result.signer or None,
+        "watermark": result.watermark or None,
+        "label": result.label or None,
         "frames": result.frames,
         "held_frames": result.held_frames,
         "width": result.width,

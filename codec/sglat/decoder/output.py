@@ -100,6 +100,10 @@ class OutputResult:
     """What was done to sound and colours, one line each."""
     signer: str = ""
     """Who signed the output; empty if nobody did."""
+    watermark: str = ""
+    """Identifier of the pictures' watermark; empty if it was left out."""
+    label: str = ""
+    """Text written into the pictures; empty if none."""
 
     @property
     def frames_per_second(self) -> float:
@@ -133,7 +137,10 @@ def write_decoded(
         if first is None:
             what = "frames with the face" if config.skip_lost else "frames"
             raise UsageError("empty-range", f"there are no {what} in this range")
-        written = _write(decoder, config, lead, first, frames, progress)
+        marker = marker_of(decoder, config)
+        if marker.label:
+            draw_label(first.picture, marker.label)  # too small a picture is refused at once
+        written = _write(decoder, config, marker, lead, first, frames, progress)
     finally:
         frames.close()  # type: ignore[attr-defined]
         if isinstance(backdrop, VideoBackdrop):
@@ -153,6 +160,8 @@ def write_decoded(
             *signing_notes(config.signer, place, is_folder=config.form == "png"),
         ],
         signer=signed_by(config.signer, place, is_folder=config.form == "png"),
+        watermark=marker.watermark.identifier.hex() if marker.watermark else "",
+        label=marker.label,
     )
 
 
@@ -167,6 +176,15 @@ def shown_of(decoder: Decoder) -> Shown:
         generated_by=provenance.generated_by if provenance else decoder.header.encoder or "sglat",
         provenance=provenance,
     )
+
+
+def marker_of(decoder: Decoder, config: OutputConfig) -> Marker:
+    """Return what marks the pictures of an output."""
+    choice = MarkChoice(
+        has_watermark=config.has_watermark, label=config.label, signer=config.signer
+    )
+    is_composite = config.onto is not None or _has_plate(decoder, config)
+    return Marker(shown_of(decoder), choice, is_composite=is_composite)
 
 
 def check_output(config: OutputConfig) -> None:
@@ -209,19 +227,13 @@ def _has_plate(decoder: Decoder, config: OutputConfig) -> bool:
 def _write(
     decoder: Decoder,
     config: OutputConfig,
+    marker: Marker,
     lead: Lead,
     first: DecodedFrame,
     rest: Iterable[DecodedFrame],
     progress: Progress | None,
 ) -> tuple[int, int, list[str]]:
     count, held = 0, lead.frames
-    marker = Marker(
-        shown_of(decoder),
-        MarkChoice(has_watermark=config.has_watermark, label=config.label, signer=config.signer),
-        is_composite=config.onto is not None or _has_plate(decoder, config),
-    )
-    if marker.label:
-        draw_label(first.picture, marker.label)  # too small a picture is refused before any output
     opened = OutputSound(
         decoder, lead.ticks, is_wanted=config.has_sound and config.form == "video",
         is_thinned=config.skip_lost, audio=config.audio,
