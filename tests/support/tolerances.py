@@ -100,3 +100,9 @@ SAME_NETWORK_COSINE = 0.9999
 
 # Weights of a few training steps stored in half precision against single; measured 2.8e-3.
 HALF_WEIGHTS_ATOL = 1e-2
+
+# --- the player ---
+PLAYER_WEIGHT_ATOL = 1e-4
+"""Weight deltas summed in float64 against torch's float32; measured 1.5e-5 on two tuned clips."""
+PLAYER_STYLE_ATOL = 1e-4
+"""Pose flow and affine layers in float64 against float32; measured 1.6e-5 on styles up to 20."""

@@ -14,6 +14,8 @@ import { constantTime, dequantize, unpackFrames, unpackPlacement } from "./bits/
 import { unpackPackets } from "./bits/extras.js";
 
 export { FormatError, MismatchError } from "./bits/errors.js";
+export { Person } from "./person.js";
+export { Bundle, weights } from "./weights.js";
 
 const CACHED_FRAMES = 2 ** 16; // about 18 MB of values
 const STEP_MILLISECONDS = 12; // of work between two pauses
