@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import stat
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization as forms
 from cryptography.hazmat.primitives.asymmetric import ed448
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sglat.errors import UsageError
 from sglat.marks import keys
+from sglat.marks.certificates import check_issuers
 from tests.support.signers import studio_files
 
 PEM = forms.Encoding.PEM
@@ -87,6 +89,28 @@ def test_certificates_that_no_c2pa_reader_takes_are_refused(tmp_path: Path) -> N
     assert "lacks the extension authorityKey" in refused(
         *studio_files(tmp_path, with_issuer_id=False)
     )
+
+
+def test_a_chain_that_does_not_hang_together_is_refused(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    for folder in folders:
+        folder.mkdir()
+    mark = b"-----BEGIN CERTIFICATE-----"
+    (certificate, key), (other, _) = (studio_files(folder) for folder in folders[:2])
+    own, root = (mark + each for each in certificate.read_bytes().split(mark)[1:])
+    foreign = mark + other.read_bytes().split(mark)[2]
+    for chain in (own + foreign, own + own + root, own + root + foreign):
+        certificate.write_bytes(chain)
+        assert "did not issue certificate" in refused(certificate, key)
+    certificate.write_bytes(own)  # the issuer's may be known to readers
+    assert keys.load_signer(certificate, key).name == "Studio Nord"
+
+
+def test_an_issuer_that_has_expired_is_refused(tmp_path: Path) -> None:
+    chain = keys.load_signer(*studio_files(tmp_path)).certificates_pem
+    certificates = x509.load_pem_x509_certificates(chain)
+    with pytest.raises(UsageError, match="certificate 2 of a is not valid today"):
+        check_issuers(certificates, Path("a"), now=datetime.now(UTC) + timedelta(days=90))
 
 
 def test_the_certificate_of_another_key_is_refused(tmp_path: Path) -> None:

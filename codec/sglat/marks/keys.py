@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sglat.errors import MissingExtraError, UsageError
 from sglat.files import open_input, refuse_existing
+from sglat.marks.certificates import check_certificate, check_issuers, common_name, issuer_name
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -23,8 +24,6 @@ MAX_NAME_BYTES: Final = 64  # of a common name, RFC 5280 appendix A.1
 MAX_CHAIN: Final = 10
 LOCAL_ISSUER: Final = "sglat self-signed issuer"
 LOCAL_DAYS: Final = 3650
-# Key purposes that C2PA takes: e-mail protection, document signing, C2PA claim signing.
-PURPOSES: Final = frozenset({"1.3.6.1.5.5.7.3.4", "1.3.6.1.5.5.7.3.36", "1.3.6.1.4.1.62558.2.1"})
 CURVES: Final = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 
 
@@ -115,6 +114,7 @@ def load_signer(certificate: Path, key: Path) -> Signer:
             "bad-certificate", f"the certificate of {certificate} is not that of the key in {key}"
         )
     check_certificate(own, certificate)
+    check_issuers(chain, certificate)
     from cryptography.hazmat.primitives import serialization as forms
 
     pem = forms.Encoding.PEM
@@ -123,7 +123,7 @@ def load_signer(certificate: Path, key: Path) -> Signer:
         key_pem=private.private_bytes(pem, forms.PrivateFormat.PKCS8, forms.NoEncryption()),
         algorithm=algorithm,
         name=common_name(own),
-        is_local=_issuer_name(own) == LOCAL_ISSUER,
+        is_local=issuer_name(own) == LOCAL_ISSUER,
         expires=own.not_valid_after_utc,
     )
 
@@ -234,69 +234,6 @@ def _load_chain(path: Path) -> list[Certificate]:
             f"expected at most {MAX_CHAIN} certificates in {path}, found {len(chain)}",
         )
     return chain
-
-
-def check_certificate(own: Certificate, path: Path, *, now: datetime | None = None) -> None:
-    """Refuse a certificate that a C2PA reader would not take.
-
-    Source: C2PA technical specification 2.2, section 14.5 (X.509 certificates).
-
-    Raises:
-        UsageError: `bad-certificate`.
-    """
-    now = now or datetime.now(UTC)
-    first, last = own.not_valid_before_utc, own.not_valid_after_utc
-    if not first <= now <= last:
-        what = "has expired" if now > last else "is not valid yet"
-        advice = "renew it" if now > last else "check the clock"
-        raise UsageError(
-            "bad-certificate",
-            f"the certificate of {path} {what}: valid {first:%Y-%m-%d} to {last:%Y-%m-%d}, today "
-            f"is {now:%Y-%m-%d}; {advice}, or make a new key: sgl-marks init --force",
-        )
-    fault = _profile_fault(own)
-    if fault:
-        raise UsageError(
-            "bad-certificate", f"C2PA does not take the certificate of {path}: {fault}"
-        )
-
-
-def _profile_fault(own: Certificate) -> str:
-    """Return what a certificate lacks; empty if nothing."""
-    from cryptography import x509
-
-    try:
-        extensions = own.extensions
-        if own.subject == own.issuer:
-            return "it is its own issuer; sgl-marks init makes one with an issuer"
-        usage = extensions.get_extension_for_class(x509.KeyUsage).value
-        purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
-    except x509.ExtensionNotFound as error:
-        return f"it lacks the extension {error.oid._name}"
-    except ValueError:
-        return "its extensions cannot be read"
-    if not usage.digital_signature:
-        return "its key is not for signatures"
-    if not PURPOSES & {purpose.dotted_string for purpose in purposes}:
-        return "its purpose is none of e-mail protection, document signing and C2PA claim signing"
-    return ""
-
-
-def common_name(certificate: Certificate) -> str:
-    """Return the common name of a certificate's owner, else the whole name."""
-    return _common(certificate.subject)
-
-
-def _issuer_name(certificate: Certificate) -> str:
-    return _common(certificate.issuer)
-
-
-def _common(name: Any) -> str:
-    from cryptography.x509.oid import NameOID
-
-    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(found[0].value) if found else str(name.rfc4514_string())
 
 
 def make_signer(
