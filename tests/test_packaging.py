@@ -16,7 +16,7 @@ import pytest
 ROOT: Final = Path(__file__).resolve().parents[1]
 CODEC: Final = ROOT / "codec"
 PRODUCT_EXTRAS: Final = (
-    "encode", "live", "c2pa", "virtual-camera", "batch", "ray", "insightface", "lpips"
+    "encode", "live", "c2pa", "virtual-camera", "plot", "batch", "ray", "insightface", "lpips"
 )  # fmt: skip
 LABORATORY_EXTRAS: Final = ("bench", "train", "simulate", "fuzz", "test")
 # Import names that differ from their distribution's.

@@ -11,6 +11,7 @@ from sglat.bitstream.constants import CHUNK_FRAME_BYTES, CHUNKS, SIGNATURE
 from sglat.bitstream.demux import Demuxer
 from sglat.bitstream.groups import GroupHead
 from sglat.bitstream.identity import IdentityDigest
+from sglat.bitstream.origins import edits_of
 from sglat.bitstream.reader import BATCH_GROUPS, Reader
 from sglat.bitstream.records import FRAME_CUT, FRAME_HELD, AudioFormat, AudioPacket
 from sglat.errors import FormatError
@@ -70,6 +71,7 @@ class _Counts:
                     "consent": provenance.consent,
                     "note": provenance.note,
                     "source_sha256": provenance.source_sha256.hex(),
+                    "edits": list(edits_of(provenance)),
                 }
             case demux.Metadata():
                 self.found["metadata"] = event.unpack()

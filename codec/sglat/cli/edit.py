@@ -38,7 +38,8 @@ edits, in the order given, each on what the ones before have left:
 
 controls: mouth 1 … mouth 17, chin 1 … 4, eyes 1 … 6, brows 1 … 4, gaze 1, yaw, pitch; or pose,
 mouth, chin, eyes, brows, gaze, controls, all; several between commas. The bundle's own names too.
-values: degrees for yaw and pitch (5 or 5deg), standard deviations of natural motion for controls.
+values: degrees for yaw and pitch (5 or 5deg), units of the bundle for controls: sgl-info --curves
+shows each one's least and most in a file.
 ranges: @2s-4s, @2s- or @-4s by the file's clock, end excluded; @2s is the frame on screen then.
 Times are 2s, 2, 500ms, 1:02.5 or 50f (frame 50). Ends ramp inside the range for 0.12 s, at most a
 quarter of it, but not at the ends of the clip; @2s-4s~0.5s sets the ramp, ~0s removes it.

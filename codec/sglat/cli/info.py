@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ class InfoOptions:
     is_verified: bool = False
     salvage: Path | None = None
     export: Path | None = None
+    plot: Path | None = None
+    has_curves: bool = False
     force: bool = False
 
 
@@ -46,6 +49,8 @@ def parse(arguments: Sequence[str] | None = None) -> InfoOptions:
     )
     add("--salvage", type=Path, metavar="OUT", help="write what stands before the damage")
     add("--export", type=Path, metavar="OUT", help="write the motion as .csv or .h5")
+    add("--plot", type=Path, metavar="OUT", help="draw curves, layers and rate as .svg or .png")
+    add("--curves", action="store_true", dest="has_curves", help="show the motion as lines of text")
     add("--force", action="store_true", help="replace existing files")
     return InfoOptions(**vars(parser.parse_args(arguments)))
 
@@ -57,6 +62,9 @@ def info(options: InfoOptions) -> int:
         return 0
     if options.export is not None:
         _export(options.file, options.export, force=options.force)
+        return 0
+    if options.plot is not None or options.has_curves:
+        _draw(options)
         return 0
     return _show(options)
 
@@ -105,6 +113,30 @@ def _export(file: Path, target: Path, *, force: bool) -> None:
     say(f"{len(motion_table.motion.values)} frames")
 
 
+def _draw(options: InfoOptions) -> None:
+    """Write the plot, print the curves."""
+    from sglat.bitstream.curves import LEVELS, read_curves
+    from sglat.cli.curves import curve_lines
+    from sglat.cli.plot import check_suffix, draw_plot
+
+    target = options.plot
+    if target is not None:
+        check_suffix(target)
+        refuse_existing(target, force=options.force, inputs=[options.file])
+    with open_source(options.file) as stream:
+        curves = read_curves(stream)
+    if target is not None:
+        data = draw_plot(curves, printable(options.file.name), check_suffix(target))
+        with atomic_file(target, force=options.force) as out:
+            out.write(data)
+        say(f"{target}: {len(curves.seconds)} frames")
+    if options.has_curves:
+        coding = sys.stdout.encoding or "ascii"
+        is_plain = LEVELS.encode(coding, "replace").decode(coding, "replace") != LEVELS
+        columns = shutil.get_terminal_size().columns
+        print("\n".join(curve_lines(curves, columns, is_plain=is_plain)))
+
+
 def table(record: dict[str, Any]) -> str:
     """Return the figures for people."""
     rows = [
@@ -130,6 +162,7 @@ def table(record: dict[str, Any]) -> str:
         rows.append(("consent", provenance["consent"] or "no statement"))
         if provenance["note"]:
             rows.append(("note", provenance["note"]))
+        rows += [("edited", text) for text in provenance["edits"]]
     rows += [(f"  {key}", value) for key, value in record["metadata"].items()]
     share = 100 * record["container_bytes"] / max(1, record["file_bytes"])
     rows.append(("container", f"{record['container_bytes']} bytes ({share:.2f} %)"))
