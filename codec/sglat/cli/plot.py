@@ -105,7 +105,7 @@ def _runs(is_held: np.ndarray, seconds: np.ndarray) -> list[tuple[float, float]]
 def _layers(axis: Any, curves: Curves) -> None:
     """Draw the bytes of the identity layers."""
     total = sum(size for _, size in curves.layers)
-    axis.set_title(f"identity, {total / 1000:.1f} kB", loc="left")
+    axis.set_title(f"identity, {total / 1000:.1f} kB" if total else "identity", loc="left")
     if not curves.layers:
         axis.text(0.5, 0.5, "in another file", ha="center", transform=axis.transAxes)
         axis.set_axis_off()
