@@ -35,7 +35,12 @@ app = new_app()
 
 @app.command()
 def decode_command(
-    source: Annotated[Path, typer.Argument(help="A .sglat file; - reads standard input.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A .sglat file, or scene.json of sgl-encode --all-faces; - reads standard input."
+        ),
+    ],
     target: Annotated[
         Path, typer.Argument(help="A video file, a folder with --png, or - for raw RGB.")
     ],
@@ -46,7 +51,11 @@ def decode_command(
         int | None, typer.Option(min=16, max=4096, help="Side of aligned pictures in pixels.")
     ] = None,
     onto: Annotated[
-        Path | None, typer.Option(help="Video or picture to paste the face into.")
+        Path | None,
+        typer.Option(
+            help="Video or picture to paste the face into; for a scene also `plate`, its own "
+            "background, which is the default."
+        ),
     ] = None,
     track: Annotated[
         str,
@@ -129,9 +138,11 @@ def decode_command(
     import torch
 
     from sglat.api import choose_track
+    from sglat.bitstream.scene import is_scene
     from sglat.bundles.bundle import load_bundle
     from sglat.decoder.decode import Decoder
     from sglat.decoder.output import PIPE, check_output, write_decoded
+    from sglat.decoder.scene import SceneDecoder
     from sglat.networks.devices import choose_device
 
     is_raw = raw or target == PIPE
@@ -143,21 +154,34 @@ def decode_command(
     if threads:
         torch.set_num_threads(threads)
     given = Path(track) if track not in ("auto", "own") else None
+    is_several = is_scene(source)
+    if is_several:
+        if track != "auto" or face is not None or identity_file is not None or crop or size:
+            raise UsageError(
+                "bad-options",
+                "a scene goes without --track, --face, --identity-file, --crop and --size",
+            )
+        onto = None if str(onto) == "plate" and not Path("plate").exists() else onto
     if onto is None and (track != "auto" or face is not None):
         raise UsageError("bad-options", "--track and --face need --onto")
     output = replace(
         output,
         form="raw" if is_raw else output.form,
+        onto=onto,
         inputs=tuple(path for path in (source, identity_file, given) if path is not None),
         signer=None if is_raw else output.signer,
     )
     bar = StageBar(is_quiet=quiet)
     with ExitStack() as stack:
-        file = stack.enter_context(open_source(source))
         weights = load_bundle(bundle, choose_device(device)) if bundle else None
-        decoder = Decoder(file, bundle=weights, config=config, identity_file=identity_file)
+        decoder: Decoder
+        if is_several:
+            decoder = SceneDecoder(source, stack, bundle=weights, config=config)
+        else:
+            file = stack.enter_context(open_source(source))
+            decoder = Decoder(file, bundle=weights, config=config, identity_file=identity_file)
         notes: list[str] = []
-        if onto is not None:
+        if onto is not None and not is_several:
             check_output(output)
             place, notes = choose_track(decoder, source, onto, track, face=face, progress=bar)
             output = replace(output, track=place)

@@ -32,7 +32,10 @@ def encode_command(
     ],
     target: Annotated[
         Path | None,
-        typer.Argument(help="The .sglat file to write; with --list-faces the contact sheet."),
+        typer.Argument(
+            help="The .sglat file to write; with --list-faces the contact sheet, with --all-faces "
+            "a new folder."
+        ),
     ] = None,
     bundle: options.Bundle = "mini",
     face: Annotated[
@@ -46,6 +49,13 @@ def encode_command(
         bool,
         typer.Option(
             "--list-faces", help="Only show who is there: a table and a numbered contact sheet."
+        ),
+    ] = False,
+    all_faces: Annotated[
+        bool,
+        typer.Option(
+            "--all-faces",
+            help="Write a folder with a file for each person and scene.json, for sgl-decode.",
         ),
     ] = False,
     preset: options.Preset = "default",
@@ -159,10 +169,18 @@ def encode_command(
         return
     if target is None:
         raise typer.BadParameter("expected the .sglat file to write")
-    check_output(source, target, force=force)
+    if not all_faces:
+        check_output(source, target, force=force)
     signer, notes = options.chosen_signer(sign, sign_cert, sign_key, is_media=False)
     config = config_of(chosen, target)
     check_choices(config)
+    if all_faces:
+        from sglat.cli.scenes import encode_everyone
+
+        encode_everyone(
+            source, target, config, signer=signer, notes=notes, as_json=as_json, quiet=quiet
+        )
+        return
     bar = TotalBar({}, is_quiet=True)
     try:
         with video_source(source, beside=target) as video:

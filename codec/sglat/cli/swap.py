@@ -43,9 +43,21 @@ def swap(
     out: Annotated[Path, typer.Argument(help="The new file.")],
     motion: Annotated[
         list[Path],
-        typer.Option(help="Whose motion: .sglat, or .csv or .h5 of sgl-info; several are joined."),
+        typer.Option(
+            help="Whose motion: .sglat, or .csv or .h5 of sgl-info; several are joined. Or "
+            "scene.json with --look; the output is a folder then."
+        ),
     ],
     identity: Annotated[Path | None, typer.Option(help="Whose look; default: unchanged.")] = None,
+    looks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--look",
+            metavar="N=M|FILE",
+            help="Person N of a scene with the look of its person M or of a .sglat file; several "
+            "exchange looks: --look 1=2 --look 2=1.",
+        ),
+    ] = None,
     span: Annotated[
         str | None,
         typer.Option(
@@ -75,8 +87,23 @@ def swap(
     Steps run in the order join, trim, swap or attach, layers, strip, identity file, label, sign.
     """
     from sglat.bitstream import edits, join, timeline
+    from sglat.bitstream.scene import is_scene
+    from sglat.cli.scenes import exchange
     from sglat.marks import provenance
 
+    if looks or is_scene(motion[0]):
+        unused = (identity, span, layers, identity_file, label, label_text)
+        if len(motion) > 1 or is_stripped or is_attached or any(one is not None for one in unused):
+            raise UsageError(
+                "bad-options", "a scene is changed by --look, --sign and --force alone"
+            )
+        if not looks or not is_scene(motion[0]):
+            raise UsageError("bad-options", "--motion scene.json and --look N=M need each other")
+        signer, unsigned = chosen_signer(sign, sign_cert, sign_key, is_media=False)
+        exchange(motion[0], looks, out, signer=signer, force=force)
+        for line in unsigned:
+            say(line)
+        return
     if is_attached and identity is None:
         raise UsageError("no-identity-file", "--attach needs --identity")
     for written in (out, identity_file):

@@ -35,6 +35,7 @@ AROUND_CLASSES: Final = tuple(PARSING_CLASSES.index(n) for n in ("background", "
 """What a wider face must not cover."""
 MaskName = Literal["face", "head", "crop"]
 MATCH_SIDE: Final = 48  # pixels; colour statistics need no more
+RIVAL_EDGE: Final = 0.08  # width of the seam between two faces, in sides of their crops
 UNIT_SQUARE: Final = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 
 
@@ -137,6 +138,7 @@ class Compositor:
         placement: NDArray[np.floating],
         *,
         is_restart: bool = False,
+        rivals: Sequence[NDArray[np.floating]] = (),
     ) -> Pasted:
         """Return a frame with the crop in its place.
 
@@ -146,6 +148,8 @@ class Compositor:
             mask: `[2, R, R]` from `masks`.
             placement: centre x, centre y, size (pixels of the frame), roll (degrees), `[4]`.
             is_restart: the frame does not continue the one before; colours are matched afresh.
+            rivals: placements of other faces in the frame, each `[4]`; a pixel under several crops
+                is left to the nearest face.
         """
         if is_restart:
             self._match = self._outline = None
@@ -164,6 +168,7 @@ class Compositor:
             layers, grid, mode="bilinear", padding_mode="border", align_corners=False
         )[0]
         inside = ((grid.abs() <= 1).all(dim=-1)).to(crop)
+        inside = inside * _claim(grid, [_grid(rival, box).to(crop) for rival in rivals])
         alpha, weight = (sampled[3:] * inside).clamp(0, 1).split(1)
         face = self._matched(sampled[:3], ground, weight)
         mixed = ground + alpha * (face - ground)
@@ -283,6 +288,20 @@ def _grid(placement: NDArray[np.floating], box: tuple[int, int, int, int]) -> Te
     u = matrix[0, 0] * x[None] + matrix[0, 1] * y[:, None] + matrix[0, 2]
     v = matrix[1, 0] * x[None] + matrix[1, 1] * y[:, None] + matrix[1, 2]
     return torch.from_numpy(np.stack([u, v], axis=-1)[None] * 2 - 1)
+
+
+def _claim(grid: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """Return the share of a face in the pixels of a frame among several faces, `[1, h, w]`: 1 where
+    its centre is the nearest one, in sides of the crops, with a soft border.
+
+    Args:
+        grid: where the pixels lie in its crop, `[1, h, w, 2]` in [-1, 1].
+        others: the same for the crops of the other faces.
+    """
+    share, own = torch.ones_like(grid[..., 0]), grid.norm(dim=-1) / 2
+    for other in others:
+        share = share * ((other.norm(dim=-1) / 2 - own) / RIVAL_EDGE + 0.5).clamp(0, 1)
+    return share
 
 
 def _cut(frame: NDArray[np.uint8], placement: NDArray[np.floating], side: int) -> Tensor:

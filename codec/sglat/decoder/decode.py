@@ -180,13 +180,13 @@ class Decoder:
                 raise UsageError(
                     "no-placement", "the file has no placement of the face; use --track FILE.sglat"
                 )
-            compositor = Compositor(self._parse(backdrop), composite)
+            compositor = Compositor(self.parse_for(backdrop), composite)
             painter = Painter(backdrop, compositor, track, source_size=self.header.source_size)
         shown: list[tuple[NDArray[np.uint8], NDArray[np.float32] | None]]
-        for rows in self._batches():
+        for rows in self.batches():
             with torch.inference_mode():
                 side = self.side if painter is None else painter.side(rows.placement)
-                pictures = self._render(rows.motion, side)
+                pictures = self.render(rows.motion, side)
                 if painter is not None:
                     seconds = [int(pts) * self.header.time_base for pts in rows.pts]
                     pasted = painter.paint(pictures, seconds, rows.placement, rows.flags)
@@ -239,7 +239,7 @@ class Decoder:
         """Return the first tick at or after a time, taken as the decimal number that was typed."""
         return math.ceil(exact_seconds(seconds) / self.header.time_base)
 
-    def _render(self, motion: NDArray[np.float32], side: float) -> Tensor:
+    def render(self, motion: NDArray[np.float32], side: float) -> Tensor:
         """Return pictures at the smallest rung with `side` pixels, or the largest."""
         renderer = self._renderer(next((r for r in self.rungs if r >= side), self.rungs[-1]))
         person = renderer.person
@@ -266,7 +266,8 @@ class Decoder:
             )
         return self._renderers[rung]
 
-    def _parse(self, backdrop: Backdrop) -> Parse | None:
+    def parse_for(self, backdrop: Backdrop) -> Parse | None:
+        """Return what parses the crops that are pasted into a backdrop; None pastes them whole."""
         if not backdrop.has_face:
             return None
         try:
@@ -274,7 +275,7 @@ class Decoder:
         except BundleError:  # a bundle without face networks pastes the whole crop
             return None
 
-    def _batches(self) -> Iterator[_Rows]:
+    def batches(self) -> Iterator[Rows]:
         """Yield wanted frames, at most `batch` at a time, never across motion groups."""
         start, end = self._range
         if self.config.start_seconds > 0:
@@ -305,7 +306,7 @@ class Decoder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rows:
+class Rows:
     """Consecutive frames, dequantized."""
 
     index: int
@@ -314,9 +315,9 @@ class _Rows:
     placement: NDArray[np.float32] | None
     flags: NDArray[np.uint8]
 
-    def cut(self, start: int, stop: int) -> _Rows:
+    def cut(self, start: int, stop: int) -> Rows:
         """Return frames `start` to `stop`."""
-        return _Rows(
+        return Rows(
             index=self.index + start,
             pts=self.pts[start:stop],
             motion=self.motion[start:stop],
@@ -325,10 +326,10 @@ class _Rows:
         )
 
 
-def _rows_of(group: Group, header: Header) -> _Rows:
+def _rows_of(group: Group, header: Header) -> Rows:
     motion = group.motion
     count = len(motion.values)
-    return _Rows(
+    return Rows(
         index=motion.first_frame,
         pts=motion.stamps(header),
         motion=motion.dequantize(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,8 @@ MAX_OVERSAMPLING: Final = 8  # times the crop's side; a face of 8 x 1024 pixels 
 
 MARGIN: Final = 0.02  # of the crop: how far the excluded regions grow
 PLATE_SAMPLES: Final = 15  # frames whose median is taken
+EMPTY_SAMPLES: Final = 31  # the same where people are left out
+UNIT_SQUARE: Final = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 PLATE_QUALITY: Final = 60  # of the WebP picture
 
 
@@ -140,13 +143,57 @@ def find_plate(source: Path | Clip, placement: NDArray[np.float64]) -> Picture:
     frames = []
     with VideoReader(source) as reader:
         frames = [frame.picture for frame in reader if frame.index in wanted]
-    plate = np.median(np.stack(frames), axis=0).astype(np.uint8)
+    return _webp(np.median(np.stack(frames), axis=0).astype(np.uint8), source)
+
+
+def _webp(plate: NDArray[np.uint8], source: Path | Clip) -> Picture:
     done, data = cv2.imencode(
         ".webp", cv2.cvtColor(plate, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, PLATE_QUALITY]
     )
     if not done:
         raise MediaError("plate-failed", f"the plate of {source} cannot be encoded as WebP")
     return Picture(media_type="image/webp", data=data.tobytes())
+
+
+def find_empty_plate(
+    source: Path | Clip, faces: Sequence[tuple[NDArray[np.float64], NDArray[np.bool_]]]
+) -> Picture:
+    """Return the background without people: the median of each pixel over the frames in which no
+    crop lies on it, and over all frames where one always does.
+
+    Args:
+        source: the video.
+        faces: placement `[T, 4]` of each person's crops, and which frames do not have them, `[T]`.
+
+    Raises:
+        MediaError: the picture cannot be encoded.
+    """
+    count = len(faces[0][0])
+    wanted = set(np.linspace(0, count - 1, min(count, EMPTY_SAMPLES)).astype(int).tolist())
+    frames, covers = [], []
+    with VideoReader(source) as reader:
+        for frame in reader:
+            if frame.index not in wanted:
+                continue
+            cover = np.zeros(frame.picture.shape[:2], np.uint8)
+            for placement, is_held in faces:
+                if not is_held[frame.index]:
+                    corners = transform_points(crop_to_frame(placement[frame.index]), UNIT_SQUARE)
+                    cv2.fillConvexPoly(cover, np.round(corners).astype(np.int32), 1)
+            frames.append(frame.picture)
+            covers.append(cover > 0)
+    return _webp(_median_outside(np.stack(frames), np.stack(covers)), source)
+
+
+def _median_outside(frames: NDArray[np.uint8], covers: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return the median `[H, W, 3]` of frames `[N, H, W, 3]` where they are not covered,
+    `[N, H, W]`; of all frames where all are."""
+    covers &= ~covers.all(axis=0)
+    plate = np.empty(frames.shape[1:], np.uint8)
+    for row in range(frames.shape[1]):  # a row at a time bounds memory
+        values = np.where(covers[:, row, :, None], np.nan, frames[:, row].astype(np.float32))
+        plate[row] = np.nanmedian(values, axis=0).astype(np.uint8)
+    return plate
 
 
 def _open_eye_centre(eye: Float64, blink: NDArray[np.bool_]) -> Float64:

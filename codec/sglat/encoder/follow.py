@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.encoder.people import Boxes, Guide, overlap_of, thumbnail
+from sglat.encoder.guide import Guide
+from sglat.encoder.people import Boxes, overlap_of, thumbnail
 from sglat.errors import FaceError
 from sglat.networks.faces import FaceAnalysis, FaceBox, FaceLandmarks
 
 OVERLAP: Final = 0.2  # of two boxes of one face, intersection over union
+
+Identify = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
+"""A picture `[H, W, 3]` and the landmarks of a face in it `[478, 2]` to its identity vector
+`[D]`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +53,8 @@ class Follower:
     most_faces: int = 0
     guide: Guide | None = None
     """Where there are several people."""
+    identify: Identify | None = None
+    """Tells the face from others that come near; None: by its place alone."""
     inside: float = 1.0
     """Share of the face within the last frame."""
     contrast: float = 0.0
@@ -67,6 +75,8 @@ class Follower:
             if found is not None and self._jumps(found):
                 found, is_cut = None, True
             if found is not None and not self._is_guided(index, found):
+                found = None
+            if found is not None and self._is_others(index, picture, found):
                 found = None
         if found is None and self.guide is not None:
             found = self._search_guided(index, picture, self.guide)
@@ -114,7 +124,14 @@ class Follower:
         boxes = self.faces.detect(picture)
         fits = [max(overlap_of(_sides(box), place) for place in known) for box in boxes]
         order = np.argsort(fits)[::-1].tolist()
-        return self._first_face(picture, [boxes[at] for at in order if fits[at] > OVERLAP])
+        likely = [boxes[at] for at in order if fits[at] > OVERLAP]
+        return self._first_face(picture, likely, index=index)
+
+    def _is_others(self, index: int, picture: NDArray[np.uint8], found: FaceLandmarks) -> bool:
+        """Whether the face is that of another person who is there."""
+        if self.guide is None or self.identify is None or not self.guide.is_crowded(index):
+            return False
+        return self.guide.is_others(self.identify(picture, found.points))
 
     def _search(self, picture: NDArray[np.uint8], *, is_cut: bool) -> FaceLandmarks | None:
         boxes = self.faces.detect(picture)
@@ -132,11 +149,16 @@ class Follower:
             order = sorted(boxes, key=lambda box: _distance(box, centre))
         return self._first_face(picture, order)
 
-    def _first_face(self, picture: NDArray[np.uint8], boxes: list[FaceBox]) -> FaceLandmarks | None:
-        """Return the landmarks in the first box that holds a face."""
+    def _first_face(
+        self, picture: NDArray[np.uint8], boxes: list[FaceBox], *, index: int | None = None
+    ) -> FaceLandmarks | None:
+        """Return the landmarks in the first box that holds a face; with the number of the frame,
+        one that is not another person's."""
         for box in boxes:
             found = self.faces.landmarks(picture, box)
-            if found.score >= self.config.min_score:
+            if found.score < self.config.min_score:
+                continue
+            if index is None or not self._is_others(index, picture, found):
                 return found
         return None
 

@@ -24,6 +24,7 @@ from sglat.networks.pixels import from_pixels
 WIDTH: Final = 512  # of stored identity vectors; shorter ones are filled up with zeros
 THUMBNAIL: Final = 24  # pixels a side; small enough that motion inside a shot does not look cut
 GALLERY: Final = 16  # vectors of a stretch that are compared
+LONG_GALLERY: Final = 64  # of all stretches of one person
 RECENT: Final = 8  # changes of the picture whose median is its usual change
 
 Boxes = NDArray[np.float32]
@@ -34,7 +35,7 @@ class PeopleConfig(Stage["People"]):
     """How the people of a video are found."""
 
     name = "people"
-    version = 2
+    version = 3
     networks = ("faces",)
 
     resolution: int
@@ -54,6 +55,8 @@ class PeopleConfig(Stage["People"]):
     stay: float = 0.6
     """Cosine to the sample before, below which a face at the same place is another one's where the
     picture jumps. Samples of one person 0.3 s apart had 0.85 and more."""
+    apart: float = 0.15
+    """Difference of cosines from which a face at one person's place is the other's."""
     overlap: float = 0.2
     """Intersection over union of two boxes of one face in neighbouring samples."""
     patience: int = 4
@@ -140,47 +143,6 @@ class People:
         return best + 1
 
 
-class Guide:
-    """Where the chosen one of several faces is on the sampled frames."""
-
-    def __init__(self, people: People, number: int) -> None:
-        face = people.faces[number - 1]
-        self._samples = people.samples
-        self._jumps = people.jumps
-        self._boxes = dict(zip(face.frames.tolist(), face.boxes, strict=True))
-        self._others = {
-            frame for other in people.faces if other is not face for frame in other.frames.tolist()
-        }
-
-    def is_sampled(self, index: int) -> bool:
-        """Whether a frame is among the samples."""
-        return self._at(index) == index
-
-    def near(self, index: int) -> list[Boxes]:
-        """Return the boxes of the face at a sampled frame, else at the samples around it."""
-        place = int(np.searchsorted(self._samples, index, side="right")) - 1
-        # behind a jump the picture is another one
-        ends = self.is_sampled(index) or bool(self._jumps[place + 1 : place + 2].any())
-        frames = self._samples[place : place + (1 if ends else 2)]
-        return [self._boxes[frame] for frame in frames.tolist() if frame in self._boxes]
-
-    def is_other(self, index: int) -> bool:
-        """Whether the latest sample shows others alone."""
-        at = self._at(index)
-        return at in self._others and at not in self._boxes
-
-    def is_turn(self, index: int) -> bool:
-        """Whether the picture jumps to or from the face here."""
-        place = int(np.searchsorted(self._samples, index))
-        if not self.is_sampled(index) or place == 0 or not self._jumps[place]:
-            return False
-        before = int(self._samples[place - 1])
-        return (before in self._boxes) != (index in self._boxes)
-
-    def _at(self, index: int) -> int:
-        return int(self._samples[np.searchsorted(self._samples, index, side="right") - 1])
-
-
 def find_people(
     path: Path | Clip,
     faces: FaceAnalysis,
@@ -218,7 +180,17 @@ def identity_vector(
     faces: FaceAnalysis, picture: NDArray[np.uint8], box: FaceBox, side: int, device: torch.device
 ) -> NDArray[np.float32]:
     """Return the identity vector `[D]` of the face in a box."""
-    points = faces.landmarks(picture, box).points
+    return face_vector(faces, picture, faces.landmarks(picture, box).points, side, device)
+
+
+def face_vector(
+    faces: FaceAnalysis,
+    picture: NDArray[np.uint8],
+    points: NDArray[np.float32],
+    side: int,
+    device: torch.device,
+) -> NDArray[np.float32]:
+    """Return the identity vector `[D]` of a face by its landmarks `[478, 2]`."""
     placement = landmark_placement(points[None], blink=np.zeros(1, bool))[0]
     crop = crop_picture(picture, placement, side)
     with torch.no_grad():
@@ -364,7 +336,10 @@ def _stretches(
             if (number, sample) in taken or not 0 < sample - before <= config.patience:
                 continue
             is_jump = bool(jumps[before + 1 : sample + 1].any())
-            if is_jump and float(vectors[last] @ vectors[row]) < config.stay:
+            likeness = float(vectors[last] @ vectors[row])
+            if is_jump and likeness < config.stay:
+                continue
+            if _is_elsewhere(likeness, row, number, stretches, vectors, config):
                 continue
             overlap = overlap_of(rows["box"][last], rows["box"][row])
             if overlap >= reached:
@@ -377,6 +352,28 @@ def _stretches(
     return stretches
 
 
+def _is_elsewhere(
+    likeness: float,
+    row: int,
+    number: int,
+    stretches: list[list[int]],
+    vectors: NDArray[np.float32],
+    config: PeopleConfig,
+) -> bool:
+    """Whether a row that has some likeness to the end of one stretch shows the person of another
+    one, as where two people change places."""
+    ends = [stretch[-1] for at, stretch in enumerate(stretches) if at != number]
+    if likeness >= config.stay or not ends:
+        return False
+    best = float((vectors[ends] @ vectors[row]).max())
+    return best >= config.same and best > likeness + config.apart
+
+
+def some_of(vectors: NDArray[np.float32], most: int) -> NDArray[np.float32]:
+    """Return at most so many vectors `[n, D]`, evenly spread."""
+    return vectors[:: -(-len(vectors) // most)]
+
+
 def _joined(
     stretches: list[list[int]],
     rows: dict[str, NDArray[Any]],
@@ -386,11 +383,11 @@ def _joined(
     """Join stretches of one person; nobody is twice in a frame."""
     people: list[list[int]] = []
     for stretch in sorted(stretches, key=len, reverse=True):
-        some = vectors[stretch[:: -(-len(stretch) // GALLERY)]]
+        some = some_of(vectors[stretch], GALLERY)
         likeness = [
             -1.0
             if np.isin(rows["frame"][stretch], rows["frame"][group]).any()
-            else float((some @ vectors[group[:: -(-len(group) // (4 * GALLERY))]].T).max())
+            else float((some @ some_of(vectors[group], LONG_GALLERY).T).max())
             for group in people
         ]
         if likeness and max(likeness) >= config.same:

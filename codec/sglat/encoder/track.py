@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sglat.encoder.follow import FollowConfig, Follower
-from sglat.encoder.people import Guide, People, thumbnail
+from sglat.bundles.bundle import Bundle
+from sglat.encoder.follow import FollowConfig, Follower, Identify
+from sglat.encoder.guide import Guide
+from sglat.encoder.people import People, face_vector, thumbnail
 from sglat.encoder.stages import Stage, Task
-from sglat.encoder.workfile import Store
+from sglat.encoder.workfile import CHUNK, Store, stacked
 from sglat.errors import FaceError
-from sglat.media.reader import Clip, VideoReader
+from sglat.media.reader import Clip, Frame, VideoReader
 from sglat.networks.face_points import BLINK_SHAPES, NUM_BLENDSHAPES, NUM_POINTS
 from sglat.networks.faces import FaceAnalysis, FaceLandmarks
 
@@ -38,7 +40,7 @@ class TrackConfig(FollowConfig, Stage["Track"]):
     """How the face is chosen and followed, and what counts as a blink."""
 
     name = "track"
-    version = 3
+    version = 4
     networks = ("faces",)
 
     faded: float = 0.5
@@ -57,7 +59,8 @@ class TrackConfig(FollowConfig, Stage["Track"]):
     def run(self, task: Task, path: Path | Clip, people: People) -> Track:
         """See `track`."""
         faces, store = task.bundle.faces, task.open()
-        return track(path, faces, store, self, people=people, progress=task.tell)
+        identify = identifier(task.bundle)
+        return track(path, faces, store, self, people=people, identify=identify, progress=task.tell)
 
 
 class Tracked(Protocol):
@@ -201,13 +204,14 @@ def track(
     config: TrackConfig | None = None,
     *,
     people: People | None = None,
+    identify: Identify | None = None,
     progress: Progress | None = None,
 ) -> Track:
     """Follow one face through a video.
 
     Frames stream through; only the records are kept. Interrupted work continues behind its last
     stored part. Without `people`, everybody in the video, the face is chosen in the first frame
-    with one.
+    with one. `identify` tells it from others that come near.
 
     Raises:
         FaceError: there is no face in the whole video, or none of this number.
@@ -223,11 +227,25 @@ def track(
             )
         guide = Guide(people, config.face) if len(people.faces) > 1 else None
     if not store.is_done:
-        _follow(path, Follower(faces, config, guide=guide), store, progress)
+        follower = Follower(faces, config, guide=guide, identify=identify)
+        follow_all(path, [(follower, store)], progress)
+    if not store.is_done:
+        raise FaceError(
+            "no-face",
+            f"expected a face, found none in the {store.rows} frames of {path}; faces narrower "
+            "than 4 % of the longer side (40 of 1000 pixels) are not found: crop the video around "
+            "the face",
+        )
     found = _assemble(store, config)
     if guide is None or people is None:
         return found
     return replace(found, most_faces=len(people.faces))
+
+
+def identifier(bundle: Bundle) -> Identify:
+    """Return what turns a picture and the landmarks of a face into its identity vector."""
+    faces, side, device = bundle.faces, bundle.resolution, bundle.device
+    return lambda picture, points: face_vector(faces, picture, points, side, device)
 
 
 def shown_frames(held: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -268,41 +286,47 @@ def find_blinks(
     return np.convolve(closed, np.ones(width), mode="same")[: len(closed)] > 0
 
 
-def _follow(path: Path | Clip, follower: Follower, store: Store, progress: Progress | None) -> None:
-    done = store.rows
-    if done:
-        _restore(follower, store)
-
-    def rows(reader: VideoReader) -> Iterator[list[dict[str, Any]]]:
+def follow_all(
+    path: Path | Clip, pairs: Sequence[tuple[Follower, Store]], progress: Progress | None = None
+) -> None:
+    """Follow several faces in one pass over a video; each store that holds a face at the end is
+    finished, and unfinished ones continue behind their last part."""
+    done = [store.rows for _, store in pairs]
+    waiting: list[list[dict[str, Any]]] = [[] for _ in pairs]
+    for follower, store in pairs:
+        if store.rows:
+            _restore(follower, store)
+    with VideoReader(path) as reader:
         expected = reader.info.expected_frames
         for frame in reader:
-            if frame.index < done:
-                if frame.index == done - 1:
-                    follower.thumbnail = thumbnail(frame.picture)
-                continue
-            found, is_cut = follower.step(frame.index, frame.picture)
-            guide = follower.guide
-            is_other = found is None and guide is not None and guide.is_other(frame.index)
-            row = _record(frame.pts, found, follower, is_cut)
-            yield [{**row, "other": np.bool_(is_other)}]
-            if progress is not None:
+            for (follower, store), begun, rows in zip(pairs, done, waiting, strict=True):
+                if frame.index < begun:
+                    if frame.index == begun - 1:
+                        follower.thumbnail = thumbnail(frame.picture)
+                    continue
+                rows.append(_row(frame, follower))
+                if len(rows) == CHUNK:
+                    store.append(stacked(rows))
+                    rows.clear()
+            if progress is not None and frame.index >= min(done):
                 progress(frame.index + 1, max(expected, frame.index + 1) if expected else 0)
-
-    with VideoReader(path) as reader:
-        store.extend(rows(reader))
         info = reader.info
         facts = {
             "width": info.width, "height": info.height, "time_base": str(reader.time_base),
             "frame_rate": str(info.frame_rate), "damaged_packets": reader.damaged_packets,
         }  # fmt: skip
-    if not (store.read("score") > 0).any():
-        raise FaceError(
-            "no-face",
-            f"expected a face, found none in the {store.rows} frames of {path}; faces narrower "
-            "than 4 % of the longer side (40 of 1000 pixels) are not found: crop the video around "
-            "the face",
-        )
-    store.finish(facts=facts)
+    for (_, store), rows in zip(pairs, waiting, strict=True):
+        if rows:
+            store.append(stacked(rows))
+        if (store.read("score") > 0).any():
+            store.finish(facts=facts)
+
+
+def _row(frame: Frame, follower: Follower) -> dict[str, Any]:
+    found, is_cut = follower.step(frame.index, frame.picture)
+    guide = follower.guide
+    is_other = found is None and guide is not None and guide.is_other(frame.index)
+    return {**_record(frame.pts, found, follower, is_cut), "other": np.bool_(is_other)}
 
 
 def _record(

@@ -137,10 +137,10 @@ class Store:
         for count, rows in enumerate(frames, 1):
             waiting += rows
             if count % CHUNK == 0:
-                self.append(_stacked(waiting))
+                self.append(stacked(waiting))
                 waiting = []
         if waiting:
-            self.append(_stacked(waiting))
+            self.append(stacked(waiting))
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Array:
         """Return rows `start` to `stop` of an appended array."""
@@ -215,7 +215,8 @@ class Store:
         return self._open[path]
 
 
-def _stacked(rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
+def stacked(rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
+    """Return rows of arrays by name as arrays with the rows as first axis."""
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
