@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
     from sglat.api import decode_video as decode_video
     from sglat.api import edit as edit
     from sglat.api import encode as encode
+    from sglat.api import encode_all as encode_all
     from sglat.api import enrol as enrol
     from sglat.api import open as open
     from sglat.api import swap as swap
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
     from sglat.encoder.config import EncodeConfig as EncodeConfig
     from sglat.encoder.encode import EncodeResult as EncodeResult
     from sglat.encoder.enrol import EnrolResult as EnrolResult
+    from sglat.encoder.everyone import SceneResult as SceneResult
     from sglat.errors import FormatError as FormatError
     from sglat.errors import SglatError as SglatError
     from sglat.errors import UsageError as UsageError
@@ -57,12 +59,14 @@ _PUBLIC: Final[dict[str, str]] = {
     "FormatError": "sglat.errors",
     "MotionEditor": "sglat.bitstream.edit_motion",
     "OutputResult": "sglat.decoder.output",
+    "SceneResult": "sglat.encoder.everyone",
     "SglatError": "sglat.errors",
     "UsageError": "sglat.errors",
     "decode": "sglat.api",
     "decode_video": "sglat.api",
     "edit": "sglat.api",
     "encode": "sglat.api",
+    "encode_all": "sglat.api",
     "enrol": "sglat.api",
     "load_bundle": "sglat.bundles.bundle",
     "open": "sglat.api",

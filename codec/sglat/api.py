@@ -1,4 +1,4 @@
-"""The library as the commands read: encode, enrol, open, decode, decode_video, swap, edit.
+"""The library as the commands read, from encode to edit.
 
 ```python
 import sglat
@@ -18,7 +18,7 @@ with sglat.open("c.sglat") as reader:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from os import PathLike
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from sglat.encoder.config import EncodeConfig
     from sglat.encoder.encode import EncodeResult
     from sglat.encoder.enrol import EnrolResult
+    from sglat.encoder.everyone import SceneResult
     from sglat.marks.keys import Signer
     from sglat.media.reader import Clip
 
@@ -85,6 +86,28 @@ def encode(
     if identity is not None:
         config = replace(config, identity=Path(identity))
     return run(Path(source), Path(target), config, progress=progress)
+
+
+def encode_all(
+    source: StrPath,
+    folder: StrPath,
+    config: EncodeConfig | None = None,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> SceneResult:
+    """Encode every person of a video: a file each and `scene.json`, for `decode_video`.
+
+    After an interruption the same call continues. Errors are those of `encode`.
+
+    Args:
+        source: any video FFmpeg reads.
+        folder: new or empty; it appears when it is complete.
+        config: choices for all people, none for one person.
+        progress: called with phase, units done and units in all, of one person after another.
+    """
+    from sglat.encoder.everyone import encode_all as run
+
+    return run(Path(source), Path(folder), config, watch=lambda _name: progress)
 
 
 def enrol(
@@ -173,7 +196,7 @@ def decode_video(
     """Write the frames and the sound of a file as a video.
 
     Args:
-        source: the `.sglat` file.
+        source: the `.sglat` file, or `scene.json` of `encode_all`.
         target: the video; its suffix chooses container and codecs.
         onto: video or picture into which the face is pasted.
         track: where the face lies in `onto`, see `choose_track`.
@@ -188,17 +211,26 @@ def decode_video(
     Raises:
         FormatError, BundleMismatchError, MediaError, UsageError: as `sglat.decoder.output`.
     """
+    from sglat.bitstream.scene import is_scene
     from sglat.decoder.decode import Decoder
     from sglat.decoder.output import OutputConfig, write_decoded
+    from sglat.decoder.scene import SceneDecoder
     from sglat.marks.label import check_label
 
     source, target = Path(source), Path(target)
     tell = progress or (lambda stage, done, total: None)
-    with open_input(source) as file:
-        decoder = Decoder(file, bundle=bundle, config=config)
+    with ExitStack() as stack:
+        decoder: Decoder
+        if is_scene(source):
+            if track != "auto" or face is not None:
+                raise UsageError("bad-options", "track and face are for files of one person")
+            decoder = SceneDecoder(source, stack, bundle=bundle, config=config)
+        else:
+            file = stack.enter_context(open_input(source))
+            decoder = Decoder(file, bundle=bundle, config=config)
         place: FaceTrack | None = None
         notes: list[str] = []
-        if onto is not None:
+        if onto is not None and not isinstance(decoder, SceneDecoder):
             place, notes = choose_track(
                 decoder, source, Path(onto), track, face=face, progress=tell
             )

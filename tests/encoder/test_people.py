@@ -17,7 +17,7 @@ from torch import Tensor
 from sglat.cli.encode import main
 from sglat.decoder.paint import read_track
 from sglat.encoder import analysis as analysis_module
-from sglat.encoder.people import People, PeopleConfig, find_people
+from sglat.encoder.people import People, PeopleConfig, face_vector, find_people
 from sglat.encoder.track import Track, TrackConfig, track
 from sglat.encoder.workfile import WorkFile
 from sglat.errors import FaceError
@@ -298,3 +298,50 @@ def portrait(folder: Path, mouth: tuple[int, int, int]) -> Path:
         picture = next(iter(reader)).picture
     cv2.imwrite(str(folder / "photo.png"), picture[..., ::-1])
     return folder / "photo.png"
+
+
+def crossing(path: Path) -> Path:
+    """Two people change places, the red one in front."""
+    share = np.clip((np.arange(24) - 3) / 16, 0, 1)
+    return clip(path, [[(118 - 76 * s, 48, 72, BLUE), (42 + 76 * s, 48, 72, RED)] for s in share])
+
+
+class Nearby(ByMouth):
+    """Finds no face where two touch."""
+
+    def detect(self, picture):  # type: ignore[no-untyped-def]
+        return [box for box in super().detect(picture) if box.right - box.left < 70]
+
+
+def test_people_who_change_places_stay_themselves(tmp_path: Path) -> None:
+    path = crossing(tmp_path / "a.mkv")
+    store = WorkFile(tmp_path / "people", source="a").open("people", "a")
+    people = find_people(path, Nearby(), store, CONFIG, torch.device("cpu"))
+    assert len(people.faces) == 2
+    for face in people.faces:
+        assert np.ptp(face.vectors[:, 0]) < 0.1  # one colour of the mouth throughout
+        assert abs(face.boxes[-1, 0] - face.boxes[0, 0]) > 60
+
+
+def test_a_face_is_not_followed_onto_another_person_who_passes(tmp_path: Path) -> None:
+    path = crossing(tmp_path / "a.mkv")
+    store = WorkFile(tmp_path / "people", source="a").open("people", "a")
+    people = find_people(path, Nearby(), store, CONFIG, torch.device("cpu"))
+    eyes = Nearby()
+
+    def identify(picture, points):  # type: ignore[no-untyped-def]
+        return face_vector(eyes, picture, points, CONFIG.resolution, torch.device("cpu"))
+
+    for number, person in enumerate(people.faces, 1):
+        own = WorkFile(tmp_path / f"{number}", source="a").open("track", "a")
+        config = TrackConfig(face=number)
+        result = track(path, eyes, own, config, people=people, identify=identify)
+        shown = np.flatnonzero(~result.held)
+        assert {0, 23} <= set(shown.tolist())
+        with VideoReader(path) as reader:
+            pictures = [frame.picture for frame in reader]
+        likeness = [
+            float(identify(pictures[row], result.points[row])[:2] @ person.vectors[0, :2])
+            for row in shown
+        ]
+        assert min(likeness) > 0.7

@@ -133,7 +133,8 @@ def write_single(scene: Scene, which: int, source: Path, target: Path) -> Path:
 
 def square_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
     """Yield the middle squares of a clip, `[SIDE, SIDE, 3]`, at `RATE`; its last frame stays."""
-    number, shown = 0, None
+    number = 0
+    shown: NDArray[np.uint8] | None = None
     with VideoReader(path) as reader:
         for frame in reader:
             seconds = frame.pts * reader.time_base
@@ -144,7 +145,8 @@ def square_frames(path: Path) -> Iterator[NDArray[np.uint8]]:
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
             square = frame.picture[top : top + side, left : left + side]
-            shown = np.asarray(cv2.resize(square, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+            small = cv2.resize(square, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+            shown = np.asarray(small, np.uint8)
     while shown is not None:
         yield shown
 
