@@ -148,8 +148,15 @@ def test_a_missing_or_changed_file_is_refused(folder: Path, bundle: Bundle) -> N
     assert code_of(folder, bundle) == "scene-missing"
 
 
-@pytest.mark.parametrize("second", [{"frames": 9}, {"source_size": (64, 48)},
-                                    {"source_size": None}, {"pts": list(range(0, 20, 2))}])  # fmt: skip
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"frames": 9},
+        {"source_size": (64, 48)},
+        {"source_size": None},
+        {"pts": list(range(0, 20, 2))},
+    ],
+)
 def test_files_of_other_videos_do_not_make_a_scene(
     tmp_path: Path, bundle: Bundle, second: dict[str, object]
 ) -> None:

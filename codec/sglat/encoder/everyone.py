@@ -45,7 +45,9 @@ class SceneResult:
     """What was encoded."""
 
     folder: Path
+    """With the files and `scene.json`."""
     scene: Scene
+    """What `scene.json` holds."""
     people: list[dict[str, Any]]
     """Cost and result of each person, see `EncodeResult.to_json`."""
     messages: list[str]
