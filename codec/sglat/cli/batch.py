@@ -158,7 +158,7 @@ def check_many(
 app.command("encode")(
     with_options_of(
         encode_many, encoding.encode_command,
-        left_out=ONE_FILE | {"list_faces", "similarity_plot", "workfile"},
+        left_out=ONE_FILE | {"list_faces", "all_faces", "similarity_plot", "workfile"},
     )
 )  # fmt: skip
 app.command("decode")(
