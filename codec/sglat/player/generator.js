@@ -88,18 +88,6 @@ export function packConst(weights, width) {
   return packed;
 }
 
-/** Return interleaved RGB bytes as RGBA, for an ImageData. */
-export function withAlpha(rgb) {
-  const rgba = new Uint8ClampedArray((rgb.length / 3) * 4);
-  for (let p = 0, q = 0; p < rgb.length; p += 3, q += 4) {
-    rgba[q] = rgb[p];
-    rgba[q + 1] = rgb[p + 1];
-    rgba[q + 2] = rgb[p + 2];
-    rgba[q + 3] = 255;
-  }
-  return rgba;
-}
-
 function tensor(weights, name) {
   const found = weights.get(name);
   if (!found) throw new Error(`the weights have no ${name}`);

@@ -11,11 +11,13 @@ const MAX_GROUPS = 64; // of uniform arrays in the shaders: layers of at most 25
 const GROUPS_PER_ROW = 28; // of filters in a texture: 36 texels each, 1008 wide
 
 /**
- * Return a renderer on a canvas, or null where the browser cannot do it.
+ * Return a renderer, or null where the browser cannot do it.
  *
- * `render(styles, rung)` draws a picture of `rung` pixels, `pixels()` reads it back as RGB bytes.
+ * `await render(styles, rung)` returns a picture of `rung` pixels, a canvas that the next call draws
+ * on. `onLost` is called when the context is gone.
  */
-export async function create(canvas, { channels, weights }) {
+export async function create({ channels, weights, onLost = () => {} }) {
+  const canvas = new OffscreenCanvas(16, 16);
   const gl = canvas.getContext("webgl2", {
     alpha: false,
     antialias: false,
@@ -25,6 +27,7 @@ export async function create(canvas, { channels, weights }) {
   if (!gl || Math.max(...channels) > 4 * MAX_GROUPS) return null;
   const isFloat = gl.getExtension("EXT_color_buffer_float") !== null;
   if (!isFloat) return null;
+  canvas.addEventListener("webglcontextlost", onLost);
   return new Renderer(gl, canvas, channels, weights);
 }
 
@@ -54,8 +57,8 @@ class Renderer {
     this.image = null;
   }
 
-  /** Draw the picture of a list of style vectors at a resolution. */
-  render(styles, rung) {
+  /** Return the picture of a list of style vectors at a resolution. */
+  async render(styles, rung) {
     const { gl, layers } = this;
     const count = entriesUpTo(rung);
     if (this.canvas.width !== rung) this.canvas.width = this.canvas.height = rung;
@@ -73,30 +76,9 @@ class Renderer {
     this.rung = rung;
     this.image = image;
     this.#show();
-    gl.flush();
-  }
-
-  /** Return the last picture as RGB bytes, rows from the top. */
-  pixels() {
-    const { gl, rung } = this;
-    this.#show(); // the drawing buffer is lost when the canvas changes its size
-    const rgba = new Uint8Array(4 * rung * rung);
-    gl.readPixels(0, 0, rung, rung, gl.RGBA, gl.UNSIGNED_BYTE, rgba);
-    const rgb = new Uint8ClampedArray(3 * rung * rung);
-    for (let y = 0, to = 0; y < rung; y++) {
-      for (let from = 4 * rung * (rung - 1 - y), x = 0; x < rung; x++, from += 4) {
-        rgb[to++] = rgba[from];
-        rgb[to++] = rgba[from + 1];
-        rgb[to++] = rgba[from + 2];
-      }
-    }
-    return rgb;
-  }
-
-  /** Wait until the picture is drawn. */
-  async finish() {
     const one = new Uint8Array(4);
-    this.gl.readPixels(0, 0, 1, 1, this.gl.RGBA, this.gl.UNSIGNED_BYTE, one);
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, one); // waits until it is drawn
+    return this.canvas;
   }
 
   destroy() {
