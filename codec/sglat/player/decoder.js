@@ -201,6 +201,12 @@ export class File {
     return this.frameCount ? this._seconds(this._ticksOf(0)) : 0;
   }
 
+  /** Start in seconds and payload bytes of each motion group. */
+  get groupFigures() {
+    const chunks = this.parts.filter((part) => part.type === "MOTN");
+    return this._groups.map((group, at) => ({ seconds: this._seconds(group.time), bytes: chunks[at].payload.length }));
+  }
+
   /** Take the identity of another file, that this one refers to; raises `identity-mismatch`. */
   attach(other) {
     require(other.identity, "no-identity", "expected a file with an identity, found a reference");

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sglat.bitstream.channels import GROUPS
 from sglat.bundles.bundle import Bundle
-from sglat.bundles.controls import GROUPS
 from sglat.bundles.manifest import UPPER_ROLE
 from sglat.errors import BundleError
 

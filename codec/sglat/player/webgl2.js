@@ -76,8 +76,12 @@ class Renderer {
     this.rung = rung;
     this.image = image;
     this.#show();
-    const one = new Uint8Array(4);
-    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, one); // waits until it is drawn
+    const drawn = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    gl.flush();
+    while (gl.clientWaitSync(drawn, 0, 0) === gl.TIMEOUT_EXPIRED && !gl.isContextLost()) {
+      await new Promise((resume) => setTimeout(resume)); // the page can react meanwhile
+    }
+    gl.deleteSync(drawn);
     return this.canvas;
   }
 
