@@ -249,6 +249,11 @@ export class File {
     };
   }
 
+  /** Return the integers `[count · 34]` of the group that begins with a frame; not to be changed. */
+  integersOf(first) {
+    return this._decoded(this._groupOf((group) => group.first <= first)).integers;
+  }
+
   /** Return the number of the last frame that begins at a time or before; the first one earlier. */
   indexAt(seconds) {
     const isBefore = (pts) => this._seconds(pts) <= seconds + TIME_SLACK;
