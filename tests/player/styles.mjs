@@ -11,9 +11,9 @@ const { Person, open, weights } = await import(
 
 const [packed, folder, ...paths] = process.argv.slice(2);
 const bundle = weights(new Uint8Array(readFileSync(packed)));
-paths.forEach((path, number) => {
+for (const [number, path] of paths.entries()) {
   const file = open(new Uint8Array(readFileSync(path)));
-  const person = new Person(bundle, file);
+  const person = number ? await Person.inSteps(bundle, file) : new Person(bundle, file);
   const arrays = [...person.tunedWeights.values()];
   const frames = [0, Math.floor(file.frameCount / 2), file.frameCount - 1];
   const began = performance.now();
@@ -31,4 +31,4 @@ paths.forEach((path, number) => {
   };
   writeFileSync(`${folder}/${number}.json`, JSON.stringify(facts));
   writeFileSync(`${folder}/${number}.bin`, Buffer.concat(arrays.map((a) => Buffer.from(a.buffer))));
-});
+}

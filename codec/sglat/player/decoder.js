@@ -9,7 +9,7 @@
 import { FormatError, require } from "./bits/errors.js";
 import { CUT, HELD } from "./bits/limits.js";
 import { Demuxer } from "./bits/demux.js";
-import { checkIdentity } from "./bits/identity.js";
+import { KIND_NAMES, LATENT, checkIdentity, weightResolution } from "./bits/identity.js";
 import { constantTime, dequantize, unpackFrames, unpackPlacement } from "./bits/motion.js";
 import { unpackPackets } from "./bits/extras.js";
 
@@ -82,7 +82,7 @@ export class File {
     this.chunks = new Map();
     /** Chunks in their order: type, flags, offset, end, payload; what `edits.js` copies. */
     this.parts = [];
-    /** Figures of each layer for a table: number, kind, entries, integers, bytes. */
+    /** Figures of each layer: number, bytes, kind, entries, integers, resolution, kinds of entries. */
     this.layerFigures = [];
     this.heldFrames = 0;
     this.cuts = 0;
@@ -143,9 +143,16 @@ export class File {
 
   _takeLayer({ layer, payload }, number) {
     this.identity.layers.push(layer);
-    const integers = layer.reduce((sum, entry) => sum + entry.count, 0);
-    const kinds = [...new Set(layer.map((entry) => entry.kind))];
-    this.layerFigures.push({ number, kinds, entries: layer.length, integers, bytes: payload.length });
+    const isLatent = layer[0].kind === LATENT;
+    this.layerFigures.push({
+      number,
+      bytes: payload.length,
+      kind: isLatent ? "latent" : "weights",
+      entries: layer.length,
+      integers: layer.reduce((sum, entry) => sum + entry.count, 0),
+      resolution: isLatent ? null : Math.max(...layer.map((entry) => weightResolution(entry.name))),
+      kinds: [...new Set(layer.map((entry) => KIND_NAMES[entry.kind]))],
+    });
   }
 
   _finishIdentity(type) {
@@ -155,11 +162,12 @@ export class File {
     }
   }
 
-  _takeGroup({ group, type }) {
+  _takeGroup({ group, type, payload }) {
     this._finishIdentity(type);
     const { first, count, times, flags, stream, values, time } = group;
     const number = this._groups.length;
-    this._groups.push({ first, count, times, flags, stream, time, place: this._place });
+    const bytes = payload.length;
+    this._groups.push({ first, count, times, flags, stream, time, bytes, place: this._place });
     this._place = null;
     this.frameCount += count;
     if (flags) {
@@ -201,10 +209,9 @@ export class File {
     return this.frameCount ? this._seconds(this._ticksOf(0)) : 0;
   }
 
-  /** Start in seconds and payload bytes of each motion group. */
+  /** Start in seconds, frames and payload bytes of each motion group. */
   get groupFigures() {
-    const chunks = this.parts.filter((part) => part.type === "MOTN");
-    return this._groups.map((group, at) => ({ seconds: this._seconds(group.time), bytes: chunks[at].payload.length }));
+    return this._groups.map(({ time, count, bytes }) => ({ seconds: this._seconds(time), frames: count, bytes }));
   }
 
   /** Take the identity of another file, that this one refers to; raises `identity-mismatch`. */
@@ -328,12 +335,16 @@ class Audio {
     this.byteCount = 0;
     this._chunks = [];
     this._ends = []; // seconds at which a chunk's last packet is over, never falling
+    this._first = null; // ticks
+    this._last = 0;
   }
 
   _take({ payload, packets }) {
     this.packetCount += packets.length;
     this.byteCount += packets.reduce((sum, packet) => sum + packet.data.length, 0);
     const end = packets.reduce((most, packet) => Math.max(most, packet.pts + packet.duration), -Infinity);
+    this._first ??= packets[0].pts;
+    this._last = end;
     this._chunks.push(payload);
     this._ends.push(Math.max(this._seconds(end), this._ends.at(-1) ?? -Infinity));
   }
@@ -345,6 +356,11 @@ class Audio {
   /** Seconds at which the last packet is over. */
   get endSeconds() {
     return this._ends.at(-1) ?? 0;
+  }
+
+  /** Seconds from the first packet's start to the last chunk's end. */
+  get durationSeconds() {
+    return this._seconds(this._last - (this._first ?? 0));
   }
 
   /** Yield packets in their order: data, seconds, durationSeconds, pts, dts, isKey. */

@@ -4,13 +4,13 @@ import { MismatchError } from "./bits/errors.js";
 import { DENSE, GAIN, LOW_RANK, SPARSE, SPECTRAL } from "./bits/identity.js";
 
 /**
- * Apply deltas in their order.
+ * Apply deltas in their order; yields after each, so that a page can draw in between.
  *
  * @param {Map<string, Float32Array>} weights changed in place
  * @param {(name: string) => ?number[]} shapeOf shape of any tensor a delta may name, else null
  * @throws {MismatchError} a delta names none, has another shape, or makes a weight that is not finite
  */
-export function applyDeltas(weights, deltas, shapeOf) {
+export function* applyDeltas(weights, deltas, shapeOf) {
   const changed = new Set();
   for (const delta of deltas) {
     const shape = shapeOf(delta.name);
@@ -24,6 +24,7 @@ export function applyDeltas(weights, deltas, shapeOf) {
     if (weight === undefined) continue; // one that no picture depends on
     apply(weight, delta);
     changed.add(delta.name);
+    yield;
   }
   for (const name of changed) {
     if (!weights.get(name).every(Number.isFinite)) {

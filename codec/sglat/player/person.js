@@ -8,6 +8,7 @@ import { applyDeltas } from "./deltas.js";
 import { PoseFlow } from "./pose_flow.js";
 
 const CONTROLS = MOTION_CHANNELS - FIRST_CONTROL;
+const STEP_MILLISECONDS = 12; // of work between two pauses
 
 /** The look of one file on the weights of a bundle. */
 export class Person {
@@ -17,6 +18,22 @@ export class Person {
    * @throws {MismatchError} the file was made for other weights, or a delta does not fit
    */
   constructor(bundle, file) {
+    for (const _ of this._build(bundle, file));
+  }
+
+  /** Return a person as the constructor does, with pauses in which the page can draw. */
+  static async inSteps(bundle, file) {
+    const person = Object.create(Person.prototype);
+    let began = performance.now();
+    for (const _ of person._build(bundle, file)) {
+      if (performance.now() - began < STEP_MILLISECONDS) continue;
+      await new Promise((resume) => setTimeout(resume));
+      began = performance.now();
+    }
+    return person;
+  }
+
+  *_build(bundle, file) {
     checkWeights(bundle, file.header);
     if (!file.identity) throw new MismatchError("no-identity", "the identity lies in another file: open that file too");
     this.bundle = bundle;
@@ -26,7 +43,7 @@ export class Person {
     /** Weights by name with the deltas applied: `const`, `layers.N.weight`, `.bias`, `.affine.weight`, `.affine.bias`. */
     this.tunedWeights = new Map(names.map((name) => [name, bundle.tensor(name)]));
     const used = new Set(names);
-    applyDeltas(this.tunedWeights, deltas, (name) => {
+    yield* applyDeltas(this.tunedWeights, deltas, (name) => {
       const isThere = used.has(name) || (!bundle.has(name) && bundle.shape(name));
       return isThere ? bundle.shape(name) : null;
     });

@@ -10,7 +10,7 @@ export const GAIN = 2;
 export const DENSE = 3;
 export const SPARSE = 4;
 export const SPECTRAL = 5;
-export const KIND_NAMES = ["latent", "low-rank", "gain", "dense", "sparse", "spectral"];
+export const KIND_NAMES = ["latent", "low rank", "gain", "dense", "sparse", "spectral"];
 const MAX_ENTRIES = 4096;
 const MAX_SIZE = 2 ** 26; // of a tensor
 const MAX_LAYER_INTEGERS = 2 ** 23;
@@ -81,7 +81,7 @@ function predictRows({ integers, rowWeights }, width) {
 function unpackEntry(fields, header) {
   const kind = fields.u8();
   if (kind === LATENT) return unpackLatent(fields, header);
-  require(kind < KIND_NAMES.length, "bad-layer", `kind ${kind} of an entry is unknown`);
+  require(kind <= SPECTRAL, "bad-layer", `kind ${kind} of an entry is unknown`);
   const name = fields.text(1, 128, "bad-layer");
   const axes = fields.u8();
   require(axes >= 1 && axes <= 4, "bad-layer", `expected 1 to 4 axes, found ${axes}`);
