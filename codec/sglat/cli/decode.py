@@ -24,6 +24,7 @@ from sglat.cli.options import (
     chosen_label,
     chosen_signer,
 )
+from sglat.cli.play import is_page, refuse_others, write_page
 from sglat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ app = new_app()
 
 @app.command()
 def decode_command(
+    context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(
@@ -42,7 +44,7 @@ def decode_command(
         ),
     ],
     target: Annotated[
-        Path, typer.Argument(help="A video file, a folder with --png, or - for raw RGB.")
+        Path, typer.Argument(help="A video, a page (.html), a folder with --png, or - for raw RGB.")
     ],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     start: Annotated[str, typer.Option(help="Seconds or m:ss.")] = "0",
@@ -133,8 +135,15 @@ def decode_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
 ) -> None:
-    """Decode a file with its sound in sync; the video is marked as generated."""
+    """Decode a file with its sound in sync; the video is marked as generated.
+
+    OUT.html is a page that plays the file in any browser, offline.
+    """
     chosen = dict(locals())
+    if is_page(target) and not (png or raw):
+        refuse_others(context)
+        write_page(source, target, bundle, identity_file, as_json=as_json, force=force)
+        return
     import torch
 
     from sglat.api import choose_track

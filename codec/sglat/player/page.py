@@ -9,13 +9,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import io
 import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import BinaryIO, Final
 
-from sglat.bundles.bundle import Bundle, load_bundle
-from sglat.errors import UsageError
+from sglat.bitstream import demux
+from sglat.bitstream.demux import Demuxer
+from sglat.bitstream.edits import attach
+from sglat.bitstream.reader import identity_beside
+from sglat.bitstream.records import IdentityReference
+from sglat.bundles.bundle import Bundle, bundle_for, load_bundle
+from sglat.errors import FormatError, UsageError
+from sglat.files import naming, open_input
 from sglat.player.pack import pack_weights
 
 FOLDER: Final = Path(__file__).parent
@@ -60,6 +68,56 @@ def build_page(*, file: bytes | None = None, name: str = "", bundle: Bundle | No
     }
     # one pass, so that a name like {{weights}} stays text
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _text("page.html"))
+
+
+def page_of_file(
+    file: BinaryIO, name: str, *, bundle: Bundle | None = None, identity_file: Path | None = None
+) -> str:
+    """Return the page with a file inside, and the weights that it was made with.
+
+    Args:
+        file: open for reading in binary mode; a pipe will do.
+        name: as shown.
+        bundle: loaded weights; None loads the bundle that the file names.
+        identity_file: holds the identity if the file only refers to it; None looks for the name of
+            the reference beside the file. It goes into the page too.
+
+    Raises:
+        FormatError: this is no `.sglat` file, or its header is damaged. What is wrong further on,
+            the page shows.
+        BundleError: the page cannot compute the bundle's networks.
+        UsageError: `file-too-large`; `no-identity` where the identity was not found.
+    """
+    with naming(file):
+        data = file.read(MAX_FILE_BYTES + 1)
+        demuxer = Demuxer(io.BytesIO(data))
+        used = bundle.of_file(demuxer.header) if bundle else bundle_for(demuxer.header)
+    reference = _reference(demuxer)
+    if reference is not None:
+        found = identity_file or identity_beside(file, reference)
+        if found is None:
+            raise UsageError(
+                "no-identity",
+                f"the identity lies in another file, {reference.hint or 'unnamed'}; put it beside "
+                "this file or name it by --identity-file",
+            )
+        whole = io.BytesIO()
+        with open_input(found) as look, naming(found):
+            attach(io.BytesIO(data), look, whole)
+        data = whole.getvalue()
+    return build_page(file=data, name=name, bundle=used.at(used.rungs[0]))
+
+
+def _reference(demuxer: Demuxer) -> IdentityReference | None:
+    """Return the reference to an identity, which comes before all frames."""
+    with suppress(FormatError):  # the page tells of damage
+        for event in demuxer:
+            match event:
+                case demux.Reference():
+                    return event.unpack()
+                case demux.Layer() | demux.Group():
+                    return None
+    return None
 
 
 def policy(script: str, style: str) -> str:
