@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from sglat.bitstream.channels import GROUPS
-from sglat.bitstream.channels import GROUPS
 from sglat.bundles.bundle import Bundle
 from sglat.bundles.manifest import UPPER_ROLE
 from sglat.errors import BundleError
