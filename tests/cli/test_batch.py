@@ -112,7 +112,7 @@ def test_checking_reads_every_file(
     data[-10] ^= 1
     (tmp_path / "b.sglat").write_bytes(bytes(data))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sglat.batch.work.bundle_for", lambda header: bundle)
+        patch.setattr("sglat.batch.work.held_bundle", lambda name, device: bundle)
         arguments = ("check", tmp_path / "list.txt", "--out-dir", tmp_path / "out", "--json")
         assert status_of("batch", *arguments) == 1
     shown = capsys.readouterr()

@@ -16,7 +16,9 @@ import torch
 
 from sglat.batch.inputs import local_copy, signature
 from sglat.bitstream.info import describe, stream_bytes, verify
-from sglat.bundles.bundle import Bundle, bundle_for, load_bundle
+from sglat.bitstream.reader import BATCH_GROUPS, Reader
+from sglat.bitstream.records import Header
+from sglat.bundles.bundle import EMBEDDED, Bundle, bundle_for, load_bundle
 from sglat.decoder.decode import DecodeConfig, Decoder
 from sglat.decoder.output import OutputConfig, write_decoded
 from sglat.encoder.config import EncodeConfig
@@ -84,11 +86,12 @@ class EncodeWork(Work):
         """Encode one file, continuing unfinished work."""
         config = replace(self.config, workfile=default_workfile(target), force=True)
         found = encode(source, target, config, bundle=held_bundle(config.bundle, config.device))
+        sizes = found.bytes_by_stream
         if self.signer is not None:
             sign_in_place(target, self.signer)
+            with target.open("rb") as file:
+                sizes = stream_bytes(describe(file))
         self.verify(target)
-        with target.open("rb") as file:
-            sizes = stream_bytes(describe(file))
         check = found.check
         return {
             "frames": found.frames,
@@ -100,7 +103,8 @@ class EncodeWork(Work):
 
     def verify(self, target: Path) -> None:
         """Decode all motion and compare its hash."""
-        _verify(target)
+        with open_input(target) as file:
+            verify(file)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,15 +151,18 @@ class DecodeWork(Work):
 
     def _decoder(self, file: Any) -> Decoder:
         """Return a decoder with a bundle that stays in memory, else with a kept version of it."""
-        bundle = held_bundle(self.bundle or _bundle_name(file), self.config.device)
-        person = self.identity_file
+        device, person = self.config.device, self.identity_file
         try:
+            bundle = held_bundle(self.bundle or EMBEDDED, device)
             return Decoder(file, bundle=bundle, config=self.config, identity_file=person)
         except BundleMismatchError:
             if self.bundle is not None:
                 raise
         file.seek(0)
-        return Decoder(file, config=self.config, identity_file=person)
+        name = Reader(file).header.bundle
+        file.seek(0)
+        held = None if name == EMBEDDED else held_bundle(name, device)
+        return Decoder(file, bundle=held, config=self.config, identity_file=person)
 
     def verify(self, target: Path) -> None:
         """Open the video."""
@@ -174,14 +181,15 @@ class CheckWork(Work):
 
     def run(self, source: Path, target: Path) -> Facts:
         """Verify one file; `target` is not used."""
-        digest = _verify(source)
         with open_input(source) as file:
-            record = describe(file)
-            file.seek(0)
-            bundle_for(_header(file))
+            reader = Reader(file)
+            for _ in reader.groups(batch_groups=BATCH_GROUPS):
+                pass
+        assert reader.end is not None  # groups() ends with ENDS or raises
+        _find_bundle(reader.header)
         return {
-            "frames": record.get("frames"), "bytes": source.stat().st_size, "quality": None,
-            "messages": [], "motion_sha256": digest,
+            "frames": reader.header.frame_count, "bytes": source.stat().st_size, "quality": None,
+            "messages": [], "motion_sha256": reader.end.motion_sha256.hex(),
         }  # fmt: skip
 
     def verify(self, target: Path) -> None:
@@ -295,27 +303,18 @@ def _sweep(target: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # the embedded one, and one other
 def held_bundle(name: str, device: str) -> Bundle:
     """Return a bundle that stays in memory for the next files of this process."""
     return load_bundle(name, choose_device(device))
 
 
-def _verify(path: Path) -> str:
-    with open_input(path) as file:
-        return verify(file)
-
-
-def _header(file: Any) -> Any:
-    from sglat.bitstream.reader import Reader
-
-    return Reader(file).header
-
-
-def _bundle_name(file: Any) -> str:
-    name = str(_header(file).bundle)
-    file.seek(0)
-    return name
+def _find_bundle(header: Header) -> None:
+    """Raise BundleError unless the weights of a file are here."""
+    try:
+        held_bundle(header.bundle, "cpu").of_file(header)
+    except BundleMismatchError:  # another version of it may be kept
+        bundle_for(header)
 
 
 def _plain(config: Any) -> Facts:
