@@ -46,6 +46,7 @@ def look_file(
     resolution: int = 512,
     is_detached_rung: bool = False,
     deltas: tuple[WeightDelta, ...] | None = None,
+    provenance: Provenance | None = None,
     **changes: Any,
 ) -> bytes:
     """Return a file of the embedded bundle.
@@ -57,6 +58,7 @@ def look_file(
         resolution: of the file.
         is_detached_rung: leave out the deltas of the last resolution.
         deltas: in place of the made-up ones.
+        provenance: in place of a short one.
         changes: of the header.
     """
     rng = np.random.default_rng(seed)
@@ -77,7 +79,8 @@ def look_file(
     layers += [DeltaLayer(deltas=made)] if made else []  # type: ignore[list-item]
     neutral = rng.normal(0, 1, 34).astype(np.float16).astype(np.float32)
     writer.put_identity(Identity(layers=tuple(layers), neutral=neutral, id_frame=1))
-    writer.put_provenance(Provenance(generated_by="sglat test", consent="made up"))
+    short = Provenance(generated_by="sglat test", consent="made up")
+    writer.put_provenance(provenance or short)
     writer.put_motion(random_motion(rng, frames))
     writer.close()
     return out.getvalue()

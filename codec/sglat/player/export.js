@@ -2,6 +2,7 @@
 
 import { decoderConfig } from "./sound.js";
 import { generatedTags, markPng } from "./marking.js";
+import { paint } from "./renderers.js";
 import { webm } from "./webm.js";
 
 const KEY_FRAMES = 100; // between two key frames
@@ -10,8 +11,8 @@ const QUEUE = 8; // pictures that wait for the encoder
 const CODECS = { "vp09.00.31.08": "V_VP9", vp8: "V_VP8" };
 
 /** Return a PNG of a picture, marked. */
-export async function still(picture, look, { mark, watermark }) {
-  const canvas = await marked(picture, 0, mark);
+export async function still(picture, look, { label, mark, watermark, seconds = 0 }) {
+  const canvas = marked(picture, seconds, { label, mark });
   const png = await canvas.convertToBlob({ type: "image/png" });
   return markPng(new Uint8Array(await png.arrayBuffer()), generatedTags(look, watermark));
 }
@@ -32,7 +33,8 @@ export async function film(stage, look, { size, from, to, mark, watermark, signa
     for (let index = first; index <= last; index++) {
       signal.throwIfAborted();
       const frame = motion.frame(index);
-      const canvas = await marked(await stage.picture(frame, size), frame.seconds - start, mark);
+      const picture = await stage.picture(frame, size);
+      const canvas = marked(picture, frame.seconds - start, { label: stage.label, mark });
       const timestamp = Math.round((frame.seconds - start) * 1e6);
       seconds.push(frame.seconds - start);
       const one = new VideoFrame(canvas, { timestamp });
@@ -55,12 +57,10 @@ export async function film(stage, look, { size, from, to, mark, watermark, signa
   });
 }
 
-/** Return a canvas with a picture, through `mark(imageData, seconds)` if there is one. */
-async function marked(picture, seconds, mark) {
+/** Return a canvas with a picture and label, through `mark(imageData, seconds)` if there is one. */
+function marked(picture, seconds, { label, mark }) {
   const canvas = new OffscreenCanvas(picture.width, picture.height);
-  const context = canvas.getContext("2d", { alpha: false });
-  if (picture instanceof ImageData) context.putImageData(picture, 0, 0);
-  else context.drawImage(picture, 0, 0);
+  const context = paint(canvas, picture, label);
   if (mark) {
     const data = context.getImageData(0, 0, picture.width, picture.height);
     context.putImageData(mark(data, seconds), 0, 0);

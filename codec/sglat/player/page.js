@@ -1,11 +1,13 @@
 // The page: opens files, and joins stage, curves, facts, sliders and downloads to its elements.
 
-import { openInSteps } from "./decoder.js";
+import { open as openFile, openInSteps } from "./decoder.js";
 import { Curves, GROUPS } from "./curves.js";
 import { byId, clockText, download, el, fill, printable } from "./dom.js";
+import { changedMotion, replaceMotion, swap, verified } from "./edits.js";
 import { film, still } from "./export.js";
 import { showFacts } from "./facts.js";
 import { Person } from "./person.js";
+import { createRenderer, labelOf } from "./renderers.js";
 import { Sliders } from "./sliders.js";
 import { Stage } from "./stage.js";
 import { weights } from "./weights.js";
@@ -14,7 +16,7 @@ const SEEK_SECONDS = 5; // of the keys J and L
 const MAX_FILE_BYTES = 2 ** 30; // of a file that is read whole
 
 /** What other scripts of the page may look at: `state.player` when all is loaded. */
-export const state = { player: null, firstPictureAt: null };
+export const state = { player: null, firstPictureAt: null, createRenderer };
 
 class Player {
   constructor(bundle) {
@@ -72,6 +74,7 @@ class Player {
       this.sliders.isAlone = byId("alone").checked;
       return stage.refresh();
     });
+    on("save", "click", () => this.save());
     on("reset", "click", () => this.sliders.reset());
     on("wider", "click", () => this.curves.zoom(2));
     on("narrower", "click", () => this.curves.zoom(0.5));
@@ -106,8 +109,9 @@ class Player {
     this.stage.pause();
     showFacts(byId("facts"), file); // also of files that this page cannot draw
     byId("name").textContent = printable(name, 200);
-    const person = new Person(this.bundle, file);
+    const person = await Person.inSteps(this.bundle, file);
     await this.stage.show(person);
+    this.stage.label = labelOf(file);
     this.file = file;
     this.name = name;
     tell(...file.warnings.filter((line) => !line.startsWith("the file does not tell")));
@@ -228,8 +232,24 @@ class Player {
   async saveStill() {
     const { stage } = this;
     const frame = stage.motion.seek(stage.now);
-    const picture = await still(await stage.picture(frame, stage.person.rungs.at(-1)), this.file, {});
+    const picture = await still(await stage.picture(frame, stage.person.rungs.at(-1)), this.file, { label: stage.label });
     download(picture, `${stem(this.name)}-${String(frame.index).padStart(5, "0")}.png`);
+  }
+
+  /** Save what is shown as a file: the motion's source, the sliders, this look. */
+  save() {
+    const { file, driver, sliders, stage } = this;
+    const { transfer } = stage;
+    let bytes = driver ? swap(driver, file, { transfer }) : file.bytes;
+    if (sliders.isUsed) {
+      const source = driver ? openFile(bytes) : file;
+      const neutral = (transfer === "relative" && source.motionNeutral) || file.identity.neutral;
+      const change = (values) => values.set(sliders.change(values, neutral));
+      bytes = replaceMotion(source, changedMotion(source, change), { texts: [sliders.text] });
+    }
+    verified(bytes);
+    this.lastSaved = bytes;
+    download(new Blob([bytes], { type: "application/octet-stream" }), `${stem(this.name)}-edited.sglat`);
   }
 
   showRange() {

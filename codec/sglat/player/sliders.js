@@ -13,6 +13,7 @@ export class Sliders {
     /** Without the motion: the neutral face plus the sliders. */
     this.isAlone = false;
     this.inputs = [];
+    this.names = labels;
     this.onChange = onChange;
     const parts = new Map();
     labels.forEach((label, at) => {
@@ -30,6 +31,13 @@ export class Sliders {
 
   get isUsed() {
     return this.isAlone || this.offsets.some((value) => value !== 0);
+  }
+
+  /** One line of what was done, for a file's record. */
+  get text() {
+    const base = this.isAlone ? "the neutral face, " : "";
+    const moved = this.names.filter((_, at) => this.offsets[at] !== 0);
+    return `player: ${base}${moved.length ? `added to ${moved.join(", ")}` : "held still"}`.slice(0, 200);
   }
 
   /** Return values with the sliders' changes. */

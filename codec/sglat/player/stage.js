@@ -26,6 +26,8 @@ export class Stage {
     this.wantedRung = 0;
     this.costs = new Map(); // milliseconds that a picture takes, by resolution
     this.transfer = "relative";
+    /** Written into every picture. */
+    this.label = "";
     /** Returns the values that are drawn, of those of a frame. */
     this.change = (values) => values;
     /** Seconds by which pictures were shown after their sound, the last ones. */
@@ -212,7 +214,7 @@ export class Stage {
   }
 
   #show(frame, picture) {
-    paint(this.canvas, picture);
+    paint(this.canvas, picture, this.label);
     this.onShown(frame);
   }
 
