@@ -16,7 +16,7 @@ const SEEK_SECONDS = 5; // of the keys J and L
 const MAX_FILE_BYTES = 2 ** 30; // of a file that is read whole
 
 /** What other scripts of the page may look at: `state.player` when all is loaded. */
-export const state = { player: null, firstPictureAt: null, createRenderer };
+export const state = { player: null, firstPictureAt: null, createRenderer, openFile };
 
 class Player {
   constructor(bundle) {
