@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,8 +37,10 @@ from sglat.encoder.config import EncodeConfig
 from sglat_lab.bench.harness import Cache
 from sglat_lab.report.pages import provenance, write_page
 
+PARTS: Final = ("decode", "engines", "parallel", "encode")
 KILLS: Final = 5
 ENGINE_FILES: Final = 20  # decoded by each engine in each round
+PARALLEL_FILES: Final = 5  # encoded in each way in each round
 JOBS: Final = 2
 Figures = dict[str, Any]
 
@@ -193,14 +195,14 @@ def by_hand(jobs: Sequence[Job], processes: int) -> Figures:
 
 def parallel(source: Path, me: Path, out: Path, rounds: int) -> Figures:
     """Encode with one job and with two, by the batch and by plain processes, in turn."""
-    config = EncodeConfig(identity=me, preset="live", threads=1)
+    work = EncodeWork(config=EncodeConfig(identity=me, preset="live", threads=1))
     rows: dict[str, list[Figures]] = {}
     for _ in range(rounds):
         for count in (1, 2):
-            jobs = jobs_of(EncodeWork(config=config), source, out / "parallel")
+            jobs = jobs_of(work, source, out / "parallel")[:PARALLEL_FILES]
             engine = LocalEngine(workers=count)
             rows.setdefault(f"batch {count}", []).append(after_start(engine, jobs, count))
-            jobs = jobs_of(EncodeWork(config=config), source, out / "parallel")
+            jobs = jobs_of(work, source, out / "parallel")[:PARALLEL_FILES]
             rows.setdefault(f"plain {count}", []).append(by_hand(jobs, count))
     total = {name: sum(row["seconds_a_file"] for row in found) for name, found in rows.items()}
     return {
@@ -208,6 +210,11 @@ def parallel(source: Path, me: Path, out: Path, rounds: int) -> Figures:
         "speedup_batch": round(total["batch 1"] / total["batch 2"], 3),
         "speedup_plain": round(total["plain 1"] / total["plain 2"], 3),
     }
+
+
+def with_run(make: Callable[[], Figures], run: Figures) -> Figures:
+    """Measure a part, and keep with it where and with what."""
+    return make() | {"run": run}
 
 
 def main() -> None:
@@ -218,20 +225,23 @@ def main() -> None:
     parser.add_argument("me", type=Path, help="identity of the person in the clips")
     parser.add_argument("out", type=Path)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     kept = Cache(args.out)
-    run = provenance("python -m sglat_lab.bench.batch")
-    parts: Iterable[tuple[str, Any]] = (
-        ("decode", partial(killed, "decode", args.files, args.me, args.out)),
-        ("engines", partial(engines, args.files, args.out, args.rounds)),
-        ("parallel", partial(parallel, args.clips, args.me, args.out, args.rounds)),
-        ("encode", partial(killed, "encode", args.clips, args.me, args.out)),
-    )
-    record = {"runs": [run]}
-    for name, make in parts:
-        record[name] = kept.record(f"batch-{name}", make)
-        print(name, json.dumps(record[name]), flush=True)
+    parts: dict[str, Callable[[], Figures]] = {
+        "decode": partial(killed, "decode", args.files, args.me, args.out),
+        "engines": partial(engines, args.files, args.out, args.rounds),
+        "parallel": partial(parallel, args.clips, args.me, args.out, args.rounds),
+        "encode": partial(killed, "encode", args.clips, args.me, args.out),
+    }
+    record: Figures = {"runs": []}
+    for name in args.parts:
+        run = provenance("python -m sglat_lab.bench.batch", what=name)
+        found = kept.record(f"batch-{name}", partial(with_run, parts[name], run))
+        record["runs"].append(found.pop("run"))
+        record[name] = found
+        print(name, json.dumps(found), flush=True)
     print(write_page(args.out / "batch.json", record))
 
 
