@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.format_spec.support import READABLE, REFUSED, VECTORS, data_of, reference
+from sglat.bitstream import edits
+from sglat.bitstream.writer import Writer
+from tests.bitstream.samples import sample_file, sample_header, sample_identity
+from tests.format_spec.support import MANIFEST, READABLE, REFUSED, VECTORS, data_of, reference
 from tests.player.support import needs_node, run_node
 
 pytestmark = needs_node
@@ -91,6 +96,52 @@ def test_a_cut_file_plays_what_is_before_the_cut(tmp_path: Path) -> None:
     assert (found["frames"], found["damage"]) == (len(whole.groups[0].values), "truncated")
     first = whole.values[: found["frames"]].astype("<f4").tobytes()
     assert found["values_sha256"] == hashlib.sha256(first).hexdigest()
+
+
+def test_an_identity_of_another_file_needs_the_hash_that_is_named(tmp_path: Path) -> None:
+    whole, alone, look = sample_file(), io.BytesIO(), io.BytesIO()
+    edits.detach(io.BytesIO(whole), alone, look)
+    paths = [tmp_path / name for name in ("alone.sglat", "look.sglat")]
+    for path, file in zip(paths, (alone, look), strict=True):
+        path.write_bytes(file.getvalue())
+    other = VECTORS / "valid/minimal.sglat"
+    found = run_node("attach.mjs", paths[0], paths[1], other, paths[0]).splitlines()
+    expected = reference.decode(whole).layers[0][0].integers.ravel().tolist()
+    assert json.loads(found[0]) == expected
+    assert found[1:] == ["identity-mismatch", "no-identity"]
+    wrong = VECTORS / "invalid/other-identity.sglat"
+    named = VECTORS / MANIFEST["invalid/other-identity.sglat"]["expect"]["identity"]
+    assert run_node("attach.mjs", wrong, named).split() == ["identity-mismatch"]
+
+
+def test_sound_has_the_times_and_sizes_of_the_packets() -> None:
+    names = [name for name in READABLE if shown()[name]["packets"]]
+    assert names
+    for name in names:
+        file = reference.decode(data_of(name))
+        assert file.audio is not None
+        numerator, denominator = file.audio["tb"]
+        expected = [
+            [pts * numerator / denominator, len(data)]
+            for chunk in file.packets
+            for pts, data in zip(chunk.pts, chunk.packets, strict=True)
+        ]
+        assert shown()[name]["packets"] == expected
+
+
+def test_names_in_a_file_never_become_properties(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    writer = Writer(out, replace(sample_header(), settings={"__proto__": "x", "constructor": "y"}))
+    writer.put_identity(sample_identity(np.random.default_rng(0)))
+    writer.put_metadata({"__proto__": "polluted", "toString": "no"})
+    writer.close()
+    path = tmp_path / "hostile.sglat"
+    path.write_bytes(out.getvalue())
+    (found,) = played([path])
+    assert found["metadata"] == [["__proto__", "polluted"], ["toString", "no"]]
+    record = json.loads(run_node("info.mjs", path))["record"]
+    assert record["settings"] == {"__proto__": "x", "constructor": "y"}
+    assert record["metadata"] == {"__proto__": "polluted", "toString": "no"}
 
 
 def test_zeros_and_hostile_sizes_are_refused_at_once() -> None:
