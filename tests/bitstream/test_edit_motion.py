@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sglat.bitstream.channels import SETS
-from sglat.bitstream.edit_motion import MotionEditor, OtherMotion
+from sglat.bitstream.edit_motion import MotionEditor, OtherMotion, changed_channels
 from sglat.bitstream.records import FRAME_CUT, Header, Motion
 from sglat.errors import UsageError
 from tests.bitstream.samples import sample_header, walk
@@ -228,3 +228,13 @@ def test_what_needs_the_neutral_says_so() -> None:
 def test_no_frames_cannot_be_edited() -> None:
     with pytest.raises(UsageError, match="no-motion"):
         editor(motion(0))
+
+
+def test_what_changed_is_told_by_groups_and_channels() -> None:
+    before = np.zeros((10, 34), np.int32)
+    after = before.copy()
+    after[3, [0, 1, 4, *SETS["eyes"]]] = 1
+    assert changed_channels(before, after) == ("pose, mouth 3, eyes", 1)
+    after[5, 4:10] = 1
+    assert changed_channels(before, after) == ("pose, 6 of mouth, eyes", 2)
+    assert changed_channels(before, before) == ("", 0)

@@ -35,6 +35,7 @@ from sglat.bitstream.records import (
 from sglat.errors import UsageError
 
 KERNEL_SIGMAS: Final = 3.0  # the rest of a Gaussian is 0.3 %
+MAX_NAMED: Final = 4  # channels of a group that a report names one by one
 MAX_SMOOTH_FRAMES: Final = 10_000  # to each side; bounds the work at very high rates
 
 
@@ -332,9 +333,19 @@ def _gaussian(values: Float64, times: Float64, sigma: float) -> Float64:
 
 
 def changed_channels(before: Int32, after: Int32) -> tuple[str, int]:
-    """Return which channels differ, by name, and in how many frames."""
+    """Return which channels differ, by the names of whole groups and of single channels, and in how
+    many frames."""
     differs = before != after
-    names = np.flatnonzero(differs.any(axis=0)).tolist()
-    groups = [name for name, members in SETS.items() if set(names) and set(names) <= set(members)]
-    label = min(groups, key=lambda name: len(SETS[name])) if len(names) > 4 else ""
-    return label or channel_label(names), int(differs.any(axis=1).sum())
+    changed = set(np.flatnonzero(differs.any(axis=0)).tolist())
+    parts = []
+    for name, members in SETS.items():
+        mine = [channel for channel in members if channel in changed]
+        if name in ("all", "controls") or not mine:
+            continue
+        if len(mine) == len(members):
+            parts.append(name)
+        elif len(mine) > MAX_NAMED:
+            parts.append(f"{len(mine)} of {name}")
+        else:
+            parts.append(channel_label(mine))
+    return ", ".join(parts), int(differs.any(axis=1).sum())
