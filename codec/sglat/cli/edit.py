@@ -6,7 +6,6 @@ argparse instead of typer: edits of several kinds act in the order in which they
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,8 +14,8 @@ from shutil import copyfileobj
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from sglat.cli.common import printable, run, say
-from sglat.files import atomic_file, open_input, refuse_existing
+from sglat.cli.common import open_source, printable, run, say
+from sglat.files import atomic_file, refuse_existing
 from sglat.version import __version__
 
 if TYPE_CHECKING:
@@ -126,11 +125,12 @@ def edit(options: EditOptions) -> None:
 
 
 def _opened(path: Path, stack: ExitStack) -> BinaryIO:
-    """Open a file; standard input is copied, since edits read twice."""
-    if str(path) != "-":
-        return stack.enter_context(open_input(path))
+    """Open a file; standard input and pipes are copied, since edits read twice."""
+    file = stack.enter_context(open_source(path))
+    if str(path) != "-" and file.seekable():
+        return file
     kept: BinaryIO = stack.enter_context(TemporaryFile())  # noqa: SIM115
-    copyfileobj(sys.stdin.buffer, kept)
+    copyfileobj(file, kept)
     kept.seek(0)
     return kept
 
