@@ -19,7 +19,7 @@ from sglat.bitstream.scene_folder import change_looks
 from sglat.bundles.bundle import Bundle
 from sglat.cli.swap import main as swap_main
 from sglat.decoder.backdrop import StillBackdrop
-from sglat.decoder.composite import Compositor
+from sglat.decoder.composite import CompositeConfig, Compositor
 from sglat.decoder.output import OutputConfig, write_decoded
 from sglat.decoder.scene import SceneDecoder
 from sglat.errors import FormatError, UsageError
@@ -127,17 +127,36 @@ def hold_all(decoder) -> None:  # type: ignore[no-untyped-def]
     decoder.batches = held
 
 
+def test_faces_keep_their_colours_on_a_plate_of_other_colours(folder: Path, bundle: Bundle) -> None:
+    wall = Wall()
+    dark = frames(folder, bundle)
+    wall.picture = wall.picture + np.uint8(120)
+    with ExitStack() as stack:
+        bright = [f.picture for f in SceneDecoder(folder, stack, bundle=bundle).frames(wall)]
+    assert np.abs(dark[5][48, 80].astype(int) - bright[5][48, 80]).max() <= 2
+
+
 def test_a_pixel_between_two_faces_belongs_to_the_nearer_one() -> None:
     frame = np.full((96, 160, 3), 128, np.uint8)
     compositor = Compositor()
     white, black = torch.ones(3, 32, 32), -torch.ones(3, 32, 32)
     mask = torch.stack([torch.ones(32, 32), torch.zeros(32, 32)])
     left, right = np.array([55.0, 48, 70, 0]), np.array([105.0, 48, 70, 0])
-    first = compositor.paste(frame, white, mask, left, rivals=[right])
-    both = compositor.paste(first.picture, black, mask, right, rivals=[left])
+    first = compositor.paste(frame, white, mask, left, rivals=[(right, True)])
+    both = compositor.paste(first.picture, black, mask, right, rivals=[(left, False)])
     assert both.picture[48, 70].tolist() == [255] * 3  # of both crops, nearer to the left one
     assert both.picture[48, 90].tolist() == [0] * 3
-    assert 40 < both.picture[48, 80, 0] < 200
+    assert 60 < both.picture[48, 80, 0] < 200
+
+
+def test_no_backdrop_shows_through_the_seam_of_two_crops() -> None:
+    frame = np.full((96, 160, 3), 0, np.uint8)
+    compositor, white = Compositor(config=CompositeConfig(edge=0)), torch.ones(3, 32, 32)
+    mask = torch.stack([torch.ones(32, 32), torch.zeros(32, 32)])
+    left, right = np.array([60.0, 48, 70, 0]), np.array([100.0, 48, 70, 0])
+    first = compositor.paste(frame, white, mask, left, rivals=[(right, True)])
+    both = compositor.paste(first.picture, white, mask, right, rivals=[(left, False)])
+    assert both.picture[30:66, 30:130].min() == 255
 
 
 def test_a_missing_or_changed_file_is_refused(folder: Path, bundle: Bundle) -> None:

@@ -49,6 +49,8 @@ class CompositeConfig:
     """Width of the fade along the crop's border, as a share of its side."""
     feather: float = 0.05
     """Width of the fade around the parsed face or head, as a share of the crop's side."""
+    is_matched: bool = True
+    """Match colours to those below."""
     max_gain: float = 1.25
     """Largest gain of contrast by the colour match."""
     min_gain: float = 0.1
@@ -138,7 +140,7 @@ class Compositor:
         placement: NDArray[np.floating],
         *,
         is_restart: bool = False,
-        rivals: Sequence[NDArray[np.floating]] = (),
+        rivals: Sequence[tuple[NDArray[np.floating], bool]] = (),
     ) -> Pasted:
         """Return a frame with the crop in its place.
 
@@ -148,8 +150,8 @@ class Compositor:
             mask: `[2, R, R]` from `masks`.
             placement: centre x, centre y, size (pixels of the frame), roll (degrees), `[4]`.
             is_restart: the frame does not continue the one before; colours are matched afresh.
-            rivals: placements of other faces in the frame, each `[4]`; a pixel under several crops
-                is left to the nearest face.
+            rivals: placement `[4]` of each other face in the frame, and whether it is pasted later;
+                a pixel under several crops is left to the nearest face.
         """
         if is_restart:
             self._match = self._outline = None
@@ -168,9 +170,13 @@ class Compositor:
             layers, grid, mode="bilinear", padding_mode="border", align_corners=False
         )[0]
         inside = ((grid.abs() <= 1).all(dim=-1)).to(crop)
-        inside = inside * _claim(grid, [_grid(rival, box).to(crop) for rival in rivals])
+        inside = inside * _claim(
+            grid, [(_grid(place, box).to(crop), is_later) for place, is_later in rivals]
+        )
         alpha, weight = (sampled[3:] * inside).clamp(0, 1).split(1)
-        face = self._matched(sampled[:3], ground, weight)
+        face = sampled[:3]
+        if self.config.is_matched:
+            face = self._matched(face, ground, weight)
         mixed = ground + alpha * (face - ground)
         pasted = unpasted(frame.copy())
         pasted.picture[top:bottom, left:right] = to_pixels(mixed[None])[0]
@@ -290,17 +296,19 @@ def _grid(placement: NDArray[np.floating], box: tuple[int, int, int, int]) -> Te
     return torch.from_numpy(np.stack([u, v], axis=-1)[None] * 2 - 1)
 
 
-def _claim(grid: Tensor, others: Sequence[Tensor]) -> Tensor:
+def _claim(grid: Tensor, others: Sequence[tuple[Tensor, bool]]) -> Tensor:
     """Return the share of a face in the pixels of a frame among several faces, `[1, h, w]`: 1 where
     its centre is the nearest one, in sides of the crops, with a soft border.
 
     Args:
         grid: where the pixels lie in its crop, `[1, h, w, 2]` in [-1, 1].
-        others: the same for the crops of the other faces.
+        others: the same for the crops of the other faces, and whether a face is pasted later; it
+            then fades in over this one, which ends behind the seam.
     """
     share, own = torch.ones_like(grid[..., 0]), grid.norm(dim=-1) / 2
-    for other in others:
-        share = share * ((other.norm(dim=-1) / 2 - own) / RIVAL_EDGE + 0.5).clamp(0, 1)
+    for other, is_later in others:
+        nearer = (other.norm(dim=-1) / 2 - own) / RIVAL_EDGE
+        share = share * (nearer + (1.5 if is_later else 0.5)).clamp(0, 1)
     return share
 
 

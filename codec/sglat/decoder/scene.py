@@ -84,6 +84,8 @@ class SceneDecoder(Decoder):
             raise UsageError(
                 "bad-options", "people of a scene are placed where their files have it"
             )
+        if not backdrop.has_face:  # nobody's own surroundings lie below their crop
+            composite = replace(composite or CompositeConfig(), is_matched=False)
         actors = [
             _Actor(
                 decoder, Compositor(decoder.parse_for(backdrop), composite), backdrop, person.order
@@ -194,7 +196,9 @@ def _composed(
     for number, (actor, face) in enumerate(zip(actors, faces, strict=True)):
         if face.crop is None or face.mask is None or face.place is None:
             continue
-        rivals = [one for at, one in enumerate(places) if one is not None and at != number]
+        rivals = [
+            (one, at > number) for at, one in enumerate(places) if one is not None and at != number
+        ]
         shown = actor.compositor.paste(
             shown.picture, face.crop, face.mask, face.place, is_restart=face.is_restart,
             rivals=rivals,

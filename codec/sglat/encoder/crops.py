@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,7 @@ MAX_OVERSAMPLING: Final = 8  # times the crop's side; a face of 8 x 1024 pixels 
 MARGIN: Final = 0.02  # of the crop: how far the excluded regions grow
 PLATE_SAMPLES: Final = 15  # frames whose median is taken
 EMPTY_SAMPLES: Final = 31  # the same where people are left out
+GAP_FRAMES: Final = 30  # a second
 UNIT_SQUARE: Final = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 PLATE_QUALITY: Final = 60  # of the WebP picture
 
@@ -163,13 +165,15 @@ def find_empty_plate(
 
     Args:
         source: the video.
-        faces: placement `[T, 4]` of each person's crops, and which frames do not have them, `[T]`.
+        faces: placement `[T, 4]` of each person's crops, and which frames do not have them, `[T]`;
+            in gaps of up to `GAP_FRAMES` the person is taken for covered, on the straight way.
 
     Raises:
         MediaError: the picture cannot be encoded.
     """
     count = len(faces[0][0])
     wanted = set(np.linspace(0, count - 1, min(count, EMPTY_SAMPLES)).astype(int).tolist())
+    faces = [_with_gaps(placement, is_held) for placement, is_held in faces]
     frames, covers = [], []
     with VideoReader(source) as reader:
         for frame in reader:
@@ -183,6 +187,19 @@ def find_empty_plate(
             frames.append(frame.picture)
             covers.append(cover > 0)
     return _webp(_median_outside(np.stack(frames), np.stack(covers)), source)
+
+
+def _with_gaps(
+    placement: NDArray[np.float64], is_held: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return placements `[T, 4]` and where there are none, with short gaps filled in."""
+    shown, rows = np.flatnonzero(~is_held), np.arange(len(is_held))
+    filled = np.stack([np.interp(rows, shown, values[shown]) for values in placement.T], axis=1)
+    held = is_held.copy()
+    for first, last in pairwise(shown.tolist()):
+        if last - first <= GAP_FRAMES:
+            held[first:last] = False
+    return filled, held
 
 
 def _median_outside(frames: NDArray[np.uint8], covers: NDArray[np.bool_]) -> NDArray[np.uint8]:
