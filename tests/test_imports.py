@@ -70,6 +70,7 @@ PRODUCT: Final[dict[str, set[str]]] = {
         "version",
     },
 }
+PRODUCT["onto"] = set(PRODUCT)
 PRODUCT["batch"] = set(PRODUCT)
 PRODUCT["api"] = set(PRODUCT) - {"batch"}
 PRODUCT["cli"] = set(PRODUCT)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sglat import api
+from sglat import onto as onto_module
 from sglat.bundles.bundle import Bundle
 from sglat.decoder.decode import DecodeConfig, Decoder
 from sglat.decoder.paint import FaceTrack, read_track
@@ -64,7 +65,7 @@ def choose(tmp_path: Path, bundle: Bundle, onto: Path) -> Choose:
         with pytest.MonkeyPatch.context() as patch, source.open("rb") as file:
             patch.setattr("sglat.encoder.align.place_face", place)
             decoder = Decoder(file, bundle=bundle, config=config)
-            return api.choose_track(decoder, source, onto, wanted, face=face)
+            return onto_module.choose_track(decoder, source, onto, wanted, face=face)
 
     return run
 

@@ -146,13 +146,13 @@ def decode_command(
         return
     import torch
 
-    from sglat.api import choose_track
     from sglat.bitstream.scene import is_scene
     from sglat.bundles.bundle import load_bundle
     from sglat.decoder.decode import Decoder
     from sglat.decoder.output import PIPE, check_output, write_decoded
     from sglat.decoder.scene import SceneDecoder
     from sglat.networks.devices import choose_device
+    from sglat.onto import choose_track
 
     is_raw = raw or target == PIPE
     if is_raw and (png or as_json):
