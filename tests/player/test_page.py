@@ -23,6 +23,7 @@ from sglat.networks.stylespace import GeneratorConfig
 from sglat.player.page import build_page, bundled_script, policy
 from sglat_lab.bench.browser import WEBGPU, Browser, Page, find_chromium
 from tests.player.looks import look_file
+from tests.player.support import needs_node, run_node
 from tests.support.tolerances import PLAYER_PICTURE_DB
 
 REASON = "" if find_chromium() else "needs Chromium (apt install chromium), which is not on PATH"
@@ -59,7 +60,7 @@ def page(page_path: Path) -> Iterator[Page]:
     """Return that page in a browser that draws in software, when its first picture is there."""
     with Browser(*WEBGPU) as browser:
         page = browser.page()
-        page.open(page_path.as_uri() + "?renderer=webgl2")
+        page.open(page_path.as_uri())
         page.wait_for(f"sglatPlayer.firstPictureAt || {MESSAGE}")
         yield page
 
@@ -122,11 +123,9 @@ RENDER = """(async () => {
 })()"""
 
 
-@needs_browser
-@pytest.mark.parametrize("kind", ["webgpu", "webgl2", "cpu"])
-def test_every_renderer_draws_the_generators_pictures(page: Page, kind: str) -> None:
-    generator, styles = small_generator()
-    given = {
+def given_of(generator: Generator, styles: list[torch.Tensor]) -> dict[str, Any]:
+    """Return what a renderer takes, as plain values."""
+    return {
         "channels": generator.config.channels,
         "weights": {
             name: weight.detach().flatten().tolist()
@@ -134,9 +133,30 @@ def test_every_renderer_draws_the_generators_pictures(page: Page, kind: str) -> 
             if "affine" not in name
         },
         "styles": [style[0].tolist() for style in styles],
-        "kind": kind,
     }
-    found = page.evaluate(RENDER % json.dumps(given))
+
+
+@needs_node
+def test_webassembly_and_plain_javascript_draw_the_generators_pictures(tmp_path: Path) -> None:
+    generator, styles = small_generator()
+    path = tmp_path / "given.json"
+    path.write_text(json.dumps(given_of(generator, styles)))
+    with torch.no_grad():
+        expected = to_pixels(generator.synthesize(styles).clamp(-1, 1))[0]
+    kinds = []
+    for line in run_node("cpu.mjs", path).splitlines():
+        drawn = json.loads(line)
+        kinds.append(drawn["kind"])
+        shown = np.array(drawn["rgb"], np.uint8).reshape(expected.shape)
+        assert decibels(shown, expected) >= PLAYER_PICTURE_DB
+    assert kinds == ["processor (WebAssembly)", "processor"]
+
+
+@needs_browser
+@pytest.mark.parametrize("kind", ["webgpu", "webgl2", "cpu"])
+def test_every_renderer_draws_the_generators_pictures(page: Page, kind: str) -> None:
+    generator, styles = small_generator()
+    found = page.evaluate(RENDER % json.dumps({**given_of(generator, styles), "kind": kind}))
     for rung, pixels in zip((16, 32), found, strict=True):
         count = len(generator.config.entries_up_to(rung))
         with torch.no_grad():

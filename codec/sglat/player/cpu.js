@@ -1,25 +1,39 @@
-// Synthesis on the processor in plain JavaScript: slow, and everywhere.
+// Synthesis on the processor: convolutions in WebAssembly where it has vectors, else in JavaScript.
 
 import { entriesUpTo, outputGains, packConst, prepare, styledColours } from "./generator.js";
+import { wasmConvolution } from "./wasm_convolve.js";
 
-const ROWS_BETWEEN_PAUSES = 4;
 const MOST_MILLISECONDS = 12; // of work between two pauses, in which the page can react
+const CHUNK = 4; // floats of a vector
 
-/** Return a renderer: `await render(styles, rung)` returns an ImageData of `rung` pixels. */
-export async function create({ channels, weights }) {
-  return new Renderer(channels, weights);
+/**
+ * Return a renderer: `await render(styles, rung)` returns an ImageData of `rung` pixels.
+ *
+ * `isPlain` keeps to JavaScript; `isAlone` makes no pauses, in a worker.
+ */
+export async function create({ channels, weights, isPlain = false, isAlone = false }) {
+  const layers = prepare(channels, weights);
+  const convolver = (isPlain ? null : await WasmConvolver.of(layers)) ?? new PlainConvolver();
+  const most = isAlone ? Infinity : MOST_MILLISECONDS;
+  return new Renderer(layers, packConst(weights, channels[0]), convolver, most);
 }
 
 class Renderer {
-  kind = "processor";
-
-  constructor(channels, weights) {
-    this.layers = prepare(channels, weights);
-    this.input = packConst(weights, channels[0]);
+  constructor(layers, input, convolver, most) {
+    Object.assign(this, { layers, input, convolver, most });
+    this.kind = convolver.kind;
     this.began = 0;
+    this.last = Promise.resolve();
   }
 
-  async render(styles, rung) {
+  /** One picture at a time: they share memory. */
+  render(styles, rung) {
+    const drawn = this.last.then(() => this.#render(styles, rung));
+    this.last = drawn.catch(() => {});
+    return drawn;
+  }
+
+  async #render(styles, rung) {
     let x = this.input;
     let image = null;
     this.began = performance.now();
@@ -27,12 +41,15 @@ class Renderer {
       const layer = this.layers[index];
       if (layer.kind === "torgb") {
         image = addColours(layer, styles[index], x, image);
+        await this.#pause();
         continue;
       }
       const isUp = layer.kind === "conv_up";
       const size = isUp ? layer.size / 2 : layer.size;
-      x = await this.#convolve(layer, styles[index], x, size, isUp ? 1 : 0.2);
+      const pause = () => this.#pause();
+      x = await this.convolver.run(layer, styles[index], x, size, isUp ? 1 : 0.2, pause);
       if (isUp) x = leaky(enlarge(x, layer.outputs / 4, size, 4));
+      await this.#pause();
     }
     const bytes = new Uint8ClampedArray(4 * rung * rung);
     for (let p = 0; p < rung * rung; p++) {
@@ -44,15 +61,75 @@ class Renderer {
 
   destroy() {}
 
-  async #convolve(layer, style, x, size, slope) {
+  async #pause() {
+    if (performance.now() - this.began < this.most) return;
+    await new Promise((resume) => setTimeout(resume));
+    this.began = performance.now();
+  }
+}
+
+/** Convolves in WebAssembly; filters, input and output lie in its memory. */
+class WasmConvolver {
+  kind = "processor (WebAssembly)";
+
+  static async of(layers) {
+    const convs = layers.filter((layer) => layer.kind !== "torgb");
+    const even = (layer) => 2 * Math.ceil(layer.outputs / 8); // groups, for pairs of them
+    const places = new Map();
+    let at = 0;
+    const take = (floats) => (at += CHUNK * floats * 4) - CHUNK * floats * 4;
+    for (const layer of convs) places.set(layer.index, take(even(layer) * (layer.inputs / 4) * 36));
+    const sides = convs.map((layer) => (layer.kind === "conv_up" ? layer.size / 2 : layer.size));
+    const most = (count) => Math.max(...convs.map(count));
+    const input = take(most((layer, n) => (layer.inputs / 4) * (sides[n] + 2) ** 2));
+    const output = take(most((layer, n) => even(layer) * sides[n] ** 2));
+    const gains = take(most(even));
+    const bias = take(most(even));
+    const wasm = await wasmConvolution(at);
+    return wasm && new WasmConvolver(wasm, convs, places, { input, output, gains, bias });
+  }
+
+  constructor({ memory, convolve }, convs, places, areas) {
+    Object.assign(this, { memory, convolve, places, areas });
+    this.floats = new Float32Array(memory.buffer);
+    for (const layer of convs) {
+      this.floats.set(layer.filters, places.get(layer.index) / 4);
+      layer.filters = null;
+    }
+  }
+
+  async run(layer, style, x, size, slope, pause) {
+    const { floats, areas } = this;
+    const { input, output, gains, bias } = areas;
+    const inGroups = layer.inputs / 4;
+    styleInto(floats, input / 4, x, style, inGroups, size);
+    floats.fill(0, gains / 4, gains / 4 + 2 * CHUNK * Math.ceil(layer.outputs / 8));
+    floats.set(outputGains(layer, style), gains / 4);
+    floats.set(layer.bias, bias / 4);
+    for (let group = 0; group < layer.outputs / 4; group += 2) {
+      const filters = this.places.get(layer.index) + group * inGroups * 576;
+      const to = output + 16 * group * size * size;
+      this.convolve(input, filters, to, inGroups, size, gains + 16 * group, bias + 16 * group, slope);
+      await pause();
+    }
+    return floats.slice(output / 4, output / 4 + layer.outputs * size * size);
+  }
+}
+
+/** Convolves in JavaScript. */
+class PlainConvolver {
+  kind = "processor";
+
+  async run(layer, style, x, size, slope, pause) {
     const { inputs, outputs, filters, bias } = layer;
     const gains = outputGains(layer, style);
-    const padded = styledWithBorder(x, style, inputs / 4, size);
+    const padded = new Float32Array(inputs * (size + 2) ** 2);
+    styleInto(padded, 0, x, style, inputs / 4, size);
     const out = new Float32Array(outputs * size * size);
     for (let group = 0; group < outputs / 4; group++) {
       for (let y = 0; y < size; y++) {
         convolveRow(padded, filters, inputs / 4, group, size, y, out);
-        if (y % ROWS_BETWEEN_PAUSES === 0) await this.#pause();
+        await pause();
       }
       const from = 4 * group * size * size;
       for (let at = from; at < from + 4 * size * size; at++) {
@@ -63,23 +140,16 @@ class Renderer {
     }
     return out;
   }
-
-  async #pause() {
-    if (performance.now() - this.began < MOST_MILLISECONDS) return;
-    await new Promise((resume) => setTimeout(resume));
-    this.began = performance.now();
-  }
-
 }
 
-/** Return features times a style, with a border of zeros: [groups][size + 2][size + 2] of 4. */
-function styledWithBorder(x, style, groups, size) {
+/** Write features times a style, with a border of zeros, [groups][size + 2][size + 2] of 4. */
+function styleInto(out, start, x, style, groups, size) {
   const wide = size + 2;
-  const out = new Float32Array(4 * groups * wide * wide);
+  out.fill(0, start, start + 4 * groups * wide * wide);
   for (let group = 0, from = 0; group < groups; group++) {
     const [a, b, c, d] = style.subarray(4 * group, 4 * group + 4);
     for (let y = 0; y < size; y++) {
-      let to = 4 * ((group * wide + y + 1) * wide + 1);
+      let to = start + 4 * ((group * wide + y + 1) * wide + 1);
       for (let n = 0; n < size; n++, from += 4, to += 4) {
         out[to] = x[from] * a;
         out[to + 1] = x[from + 1] * b;
@@ -88,7 +158,6 @@ function styledWithBorder(x, style, groups, size) {
       }
     }
   }
-  return out;
 }
 
 /** Add a row of 4 output channels: two pixels at a time, all inputs. */

@@ -3,6 +3,7 @@
 import { open as openFile, openInSteps } from "./decoder.js";
 import { Curves, GROUPS } from "./curves.js";
 import { byId, clockText, download, el, fill, printable } from "./dom.js";
+import { serve } from "./cpu_worker.js";
 import { changedMotion, replaceMotion, swap, verified } from "./edits.js";
 import { film, still } from "./export.js";
 import { showFacts } from "./facts.js";
@@ -369,5 +370,9 @@ async function start() {
   }
 }
 
-globalThis.sglatPlayer = state;
-start();
+if (globalThis.document) {
+  globalThis.sglatPlayer = state;
+  start();
+} else {
+  serve();
+}

@@ -1,6 +1,7 @@
-// Which renderer the browser can do: WebGPU, else WebGL2, else the processor.
+// Which renderer the browser can do: WebGPU, else WebGL2, else the processor. Where WebGPU or WebGL2
+// run in software, the processor's own code is faster, and they are left out unless asked for.
 
-import * as cpu from "./cpu.js";
+import * as cpu from "./cpu_worker.js";
 import * as webgl2 from "./webgl2.js";
 import * as webgpu from "./webgpu.js";
 
@@ -11,11 +12,11 @@ const KINDS = { webgpu, webgl2, cpu };
  *
  * `options` are those of a renderer's `create`; `wanted` names the kinds to try, in order.
  */
-export async function createRenderer(options, wanted = Object.keys(KINDS)) {
+export async function createRenderer(options, wanted = null) {
   const faults = [];
-  for (const kind of wanted) {
+  for (const kind of wanted ?? Object.keys(KINDS)) {
     try {
-      const renderer = await KINDS[kind].create(options);
+      const renderer = await KINDS[kind].create({ ...options, needsHardware: wanted === null });
       if (renderer) return renderer;
       faults.push(`${kind}: not here`);
     } catch (error) {

@@ -14,9 +14,9 @@ const GROUPS_PER_ROW = 28; // of filters in a texture: 36 texels each, 1008 wide
  * Return a renderer, or null where the browser cannot do it.
  *
  * `await render(styles, rung)` returns a picture of `rung` pixels, a canvas that the next call draws
- * on. `onLost` is called when the context is gone.
+ * on. `onLost` is called when the context is gone. `needsHardware` refuses drawing in software.
  */
-export async function create({ channels, weights, onLost = () => {} }) {
+export async function create({ channels, weights, needsHardware = false, onLost = () => {} }) {
   const canvas = new OffscreenCanvas(16, 16);
   const gl = canvas.getContext("webgl2", {
     alpha: false,
@@ -26,9 +26,15 @@ export async function create({ channels, weights, onLost = () => {} }) {
   });
   if (!gl || Math.max(...channels) > 4 * MAX_GROUPS) return null;
   const isFloat = gl.getExtension("EXT_color_buffer_float") !== null;
-  if (!isFloat) return null;
+  if (!isFloat || (needsHardware && isSoftware(gl))) return null;
   canvas.addEventListener("webglcontextlost", onLost);
   return new Renderer(gl, canvas, channels, weights);
+}
+
+function isSoftware(gl) {
+  const named = gl.getExtension("WEBGL_debug_renderer_info");
+  const name = gl.getParameter(named ? named.UNMASKED_RENDERER_WEBGL : gl.RENDERER);
+  return /swiftshader|llvmpipe|software|basic render/i.test(name);
 }
 
 class Renderer {

@@ -9,10 +9,12 @@ const PARAMETER_BYTES = 256; // uniform offsets are multiples of it
  * Return a renderer, or null where the browser cannot do it.
  *
  * `await render(styles, rung)` returns a picture of `rung` pixels, an ImageData. `onLost` is called
- * when the device is gone.
+ * when the device is gone. `needsHardware` refuses drawing in software.
  */
-export async function create({ channels, weights, onLost = () => {} }) {
+export async function create({ channels, weights, needsHardware = false, onLost = () => {} }) {
   const adapter = await globalThis.navigator?.gpu?.requestAdapter().catch(() => null);
+  const { isFallbackAdapter, architecture } = adapter?.info ?? {};
+  if (needsHardware && (isFallbackAdapter || architecture === "swiftshader")) return null;
   const device = await adapter?.requestDevice().catch(() => null);
   if (!device) return null;
   device.lost.then(({ reason }) => reason !== "destroyed" && onLost());

@@ -1,6 +1,6 @@
 """The page in a browser against the decoder: pictures, speed, time to the first one, sound.
 
-python -m sglat_lab.bench.player OUT.json CLIP.sglat ... [--frames N] [--renderers webgpu,webgl2]
+python -m sglat_lab.bench.player OUT.json CLIP.sglat ... [--frames N] [--renderers webgpu,webgl2,cpu]
 
 Every tenth frame of each file is drawn at the lowest and at the full resolution and compared with
 the Python decoder in float32. Speed is that of the browser's renderer, here in software.
@@ -127,8 +127,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="JSON file to write")
     parser.add_argument("clips", type=Path, nargs="+", help=".sglat files with sound")
     parser.add_argument("--frames", type=int, default=1 << 20, help="most frames of a file")
-    parser.add_argument("--renderers", default="webgpu,webgl2", help="in order, by commas")
+    parser.add_argument("--renderers", default="webgpu,webgl2,cpu", help="in order, by commas")
     chosen = parser.parse_args(arguments)
+    names = " ".join(path.name for path in chosen.clips)
+    limit = f" --frames {chosen.frames}" if chosen.frames < 1 << 20 else ""
+    run = provenance(f"python -m sglat_lab.bench.player player.json {names}{limit}")
     clips: dict[str, Any] = {}
     with TemporaryDirectory() as folder:
         for path in chosen.clips:
@@ -149,11 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     view = browser.page()
                     figures[kind] = measure(view, f"{address.as_uri()}?renderer={kind}", expected)
             clips[path.stem] = {"page_bytes": len(html), "renderers": figures}
-            print(path.stem, figures, flush=True)
-    names = " ".join(path.name for path in chosen.clips)
-    limit = f" --frames {chosen.frames}" if chosen.frames < 1 << 20 else ""
-    command = f"python -m sglat_lab.bench.player player.json {names}{limit}"
-    write_page(chosen.out, {"clips": clips, "runs": [provenance(command)]})
+            write_page(chosen.out, {"clips": clips, "runs": [run]})
 
 
 if __name__ == "__main__":
