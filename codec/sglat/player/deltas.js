@@ -27,10 +27,16 @@ export function* applyDeltas(weights, deltas, shapeOf) {
     yield;
   }
   for (const name of changed) {
-    if (!weights.get(name).every(Number.isFinite)) {
+    if (!isAllFinite(weights.get(name))) {
       throw new MismatchError("bad-delta", `weight ${name} is not finite after its deltas`);
     }
   }
+}
+
+function isAllFinite(weight) {
+  let sum = 0; // a NaN or an infinity times 0 is NaN, and stays
+  for (let at = 0; at < weight.length; at++) sum += weight[at] * 0;
+  return sum === 0;
 }
 
 function apply(weight, delta) {
@@ -38,8 +44,9 @@ function apply(weight, delta) {
   const row = weight.length / shape[0];
   switch (kind) {
     case GAIN:
-      for (let at = 0; at < weight.length; at++) {
-        weight[at] *= Math.fround(1 + Math.fround(integers[Math.floor(at / row)] * steps[0]));
+      for (let output = 0; output < shape[0]; output++) {
+        const factor = Math.fround(1 + Math.fround(integers[output] * steps[0]));
+        for (let at = output * row; at < (output + 1) * row; at++) weight[at] *= factor;
       }
       return;
     case DENSE:

@@ -1,7 +1,7 @@
 """The weights of a bundle as one array of bytes for the player, which `weights.js` reads.
 
-Filters have 8 bits a number and a scale for each output channel: pictures then keep about 58 dB
-against the bundle's own. All else keeps its 16 bits, so that styles stay exact. Layout,
+Filters have 8 bits a number and a scale for each output channel: pictures then keep more
+than 50 dB against the bundle's own. All else keeps its 16 bits, so that styles stay exact. Layout,
 little-endian:
 
     8 bytes   `SGLW`, a zero byte, version, two zero bytes
