@@ -10,13 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
 
+from sglat.bitstream.reader import Reader
 from sglat.bitstream.records import Provenance
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.decoder.decode import DecodeConfig, Decoder
+from sglat.marks.embedded import read_embedded
+from sglat.marks.tags import container_tags, read_tags
 from sglat.networks.pixels import to_pixels
 from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylespace import GeneratorConfig
@@ -32,6 +36,7 @@ if REASON and os.environ.get("SGLAT_REQUIRE") == "browser":
 needs_browser = pytest.mark.skipif(bool(REASON), reason=REASON or "-")
 SCRIPT = "</script><script>window.hit=1</script>"
 HOSTILE = f'<img src=x onerror="window.hit=1">{SCRIPT}'
+PICTURE = 'document.getElementById("picture").toDataURL()'
 MESSAGE = 'document.getElementById("message").textContent'
 
 
@@ -167,6 +172,18 @@ def test_every_renderer_draws_the_generators_pictures(page: Page, kind: str) -> 
         assert decibels(shown, expected) >= PLAYER_PICTURE_DB
 
 
+OPEN = """(async () => {
+  const bytes = Uint8Array.from(atob("%s"), (c) => c.charCodeAt(0));
+  await sglatPlayer.player.act(() => sglatPlayer.player.open(bytes, "other.sglat"));
+  return document.getElementById("message").textContent;
+})()"""
+
+
+def opened(page: Page, data: bytes) -> str:
+    """Return the message of a page after a file was opened there."""
+    return str(page.evaluate(OPEN % base64.b64encode(data).decode()))
+
+
 @needs_browser
 def test_the_first_picture_is_that_of_the_decoder(page: Page, file: bytes) -> None:
     assert page.evaluate(MESSAGE) == ""
@@ -189,15 +206,14 @@ def test_keys_and_sliders_change_the_picture(page: Page) -> None:
     page.wait_for(f'{frame} === "frame 1"')
     page.press("Home")
     page.wait_for(f'{frame} === "frame 0"')
-    picture = 'document.getElementById("picture").toDataURL()'
-    before = page.evaluate(picture)
+    before = page.evaluate(PICTURE)
     page.evaluate("""(() => {
       const slider = document.getElementById("slider-0");
       slider.value = 20;
       slider.dispatchEvent(new Event("input"));
     })()""")
     page.evaluate(f"window.before = {json.dumps(before)}")
-    page.wait_for(f"{picture} !== window.before")
+    page.wait_for(f"{PICTURE} !== window.before")
     page.evaluate('document.getElementById("save").click()')
     saved = bytes(
         page.wait_for("sglatPlayer.player.lastSaved && [...sglatPlayer.player.lastSaved]")
@@ -220,16 +236,53 @@ def test_playing_moves_on_and_ends(page: Page) -> None:
     assert page.complaints == []
 
 
-OPEN = """(async () => {
-  const bytes = Uint8Array.from(atob("%s"), (c) => c.charCodeAt(0));
-  await sglatPlayer.player.act(() => sglatPlayer.player.open(bytes, "other.sglat"));
-  return document.getElementById("message").textContent;
-})()"""
+@needs_browser
+def test_another_files_motion_drives_this_face(page: Page, file: bytes, bundle: Bundle) -> None:
+    assert opened(page, file) == ""
+    driver = look_file(bundle, seed=3, frames=8, resolution=128)
+    page.evaluate(OPEN.replace("open(bytes", "drive(bytes") % base64.b64encode(driver).decode())
+    assert page.evaluate(MESSAGE) == ""
+    notice = page.evaluate('document.getElementById("consent").textContent')
+    assert "other.sglat" in notice
+    assert "made up" in notice  # the consent of the person shown
+    relative = page.evaluate(PICTURE)
+    page.evaluate(f"window.before = {json.dumps(relative)}")
+    page.evaluate("""(() => {
+      const chosen = document.getElementById("transfer");
+      chosen.value = "absolute";
+      chosen.dispatchEvent(new Event("change"));
+    })()""")
+    page.wait_for(f"{PICTURE} !== window.before")
+    page.evaluate('document.getElementById("save").click()')
+    saved = bytes(page.evaluate("[...sglatPlayer.player.lastSaved]"))
+    reader = Decoder(io.BytesIO(saved)).reader
+    expected = Reader(io.BytesIO(driver)).read_motion().values
+    assert np.array_equal(reader.read_motion().values, expected)
+    page.evaluate('document.getElementById("own").click()')
+    page.wait_for("sglatPlayer.player.driver === null")
 
 
-def opened(page: Page, data: bytes) -> str:
-    """Return the message of a page after a file was opened there."""
-    return str(page.evaluate(OPEN % base64.b64encode(data).decode()))
+@needs_browser
+def test_a_film_has_the_frames_and_tags(page: Page, file: bytes, tmp_path: Path) -> None:
+    assert opened(page, file) == ""
+    film = bytes(
+        page.evaluate("""(async () => {
+      const {player} = sglatPlayer;
+      document.getElementById("from").value = 0.04;
+      document.getElementById("to").value = 0.2;
+      await player.saveFilm(new Event("submit"));
+      return [...new Uint8Array(await player.lastFilm.arrayBuffer())];
+    })()""")
+    )
+    path = tmp_path / "a.webm"
+    path.write_bytes(film)
+    tags = read_tags(read_embedded(path), container_tags(path))
+    assert tags.is_synthetic
+    assert tags.source_types == ("trainedAlgorithmicMedia",)
+    assert tags.consent == "made up"
+    with av.open(str(path)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == [0, 0.04, 0.08, 0.12]
 
 
 @needs_browser

@@ -1,27 +1,10 @@
 // What is inside a file, as `sgl-info` tells it: tables, bytes by stream and rate over time.
 
+import { toHex as hex } from "./bits/fields.js";
 import { el, fill, fitCanvas, printable, sizeText } from "./dom.js";
+import { rateOverTime, streamBytes } from "./info.js";
 
-const STREAMS = {
-  identity: ["IDEN", "LAYR", "IREF"],
-  motion: ["MOTN"],
-  placement: ["PLAC"],
-  audio: ["AHDR", "APKT"],
-  plate: ["PLAT"],
-};
 const MOST_BARS = 400;
-
-const hex = (bytes) => Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
-
-/** Return bytes by stream; framing and all else are the container's. */
-export function streamBytes(file) {
-  const sizes = Object.entries(STREAMS).map(([name, types]) => [
-    name,
-    types.reduce((sum, type) => sum + (file.chunks.get(type)?.bytes ?? 0), 0),
-  ]);
-  const known = sizes.reduce((sum, [, size]) => sum + size, 0);
-  return [...sizes, ["container", file.readBytes - known]];
-}
 
 /** Return the rows of the general table: name and text. */
 export function facts(file) {
@@ -80,7 +63,7 @@ export function showFacts(node, file) {
 }
 
 function streamBars(file) {
-  const sizes = streamBytes(file).filter(([, size]) => size > 0);
+  const sizes = streamBytes(file).filter(([name, size]) => size > 0 && name !== "total");
   const most = Math.max(...sizes.map(([, size]) => size));
   return el(
     "table",
@@ -116,15 +99,16 @@ function layerTable(file) {
 
 /** Return kbit/s of motion over time as bars, one a group or more. */
 function rateChart(file) {
-  const groups = file.groupFigures;
+  const groups = rateOverTime(file);
   if (groups.length < 2) return [];
   const each = Math.ceil(groups.length / MOST_BARS);
   const bars = [];
   for (let at = 0; at < groups.length; at += each) {
     const part = groups.slice(at, at + each);
-    const end = groups[at + each]?.seconds ?? file.startSeconds + file.durationSeconds;
-    const bytes = part.reduce((sum, group) => sum + group.bytes, 0);
-    bars.push((8 * bytes) / 1000 / Math.max(1e-6, end - part[0].seconds));
+    const [bits, seconds] = ["bits", "durationSeconds"].map((key) =>
+      part.reduce((sum, group) => sum + group[key], 0),
+    );
+    bars.push(bits / 1000 / Math.max(1e-6, seconds));
   }
   const most = Math.max(...bars);
   const mean = bars.reduce((sum, bar) => sum + bar, 0) / bars.length;

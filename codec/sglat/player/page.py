@@ -12,7 +12,7 @@ import html
 import io
 import re
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
@@ -62,7 +62,7 @@ def build_page(*, file: bytes | None = None, name: str = "", bundle: Bundle | No
         "title": html.escape(f"{name} – sglat" if name else "sglat"),
         "style": style,
         "script": script,
-        "weights": base64.b64encode(pack_weights(bundle or load_bundle())).decode(),
+        "weights": _weights((bundle or load_bundle()).folder),
         "file_name": html.escape(name),
         "file": "" if file is None else base64.b64encode(file).decode(),
     }
@@ -134,6 +134,12 @@ def policy(script: str, style: str) -> str:
         "form-action": "'none'",
     }
     return "; ".join(f"{key} {value}" for key, value in rules.items())
+
+
+@lru_cache(maxsize=2)
+def _weights(folder: Path) -> str:
+    """Return the packed weights of a bundle in base64; packing takes most of a page's time."""
+    return base64.b64encode(pack_weights(load_bundle(folder))).decode()
 
 
 @cache
