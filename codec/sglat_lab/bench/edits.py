@@ -185,14 +185,14 @@ def sheet(path: Path, clips: Sequence[Clip]) -> None:
     write_sheet(path, rows, names)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Measure files and write the record, its page and a picture."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--frames", type=int, default=FRAMES, help="of each file")
     parser.add_argument("--sheet", type=Path, help="PNG of a frame of each file and its edits")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     clips = [open_clip(path, options.frames) for path in options.files]
     if options.sheet is not None:
         sheet(options.sheet, clips)
@@ -200,11 +200,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         {"name": path.stem, "frames": len(clip.rows), "pixels": int(clip.base.shape[-1])}
         for path, clip in zip(options.files, clips, strict=True)
     ]
-    names = " ".join(path.name for path in options.files)
     record = {
         "files": files, "control_units": CONTROL_UNITS, "pose_degrees": POSE_DEGREES,
         "gain": GAIN, "local_ratio": LOCAL_RATIO, **measure(clips),
-        "runs": [provenance(f"python -m sglat_lab.bench.edits {names} --out {options.out.name}")],
+        "runs": [provenance("python -m sglat_lab.bench.edits")],
     }  # fmt: skip
     write_page(options.out, record)
 
