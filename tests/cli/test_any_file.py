@@ -300,7 +300,12 @@ COMMANDS: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
     "swap --identity": lambda at, path: (
         "swap", "--motion", at / "in.sglat", "--identity", path, at / "new.sglat",
     ),
+    "edit": lambda at, path: ("edit", path, at / "new.sglat", "--set", "yaw=5@0f"),
+    "edit --mix": lambda at, path: (
+        "edit", at / "in.sglat", at / "new.sglat", "--mix", f"eyes:{path}",
+    ),
     "info": lambda at, path: ("info", path),
+    "info --curves": lambda at, path: ("info", path, "--curves"),
     "info --verify": lambda at, path: ("info", path, "--verify"),
     "info --salvage": lambda at, path: ("info", path, "--salvage", at / "new.sglat"),
     "info --export": lambda at, path: ("info", path, "--export", at / "new.csv"),
@@ -321,6 +326,7 @@ COMMANDS: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
     "bundles discover": lambda at, path: ("bundles", "discover", path, "--write"),
 }  # fmt: skip
 OUTPUTS: dict[str, Callable[[Path, Path], tuple[object, ...]]] = {
+    "edit": lambda at, path: ("edit", at / "in.sglat", path, "--set", "yaw=5", "--force"),
     "decode": lambda at, path: ("decode", at / "in.sglat", path, "--bundle", at / "mini"),
     "swap": lambda at, path: ("swap", "--motion", at / "in.sglat", path, "--force"),
     "swap --identity-file": lambda at, path: (

@@ -6,6 +6,7 @@ argparse instead of typer: edits of several kinds act in the order in which they
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -103,8 +104,8 @@ def parse(arguments: Sequence[str] | None = None) -> EditOptions:
     return EditOptions(**found)
 
 
-def edit(options: EditOptions) -> None:
-    """Read all edits, then write the file."""
+def edit(options: EditOptions) -> int:
+    """Read all edits, then write the file; return the exit status."""
     from sglat.bitstream.edit_grammar import parse_edit
     from sglat.bundles.names import control_names
     from sglat.cli.options import chosen_signer
@@ -122,6 +123,7 @@ def edit(options: EditOptions) -> None:
         report = edit_stream(file, out, parsed, own_names=control_names, signer=signer)
     for line in [*_lines(options.out, report, is_signed=signer is not None), *unsigned]:
         say(line)
+    return 0
 
 
 def _opened(path: Path, stack: ExitStack) -> BinaryIO:
@@ -154,7 +156,7 @@ def _lines(out: Path, report: EditReport, *, is_signed: bool) -> list[str]:
 def main() -> None:
     """Run `sgl-edit`."""
     options = parse()
-    run(lambda: edit(options))
+    run(lambda: sys.exit(edit(options)))
 
 
 if __name__ == "__main__":
