@@ -207,6 +207,21 @@ def test_a_look_may_come_from_another_file(folder: Path, bundle: Bundle, tmp_pat
     assert (tmp_path / "new" / "a.sglat").read_bytes() != (folder / "a.sglat").read_bytes()
 
 
+def test_ones_own_look_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    change_looks(folder, {1: 1}, tmp_path / "new")
+    for name in ("a.sglat", "b.sglat", "scene.json"):
+        assert (tmp_path / "new" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_another_video_than_the_scenes_is_named(
+    folder: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    (tmp_path / "wall.png").write_bytes(b"another")
+    with ExitStack() as stack:
+        decoder = SceneDecoder(folder, stack, bundle=bundle)
+        assert "not the video of the scene" in decoder.onto_notes(tmp_path / "wall.png")[0]
+
+
 def test_a_face_that_the_scene_does_not_have_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"1, 2.*got 3"):
         change_looks(folder, {1: 3}, tmp_path / "new")

@@ -112,7 +112,7 @@ def change_looks(
         for face, person in people.items():
             target = partial / person.file
             with target.open("wb") as out:
-                if face not in looks:
+                if looks.get(face, face) == face:
                     shutil.copyfileobj(files[face], out)
                 else:
                     look = looks[face]
@@ -125,7 +125,7 @@ def change_looks(
                         file.seek(0)
                     edits.swap(files[face], other, out)
                 files[face].seek(0)
-            if face in looks and finish is not None:
+            if looks.get(face, face) != face and finish is not None:
                 finish(target)
             changed.append(_described(person, target))
         if scene.plate is not None:

@@ -184,12 +184,13 @@ def decode_command(
     with ExitStack() as stack:
         weights = load_bundle(bundle, choose_device(device)) if bundle else None
         decoder: Decoder
+        notes: list[str] = []
         if is_several:
-            decoder = SceneDecoder(source, stack, bundle=weights, config=config)
+            scene = decoder = SceneDecoder(source, stack, bundle=weights, config=config)
+            notes = [] if onto is None else scene.onto_notes(onto)
         else:
             file = stack.enter_context(open_source(source))
             decoder = Decoder(file, bundle=weights, config=config, identity_file=identity_file)
-        notes: list[str] = []
         if onto is not None and not is_several:
             check_output(output)
             place, notes = choose_track(decoder, source, onto, track, face=face, progress=bar)

@@ -41,18 +41,17 @@ def encode_everyone(
         as_json: print what was done.
         quiet: no progress.
     """
-    from sglat.bitstream.scene_folder import check_folder
     from sglat.bundles.bundle import load_bundle
     from sglat.encoder.analysis import clip_of
-    from sglat.encoder.everyone import encode_all
+    from sglat.encoder.everyone import check_request, encode_all
     from sglat.encoder.needs import check_memory, needs_of
     from sglat.encoder.workfile import default_workfile
     from sglat.media.reader import VideoReader
 
-    check_folder(folder, force=config.force)
     bars: list[TotalBar] = []
     try:
         with video_source(source, beside=folder) as video:
+            check_request(video, folder, config)
             with VideoReader(clip_of(video, config)) as reader:  # refused before anything is loaded
                 frames = reader.info.expected_frames
             needs = needs_of(weights := load_bundle(config.bundle), config)

@@ -24,6 +24,8 @@ from sglat.decoder.decode import DecodeConfig, DecodedFrame, Decoder, Rows
 from sglat.decoder.paint import FaceTrack, fit_placement
 from sglat.decoder.placement import SIZE
 from sglat.errors import FormatError, UsageError
+from sglat.files import hash_file
+from sglat.media.reader import VideoReader
 
 MAX_PLATE_BYTES: Final = CHUNKS["PLAT"].max_bytes
 
@@ -107,6 +109,22 @@ class SceneDecoder(Decoder):
                 is_held=all(face.is_held for face in faces),
                 generated=shown.generated,
             )
+
+    def onto_notes(self, onto: Path) -> list[str]:
+        """Return what a user should know of a video or picture that the people are pasted into."""
+        if hash_file(onto) != self.scene.source_sha256:
+            return [
+                f"--onto: {onto} is not the video of the scene; people are pasted where they were "
+                "in that one"
+            ]
+        with VideoReader(onto) as reader:
+            frames = reader.info.frame_count
+        if frames in (0, self.scene.frames):
+            return []
+        return [
+            f"--onto: the scene has {self.scene.frames} of the {frames} frames of {onto} and is "
+            "pasted from its start; give that part alone"
+        ]
 
     def _read_plate(self, folder: Path, stack: ExitStack) -> Picture | None:
         if self.scene.plate is None:

@@ -81,7 +81,7 @@ def encode_all(
     """
     config = config or EncodeConfig()
     source, folder = Path(source), Path(folder)
-    _check(source, folder, config)
+    check_request(source, folder, config)
     work = config.workfile or default_workfile(folder)
     with output_lock(folder):
         if not config.resume:
@@ -98,7 +98,12 @@ def encode_all(
     return result
 
 
-def _check(source: Path, folder: Path, config: EncodeConfig) -> None:
+def check_request(source: Path, folder: Path, config: EncodeConfig) -> None:
+    """Refuse choices and paths that contradict each other, before any work.
+
+    Raises:
+        UsageError: as `encode_all`.
+    """
     for name in _OF_ONE:
         if getattr(config, name) != getattr(EncodeConfig(), name):
             option = name.replace("_", "-")
@@ -144,6 +149,9 @@ def _encode_all(
         raise FaceError(
             "no-face", f"expected a person seen in {LEAST_FRAMES} frames of {clip.path}"
         )
+    cuts = sum(int(one.cut.sum()) for one in tracks.values() if one is not None)
+    if config.plate and cuts:
+        messages.append("the plate is one for the whole video, which has cuts: compose with --onto")
     files = run.work.folder / "files"
     files.mkdir(exist_ok=True)
     records: dict[int, dict[str, Any]] = {}
