@@ -93,10 +93,10 @@ def _cut(share: float) -> tuple[Card, Card]:
 SCENES: Final = {
     scene.name: scene
     for scene in (
-        Scene(name="beside", seconds=1.2, cards=_beside),
-        Scene(name="crossing", seconds=2, cards=_crossing),
-        Scene(name="leaving", seconds=2, cards=_leaving),
-        Scene(name="cut", seconds=1.8, cards=_cut, is_full=True),
+        Scene(name="beside", seconds=1, cards=_beside),
+        Scene(name="crossing", seconds=3, cards=_crossing),
+        Scene(name="leaving", seconds=3, cards=_leaving),
+        Scene(name="cut", seconds=2.4, cards=_cut, is_full=True),
     )
 }
 

@@ -291,6 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("first", "second", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--steps", type=int, default=100, help="tuning steps")
+    parser.add_argument("--kept", default="", help="a remark on encodings that OUT already holds")
     chosen = parser.parse_args(arguments)
     chosen.out.mkdir(parents=True, exist_ok=True)
     config = EncodeConfig(
@@ -317,6 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "singles": singles,
         "loss_decibels": losses,
         "steps": chosen.steps,
+        "kept": chosen.kept,
         "runs": [provenance("python -m sglat_lab.bench.scenes")],
     }
     write_page(chosen.out / "scenes.json", record)
