@@ -75,6 +75,7 @@ PROVENANCE = thing(
         "consent": TEXT,
         "note": TEXT,
         "source_sha256": {"type": "string", "pattern": "^([0-9a-f]{64})?$"},
+        "edits": {"type": "array", "items": TEXT},
     }
 )
 
