@@ -26,7 +26,7 @@ WEBGPU: Final = (
     "--enable-features=Vulkan",
 )
 """Flags that give WebGPU in software."""
-TIMEOUT_SECONDS: Final = 60.0  # of one answer
+TIMEOUT_SECONDS: Final = 120.0  # of one answer
 _COMMON: Final = (
     "--headless=new",
     "--no-sandbox",
@@ -36,6 +36,7 @@ _COMMON: Final = (
     "--disable-dev-shm-usage",
     "--enable-unsafe-swiftshader",
     "--autoplay-policy=no-user-gesture-required",
+    "--disable-gpu-watchdog",  # on a busy machine drawing in software takes longer
     "--remote-debugging-pipe",
 )
 
