@@ -263,6 +263,20 @@ def test_another_files_motion_drives_this_face(page: Page, file: bytes, bundle: 
 
 
 @needs_browser
+def test_a_lost_graphics_context_is_replaced(page: Page, file: bytes) -> None:
+    page.evaluate('sglatPlayer.player.stage.wanted = ["webgl2"]')
+    assert opened(page, file) == ""
+    page.evaluate("""(() => {
+      const {renderer} = sglatPlayer.player.stage;
+      window.lost = renderer;
+      renderer.gl.getExtension("WEBGL_lose_context").loseContext();
+    })()""")
+    page.wait_for("sglatPlayer.player.stage.renderer !== window.lost")
+    page.evaluate("sglatPlayer.player.stage.wanted = null")
+    assert page.evaluate(MESSAGE) == ""
+
+
+@needs_browser
 def test_a_film_has_the_frames_and_tags(page: Page, file: bytes, tmp_path: Path) -> None:
     assert opened(page, file) == ""
     film = bytes(

@@ -30,6 +30,7 @@ class Player {
       wanted,
       onShown: (frame) => this.shown(frame),
       onState: () => this.showState(),
+      onFault: tell,
     });
     this.curves = new Curves(byId("curves"), {
       labels: this.labels,

@@ -12,8 +12,9 @@ const KEPT_OFFSETS = 500;
 
 /** Shows a person moving; `onShown(frame)` is called for each picture, `onState()` for the rest. */
 export class Stage {
-  constructor(canvas, { onShown, onState, wanted }) {
-    Object.assign(this, { canvas, onShown, onState, wanted });
+  constructor(canvas, { onShown, onState, onFault, wanted }) {
+    Object.assign(this, { canvas, onShown, onState, onFault, wanted });
+    this.losses = 0;
     this.person = null;
     this.motion = null;
     this.sound = null;
@@ -43,10 +44,9 @@ export class Stage {
     const channels = person.bundle.channels.slice(0, Math.log2(person.rungs.at(-1) / 4) + 1);
     const old = this.renderer;
     const weights = person.tunedWeights;
-    this.renderer = await createRenderer(
-      { channels, weights, onLost: () => this.#recover(person) },
-      this.wanted,
-    );
+    const onLost = () => this.#recover(person).catch(this.onFault);
+    this.ready = createRenderer({ channels, weights, onLost }, this.wanted);
+    this.renderer = await this.ready;
     old?.destroy();
     this.person = person;
     this.costs.clear();
@@ -115,7 +115,10 @@ export class Stage {
     this.started = { media: this.position, at: performance.now() };
     this.isPlaying = true;
     this.onState();
-    this.#loop(turn);
+    this.#loop(turn).catch((error) => {
+      this.pause();
+      this.onFault(error);
+    });
   }
 
   pause() {
@@ -190,7 +193,7 @@ export class Stage {
 
   /** Return the picture of a frame. */
   async picture(frame, rung) {
-    return this.renderer.render(this.stylesOf(frame), rung);
+    return (await this.ready).render(this.stylesOf(frame), rung);
   }
 
   /** Return the values that a frame is drawn with. */
@@ -253,8 +256,11 @@ export class Stage {
     if (this.offsets.length > KEPT_OFFSETS) this.offsets.shift();
   }
 
+  /** Draw on with a new renderer when the graphics device is gone; on the processor at the third loss. */
   async #recover(person) {
-    this.renderer = null;
+    if (person !== this.person) return;
+    this.losses++;
+    if (this.losses > 2) this.wanted = ["cpu"];
     await this.show(person);
     await this.refresh();
   }

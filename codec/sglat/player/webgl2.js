@@ -28,7 +28,9 @@ export async function create({ channels, weights, needsHardware = false, onLost 
   const isFloat = gl.getExtension("EXT_color_buffer_float") !== null;
   if (!isFloat || (needsHardware && isSoftware(gl))) return null;
   canvas.addEventListener("webglcontextlost", onLost);
-  return new Renderer(gl, canvas, channels, weights);
+  const renderer = new Renderer(gl, canvas, channels, weights);
+  renderer.onLost = onLost;
+  return renderer;
 }
 
 function isSoftware(gl) {
@@ -92,6 +94,7 @@ class Renderer {
   }
 
   destroy() {
+    this.canvas.removeEventListener("webglcontextlost", this.onLost);
     this.gl.getExtension("WEBGL_lose_context")?.loseContext();
   }
 

@@ -149,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 with Browser(*(WEBGPU if kind == "webgpu" else ())) as browser:
                     view = browser.page()
                     figures[kind] = measure(view, f"{address.as_uri()}?renderer={kind}", expected)
+                print(path.stem, figures[kind], flush=True)
             clips[path.stem] = {"page_bytes": len(html), "renderers": figures}
             write_page(chosen.out, {"clips": clips, "runs": [run]})
 
