@@ -1,42 +1,58 @@
 """The keyed detector of the watermark, which needs no original.
 
-Frames are summed with the phase of the mark's alternation, which cancels what does not move; the
-known cells find scale and place by correlation, and a Viterbi decoder reads the payload.
+Marked cells change their sign at fixed times: steps between neighbouring frames are freed of motion,
+weighed by the local noise and summed over periods and tiles for each scale, place and phase. The
+known groups rank these, and a tail-biting Viterbi decoder reads the payload of the best.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sglat.marks.steps import BINS, fold, motionless_steps
 from sglat.marks.watermark import (
-    DATA_CELLS,
     DEFAULT_KEY,
-    HALF_PERIOD_SECONDS,
+    DELAYS,
+    GROUP_CELLS,
+    GROUPS,
     LUMA,
     MEMORY,
     PAYLOAD_BITS,
-    POLYNOMIALS,
+    STEP_BITS,
+    STEPS,
+    SYMBOLS,
     TILE_CELLS,
+    VERSION,
+    cell_pixels,
     encode,
     layout,
+    outputs,
     unpack,
 )
 
+Array = NDArray[np.float32]
+
 LEAST_FRAMES: Final = 16
-WINDOW: Final = 256  # pixels of a side searched for the scale
-SCALES: Final = (*[4.0, 8.0, 2.0, 16.0], *np.geomspace(1.9, 16.5, 150).tolist())
-"""Sides of a cell in pixels that are tried: the written ones first."""
-LEAST_PEAK: Final = 4.0  # of the known cells, in standard deviations
-TRIED: Final = 4  # best places that are decoded
-LEAST_AGREEMENT: Final = 6.0  # of all cells with the decoded tile, in standard deviations
-HIGHPASS: Final = 4  # pixels: content coarser than about twice this is removed
+LEAST_SIDE: Final = 3.6  # of a cell, in samples of the level that it is searched in
+POOLS: Final = (1, 2, 4, 8, 16)  # pixels a sample
+MAX_SAMPLES: Final = 40_000  # of a level's frame: bounds the memory
+MOST_SHRUNK: Final = 2.2  # how far below its written side a cell is searched
+GRID: Final = 4  # places a cell, each way
+PLACES: Final = GRID * TILE_CELLS
+TRIED: Final = 6  # best phases and places of a scale that are decoded
+LEAST_KNOWN: Final = 7.8  # of the three known groups: 4.5 standard deviations
+LEAST_AT_ORIGIN: Final = 3.5  # the same where few places are tried: two standard deviations
+LEAST_SCORE: Final = 8.5
+"""Of all 16 groups with the decoded ones, in standard deviations of the noise, times the squared share
+of its energy in that of the best symbols: a mark by another key leaves much over."""
+MOST_EVIDENCE: Final = 4.5  # standard deviations that one cell may add
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,8 @@ class Detection:
     confidence: float
     id: bytes | None
     version: int
+    score: float = 0.0
+    """Agreement with the best payload, in standard deviations."""
 
 
 NOTHING: Final = Detection(found=False, confidence=0.0, id=None, version=0)
@@ -68,186 +86,216 @@ def detect(
         seconds: time of each frame.
 
     Returns:
-        The payload and how sure it is: one minus the bound of a chance hit.
+        The payload and how sure it is.
     """
-    amplitude = accumulate(frames, frame_rate=frame_rate, seconds=seconds)
-    return NOTHING if amplitude is None else read(amplitude, key)
-
-
-def accumulate(
-    frames: Iterable[NDArray[np.uint8]],
-    *,
-    frame_rate: float = 25,
-    seconds: Iterable[float] | None = None,
-) -> NDArray[np.complex64] | None:
-    """Return what alternates with the mark's period, `[H, W]`; None of too few frames."""
     clock = seconds if seconds is not None else (number / frame_rate for number in count())
-    total: Any = None
-    mean: Any = None
-    turn, frame_count = 0j, 0
-    for frame, time in zip(frames, clock, strict=False):
-        luma = frame.astype(np.float32) @ LUMA
-        luma -= _blur(luma, HIGHPASS)
-        np.clip(luma, -12, 12, out=luma)
-        phase = np.exp(-1j * np.pi * time / HALF_PERIOD_SECONDS)
-        if total is None:
-            total, mean = np.zeros(luma.shape, np.complex64), np.zeros_like(luma)
-        if luma.shape != mean.shape:
+    return search(Footage(frames, clock), key)
+
+
+class Footage:
+    """The luma of frames at several resolutions, and the steps in it, made when first asked for.
+
+    Args:
+        frames: `[H, W, 3]` RGB; those of another size than the first are left out.
+        clock: time of each frame in seconds; one that does not rise is left out.
+    """
+
+    def __init__(self, frames: Iterable[NDArray[np.uint8]], clock: Iterable[float]) -> None:
+        self.size = 0, 0
+        self.seconds: list[float] = []
+        self._levels: dict[int, list[Array]] = {}
+        self._steps: dict[int, tuple[Array, NDArray[np.float64]]] = {}
+        for frame, time in zip(frames, clock, strict=False):
+            self._add(frame, float(time))
+
+    @property
+    def pools(self) -> list[int]:
+        """Sides in pixels of the squares that are averaged."""
+        return list(self._levels)
+
+    def _add(self, frame: NDArray[np.uint8], time: float) -> None:
+        height, width = frame.shape[:2]
+        if not self.seconds:
+            self.size = height, width
+            least = LEAST_SIDE * (TILE_CELLS - 2)
+            self._levels = {
+                pool: [] for pool in POOLS
+                if height * width / pool**2 <= MAX_SAMPLES and min(self.size) / pool >= least
+            }  # fmt: skip
+        elif (height, width) != self.size or time <= self.seconds[-1]:
+            return
+        luma = frame @ LUMA
+        for pool, stored in self._levels.items():
+            rows, columns = height // pool, width // pool
+            part = luma[: rows * pool, : columns * pool].reshape(rows, pool, columns, pool)
+            stored.append(part.mean(axis=(1, 3), dtype=np.float32))
+        self.seconds.append(time)
+
+    def folded(self, pool: int, span: tuple[float, float] | None) -> Array:
+        """Return the evidence of a level by phase, of all steps or those inside a span of time."""
+        if pool not in self._steps:
+            self._steps[pool] = motionless_steps(
+                np.stack(self._levels.pop(pool)), np.array(self.seconds)
+            )
+            self._levels[pool] = []
+        steps, times = self._steps[pool]
+        if span is not None:
+            inside = (times > span[0]) & (times < span[1])
+            steps, times = steps[inside], times[inside] - span[0]
+        return fold(steps, times)
+
+
+def search(
+    footage: Footage, key: bytes = DEFAULT_KEY, span: tuple[float, float] | None = None
+) -> Detection:
+    """Search footage, or the steps inside a span of its time, for the watermark."""
+    if len(footage.seconds) < LEAST_FRAMES:
+        return NOTHING
+    best, is_first = NOTHING, True
+    folded: dict[int, Array] = {}
+    for side, pool in _sides(footage.size, footage.pools):
+        if pool not in folded:
+            folded[pool] = footage.folded(pool, span)
+        found = _read(folded[pool], key, side / pool, has_origin=is_first)
+        is_first = False
+        if found.found:
+            return found
+        if found.score > best.score:
+            best = found
+    return best
+
+
+def _sides(size: tuple[int, int], pools: list[int]) -> Iterator[tuple[float, int]]:
+    """Yield sides of a cell in pixels and the level of each, the written ones first."""
+    written = float(cell_pixels(size[1], size[0]))
+    first = [written, *(s for s in (16.0, 32.0, 64.0, 8.0) if s != written)]
+    tiles = max(1.0, max(size) / (TILE_CELLS * written))
+    ratio = 1 + 0.08 / tiles
+    others = (written * ratio ** np.arange(-200, 201)).tolist()
+    others = [side for side in others if 1 <= side / written * MOST_SHRUNK and side < 160]
+    others.sort(key=lambda side: abs(np.log(side / written)))
+    for side in [*first, *others]:
+        if side * (TILE_CELLS - 2) > min(size) or side * MOST_SHRUNK < written:
             continue
-        total += luma * np.complex64(phase)
-        mean += luma
-        turn += phase
-        frame_count += 1
-    if frame_count < LEAST_FRAMES:
-        return None
-    total = (total - mean * np.complex64(turn / frame_count)) / frame_count
-    level = np.sqrt(_blur(np.square(np.abs(total)), HIGHPASS))
-    scaled: NDArray[np.complex64] = (total / (level + 0.4)).astype(np.complex64)
-    return scaled
+        fitting = [pool for pool in pools if side / pool >= LEAST_SIDE]
+        if fitting:
+            yield side, max(fitting)
 
 
-def read(amplitude: NDArray[np.complex64], key: bytes = DEFAULT_KEY) -> Detection:
-    """Return what a sum of `accumulate` carries under a key."""
-    top, left = _window(amplitude)
-    part = amplitude[top : top + WINDOW, left : left + WINDOW]
-    size = 1 << int(np.ceil(np.log2(max(part.shape))))
-    spectrum = np.fft.fft2(part, (size, size)).astype(np.complex64)
-    found: list[tuple[float, float, int, int]] = []
-    for side in SCALES:
-        if TILE_CELLS * side > 1.3 * max(part.shape):
-            continue
-        found.append(_best(spectrum, key, side, size))
-    for peak, side, row, column in sorted(found, reverse=True)[:TRIED]:
-        if peak < LEAST_PEAK:
-            break
-        result = _decode(amplitude, key, side, (row + top, column + left))
-        if result is not None:
-            return result
-    return NOTHING
+def _read(steps: Array, key: bytes, side: float, *, has_origin: bool = False) -> Detection:
+    """Return the payload of cells with a side in samples, or the best score.
+
+    Args:
+        steps: of `folded_steps`, `[BINS, H, W]`.
+        key: of the layout.
+        side: of a cell, in samples.
+        has_origin: try the picture's corner at all phases, whatever the known groups are.
+    """
+    rows, columns = (_folding(n, side) for n in steps.shape[1:])
+    cells = np.matmul(np.matmul(rows, steps), columns.T)  # [BINS, 32, 32]
+    level = np.sqrt(np.square(cells).mean(axis=0, keepdims=True))
+    level = np.sqrt(0.5 * np.square(level) + 0.5 * np.square(level).mean())
+    cells = np.clip(cells / (level + 1e-9), -MOST_EVIDENCE, MOST_EVIDENCE)
+    cells = np.concatenate([cells, -cells])  # all phases of a period, [2 BINS, 32, 32]
+    known = _known(cells, key)
+    order = np.argpartition(known.ravel(), -TRIED)[-TRIED:]
+    places = [int(at) for at in order if known.ravel()[at] >= LEAST_KNOWN]
+    if has_origin:
+        phases = np.flatnonzero(known[:, 0, 0] >= LEAST_AT_ORIGIN)
+        places += [int(at) * PLACES**2 for at in phases]
+    if not places:
+        return NOTHING
+    found = np.array(np.unravel_index(places, known.shape))
+    return _decode(_groups(cells, key, *found))
 
 
-def _window(amplitude: NDArray[np.complex64]) -> tuple[int, int]:
-    """Return the corner of the part with the most energy."""
-    sums = np.cumsum(np.cumsum(np.square(np.abs(amplitude)), 0), 1)
-    sums = np.pad(sums, ((1, 0), (1, 0)))
-    height, width = (min(WINDOW, side) for side in amplitude.shape)
-    energy = (
-        sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width]
-        + sums[:-height, :-width]
-    )  # fmt: skip
-    row, column = np.unravel_index(int(np.argmax(energy)), energy.shape)
-    return int(row), int(column)
+@lru_cache(maxsize=256)
+def _folding(samples: int, side: float) -> Array:
+    """Return weights `[32, samples]` that average around each place of a tile, over all tiles.
+
+    Place 0 is a cell at the picture's edge; a cell counts more in its middle.
+    """
+    position = (np.arange(samples) + 0.5) / side  # in cells
+    centre = np.arange(PLACES) / GRID + 0.5
+    away = (position - centre[:, None] + TILE_CELLS / 2) % TILE_CELLS - TILE_CELLS / 2
+    weights = np.clip(1.2 * (0.58 - np.abs(away)) * side, 0, 1)
+    return weights.astype(np.float32)
 
 
-@lru_cache(maxsize=320)
-def _template(key: bytes, side: float, size: int) -> NDArray[np.complex64]:
-    """Return the conjugate spectrum of the known cells over the whole square."""
-    order, signs = layout(key)
-    cells = np.zeros(TILE_CELLS**2, np.float32)
-    cells[order[DATA_CELLS:]] = signs[order[DATA_CELLS:]]
-    at = (np.arange(size) / side).astype(int)
-    at_tile = np.where(at < TILE_CELLS, at, -1)
-    tile = np.pad(cells.reshape(TILE_CELLS, TILE_CELLS), ((0, 1), (0, 1)))
-    picture = tile[at_tile[:, None], at_tile[None, :]]
-    return np.conj(np.fft.fft2(picture)).astype(np.complex64)
+def _known(cells: Array, key: bytes) -> Array:
+    """Return the agreement of the known groups for all phases and places, `[2 BINS, 32, 32]`."""
+    groups, masks = layout(key)
+    total = np.zeros_like(cells)
+    for group in range(STEPS, GROUPS):
+        symbol = int(masks[group])
+        sign, delay, cell = 1 - 2 * (symbol >> 4), symbol // GROUP_CELLS % DELAYS, symbol % GROUP_CELLS
+        row, column = divmod(int(groups[group, cell]), TILE_CELLS)
+        shift = (-delay * BINS // DELAYS, -row * GRID, -column * GRID)
+        total += sign * np.roll(cells, shift, (0, 1, 2))
+    return total
 
 
-def _best(
-    spectrum: NDArray[np.complex64], key: bytes, side: float, size: int
-) -> tuple[float, float, int, int]:
-    """Return height, side, row and column of the best place at one scale."""
-    surface = np.fft.ifft2(spectrum * _template(key, side, size))
-    period = TILE_CELLS * side
-    tiles = max(1, int(size / period))
-    width = int(period)
-    folded = np.zeros((width, width), np.complex64)
-    starts = [round(n * period) for n in range(tiles) if round(n * period) + width <= size]
-    for row in starts:
-        for column in starts:
-            folded += surface[row : row + width, column : column + width]
-    power = np.square(np.abs(folded))
-    at = np.unravel_index(int(np.argmax(power)), power.shape)
-    height = float(np.sqrt(2 * power[at] / max(float(power.mean()), 1e-12)))
-    return height, side, int(at[0]), int(at[1])
+def _groups(
+    cells: Array, key: bytes, phase: NDArray[np.intp], row: NDArray[np.intp],
+    column: NDArray[np.intp],
+) -> Array:  # fmt: skip
+    """Return the evidence for each symbol of each group at K phases and places, `[K, 16, 32]`."""
+    groups, masks = layout(key)
+    rows = (row[:, None, None, None] + GRID * (groups // TILE_CELLS)[:, None]) % PLACES
+    columns = (column[:, None, None, None] + GRID * (groups % TILE_CELLS)[:, None]) % PLACES
+    delays = (phase[:, None] + np.arange(DELAYS) * BINS // DELAYS) % len(cells)
+    some = cells[delays[:, None, :, None], rows, columns]  # [K, 16, 4, 4]
+    every = np.concatenate([some, -some], axis=2).reshape(-1, GROUPS, SYMBOLS)
+    return every[:, np.arange(GROUPS)[:, None], np.arange(SYMBOLS) ^ masks[:, None]]
 
 
-def _decode(
-    amplitude: NDArray[np.complex64], key: bytes, side: float, corner: tuple[int, int]
-) -> Detection | None:
-    order, signs = layout(key)
-    known = order[DATA_CELLS:]
-    best: tuple[float, NDArray[np.complex64]] | None = None
-    step = side * 1.5 / max(amplitude.shape)  # half a cell's drift over a side, each way, in steps
-    for scale in side + step * np.linspace(-1, 1, 7):
-        for shift in ((0.0, 0.0), (-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5)):
-            cells = _cells(amplitude, scale, (corner[0] + shift[0], corner[1] + shift[1])) * signs
-            height = float(np.abs(cells[known].sum()))
-            if best is None or height > best[0]:
-                best = height, cells
-    assert best is not None
-    cells = best[1]
-    phase = cells[known].sum()
-    soft = np.real(cells * np.conj(phase) / (abs(phase) + 1e-9))
-    bits = viterbi(soft[order[:DATA_CELLS]])
-    payload = unpack(bits)
-    if payload is None:
-        return None
-    right = float((soft[order[:DATA_CELLS]] * encode(bits)).sum() + soft[known].sum())
-    score = right / float(np.sqrt(np.square(soft).sum()))
-    if score < LEAST_AGREEMENT:
-        return None
-    chance = len(SCALES) * 2.0**-16 * float(np.exp(-(max(0.0, score - 6) ** 2) / 2))
-    return Detection(found=True, confidence=1 - chance, id=payload[1], version=payload[0])
+def _decode(evidence: Array) -> Detection:
+    """Return the most probable payload of K tries, `[K, 16, 32]`, and its score."""
+    bits, chosen = viterbi(evidence[:, :STEPS])
+    chosen = np.concatenate([chosen, evidence[:, STEPS:, 0]], axis=1)
+    share = (chosen * np.abs(chosen)).sum(axis=1) / np.square(evidence.max(axis=2)).sum(axis=1)
+    scores = chosen.sum(axis=1) / np.sqrt(GROUPS) * np.square(np.maximum(share, 0))
+    best = NOTHING
+    for at in np.argsort(scores)[::-1]:
+        score = float(scores[at])
+        payload = unpack(bits[at])
+        if payload is not None and payload[0] == VERSION:
+            return Detection(
+                found=score >= LEAST_SCORE, confidence=confidence(score),
+                id=payload[1], version=payload[0], score=score,
+            )  # fmt: skip
+    return best
 
 
-def _cells(
-    amplitude: NDArray[np.complex64], side: float, corner: tuple[float, float]
-) -> NDArray[np.complex64]:
-    """Return the sums over the cells of all tiles, `[256]`."""
-    rows, columns = (
-        (np.floor((np.arange(n) + 0.5 - start) / side) % TILE_CELLS).astype(int)
-        for n, start in zip(amplitude.shape, corner, strict=True)
-    )
-    half = np.zeros((TILE_CELLS, amplitude.shape[1]), np.complex64)
-    np.add.at(half, rows, amplitude)
-    whole = np.zeros((TILE_CELLS, TILE_CELLS), np.complex64)
-    np.add.at(whole, columns, half.T)
-    return whole.T.ravel()
+def confidence(score: float) -> float:
+    """Return one minus the rate of unmarked stretches that reach a score."""
+    return 1.0 - float(min(1.0, np.exp(-max(0.0, score - 7.5) * 4.0)))
 
 
-def viterbi(soft: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Return the most probable payload bits `[52]` of soft symbols `[180]`."""
-    states = np.arange(1 << MEMORY)
-    ahead = states[:, None] << 1 | np.arange(2)  # register after each bit, [256, 2]
-    expected = np.stack(
-        [1.0 - 2 * (np.bitwise_count(ahead & taps) & 1).astype(float) for taps in POLYNOMIALS], -1
-    )
-    score = np.where(states == 0, 0.0, -1e9)
-    before = (states >> 1)[:, None] | np.array([0, 1 << (MEMORY - 1)])  # states that lead to each
-    bit = states & 1
-    choices = []
-    for step in soft.reshape(-1, len(POLYNOMIALS)):
-        gains = score[:, None] + expected @ step
-        options = gains[before, bit[:, None]]
-        choice = options.argmax(1)
-        choices.append(choice)
-        score = options[states, choice]
-    state = 0
-    bits: list[int] = []
-    for choice in reversed(choices):
-        bits.append(int(state & 1))
-        state = int(before[state, choice[state]])
-    return np.array(bits[::-1][:PAYLOAD_BITS], np.uint8)
+def viterbi(evidence: NDArray[np.floating]) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
+    """Return the most probable payload bits `[K, 39]` of `[K, 13, 32]` evidence, and its own `[K, 13]`.
 
-
-def _blur(values: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """Return the mean over a square around each pixel, borders repeated."""
-    for axis in (0, 1):
-        pad = [(0, 0), (0, 0)]
-        pad[axis] = (radius + 1, radius)
-        sums = np.cumsum(np.pad(values, pad, mode="edge"), axis=axis, dtype=np.float64)
-        n = values.shape[axis]
-        high = np.take(sums, np.arange(2 * radius + 1, 2 * radius + 1 + n), axis)
-        low = np.take(sums, np.arange(n), axis)
-        values = ((high - low) / (2 * radius + 1)).astype(np.float32)
-    return values
+    The trellis is run twice around, and the second round is traced back: nearly the best of the
+    closed paths.
+    """
+    tries, states, choices = len(evidence), 1 << MEMORY, 1 << STEP_BITS
+    # A register of 12 bits holds nine old and three new ones; the next state is its lower nine.
+    symbols = outputs()
+    score = np.zeros((tries, states), np.float32)
+    traces = []
+    for step in [*range(STEPS), *range(STEPS)]:
+        gain = evidence[:, step][:, symbols]
+        total = (np.repeat(score, choices, axis=1) + gain).reshape(tries, choices, states)
+        traces.append(total.argmax(axis=1))
+        score = total.max(axis=1)
+    state = score.argmax(axis=1)
+    each = np.arange(tries)
+    values = []
+    for best in reversed(traces[STEPS:]):
+        values.append(state & choices - 1)
+        state = (best[each, state] << MEMORY | state) >> STEP_BITS
+    numbers = np.stack(values[::-1], axis=1)
+    shifts = np.arange(STEP_BITS)[::-1]
+    bits = (numbers[:, :, None] >> shifts & 1).reshape(tries, PAYLOAD_BITS).astype(np.uint8)
+    codes = np.stack([encode(one) for one in bits])
+    return bits, np.take_along_axis(evidence, codes[:, :, None], axis=2)[:, :, 0]

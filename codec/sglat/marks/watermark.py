@@ -1,7 +1,7 @@
 """The invisible watermark: what it carries, how that is coded, and how it is laid into pictures.
 
-A tile of 16x16 cells repeats over the picture; 76 known cells find it again, 180 carry the payload.
-Its sign alternates over time, so that still content cancels in the detector.
+A tile of 8x8 cells repeats over the picture. Of each group of four cells one is marked; it changes
+its sign at fixed times. Which cell, with which delay and which sign is one symbol of 32.
 """
 
 from __future__ import annotations
@@ -16,52 +16,62 @@ from numpy.typing import NDArray
 VERSION: Final = 1
 ID_BYTES: Final = 4
 DEFAULT_KEY: Final = b"sglat watermark 1"  # public: anybody can check, and can imitate
-TILE_CELLS: Final = 16
-MEMORY: Final = 8  # bits of the convolutional coder's memory
-POLYNOMIALS: Final = (0o557, 0o663, 0o711)
-"""Rate 1/3, constraint length 9, free distance 18: Proakis, Digital Communications, table 8.2-2."""
-VERSION_BITS: Final = 4
-CHECK_BITS: Final = 16
+TILE_CELLS: Final = 8
+GROUP_CELLS: Final = 4
+GROUPS: Final = TILE_CELLS**2 // GROUP_CELLS
+DELAYS: Final = 4  # of the sign's changes, in quarters of HALF_PERIOD_SECONDS
+SYMBOLS: Final = 2 * DELAYS * GROUP_CELLS
+VERSION_BITS: Final = 2
+CHECK_BITS: Final = 5
 PAYLOAD_BITS: Final = VERSION_BITS + 8 * ID_BYTES + CHECK_BITS
-DATA_CELLS: Final = len(POLYNOMIALS) * (PAYLOAD_BITS + MEMORY)
-HALF_PERIOD_SECONDS: Final = 0.32  # 8 frames at 25 fps: long enough to survive prediction
-RMS_LEVELS: Final = 1.12  # with rounding 46.3 dB at most
+STEP_BITS: Final = 3  # of the payload, a symbol
+MEMORY: Final = 9  # bits of the convolutional coder's memory
+POLYNOMIALS: Final = (3484, 2609, 2094, 1105, 1261)
+"""One for each bit of a symbol: distinct paths differ in at least four symbols. By random search."""
+STEPS: Final = PAYLOAD_BITS // STEP_BITS  # 13 symbols carry the payload, 3 are known
+HALF_PERIOD_SECONDS: Final = 0.8
+RMS_LEVELS: Final = 1.24  # of small pictures, with rounding 46 dB
+RMS_LEVELS_LARGE: Final = 0.75  # from 256 pixels on: 50 dB
+SOFTNESS: Final = 13.0  # side of a cell over the sigma of its edges
+LEAST_GAIN: Final = 0.8
+MOST_GAIN: Final = 1.6
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
-BLOCK: Final = 4  # pixels, of which the texture is measured together
 
 
 def cell_pixels(width: int, height: int) -> int:
-    """Return the side of a cell: 4 pixels in small pictures, larger ones in proportion."""
-    return 4 if min(width, height) < 256 else 8
+    """Return the side of a cell: that of a macroblock in small pictures, then in proportion."""
+    side = min(width, height)
+    return 16 if side < 256 else 32 if side < 768 else 64
 
 
 @lru_cache(maxsize=32)
-def layout(key: bytes) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Return the order of cells of a key, data first, and the sign of each cell, both `[256]`."""
-    count = TILE_CELLS**2
-    stream = hashlib.shake_256(b"sglat marks\0" + key).digest(8 * count + count // 8)
-    order = np.argsort(np.frombuffer(stream[: 8 * count], "<u8"), kind="stable")
-    bits = np.unpackbits(np.frombuffer(stream[8 * count :], np.uint8))
-    return order, (1 - 2 * bits.astype(np.float32))
+def layout(key: bytes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the cells of each group, `[16, 4]`, data first, and the symbol that each group's is
+    changed by, `[16]`."""
+    cells = TILE_CELLS**2
+    stream = hashlib.shake_256(b"sglat marks\0" + key).digest(8 * cells + GROUPS)
+    order = np.argsort(np.frombuffer(stream[: 8 * cells], "<u8"), kind="stable")
+    masks = np.frombuffer(stream[8 * cells :], np.uint8) % SYMBOLS
+    return order.reshape(GROUPS, GROUP_CELLS), masks.astype(np.intp)
 
 
 def checksum(bits: NDArray[np.uint8]) -> int:
-    """Return the CRC-16 of bits, by x^16 + x^12 + x^5 + 1 from all ones (ITU-T V.41)."""
-    state = 0xFFFF
+    """Return the CRC-5 of bits, by x^5 + x^2 + 1 from all ones."""
+    state = 0b11111
     for bit in bits:
-        top = (state >> 15) ^ int(bit)
-        state = (state << 1) & 0xFFFF
+        top = (state >> 4) ^ int(bit)
+        state = (state << 1) & 0b11111
         if top:
-            state ^= 0x1021
+            state ^= 0b00101
     return state
 
 
 def pack(identifier: bytes, version: int = VERSION) -> NDArray[np.uint8]:
-    """Return the payload's bits `[52]`: version, identifier, checksum."""
-    head = np.unpackbits(np.array([version << 4], np.uint8))[:VERSION_BITS]
-    bits = np.concatenate([head, np.unpackbits(np.frombuffer(identifier, np.uint8))])
-    check = np.frombuffer(checksum(bits).to_bytes(2, "big"), np.uint8)
-    return np.concatenate([bits, np.unpackbits(check)])
+    """Return the payload's bits `[39]`: version, identifier, checksum."""
+    head = [version >> 1 & 1, version & 1]
+    bits = np.array([*head, *np.unpackbits(np.frombuffer(identifier, np.uint8))], np.uint8)
+    check = checksum(bits)
+    return np.array([*bits, *(check >> at & 1 for at in reversed(range(CHECK_BITS)))], np.uint8)
 
 
 def unpack(bits: NDArray[np.uint8]) -> tuple[int, bytes] | None:
@@ -72,26 +82,43 @@ def unpack(bits: NDArray[np.uint8]) -> tuple[int, bytes] | None:
     return version, np.packbits(bits[VERSION_BITS:-CHECK_BITS]).tobytes()
 
 
-def encode(bits: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the coded symbols, -1 and 1, `[180]`: convolutional, ended by zeros."""
-    state, symbols = 0, []
-    for bit in [*bits.tolist(), *[0] * MEMORY]:
-        state = (state << 1 | bit) & (1 << (MEMORY + 1)) - 1
-        symbols += [1.0 - 2 * ((state & taps).bit_count() & 1) for taps in POLYNOMIALS]
-    return np.array(symbols, np.float32)
+@lru_cache(maxsize=1)
+def outputs() -> NDArray[np.intp]:
+    """Return the symbol of each state of the register, `[4096]`: older bits are the higher ones."""
+    states = np.arange(1 << (MEMORY + STEP_BITS))
+    symbols = np.zeros_like(states)
+    for at, taps in enumerate(POLYNOMIALS):
+        symbols |= (np.bitwise_count(states & taps) & 1).astype(states.dtype) << at
+    return symbols.astype(np.intp)
 
 
-def cells_of(identifier: bytes, key: bytes) -> NDArray[np.float32]:
-    """Return the tile of an identifier, `[16, 16]`, of -1 and 1."""
-    order, signs = layout(key)
-    tile = np.ones(TILE_CELLS**2, np.float32)
-    tile[order[:DATA_CELLS]] = encode(pack(identifier))
-    return (tile * signs).reshape(TILE_CELLS, TILE_CELLS)
+def encode(bits: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Return the coded symbols `[13]`; the code is tail-biting: it starts in the state of its end."""
+    values = bits.reshape(STEPS, STEP_BITS) @ (1 << np.arange(STEP_BITS)[::-1])
+    register, symbols = 0, []
+    for value in [*values[-(MEMORY // STEP_BITS) :], *values]:
+        register = (register << STEP_BITS | int(value)) & (1 << (MEMORY + STEP_BITS)) - 1
+        symbols.append(outputs()[register])
+    return np.array(symbols[MEMORY // STEP_BITS :], np.intp)
 
 
-def sign_at(seconds: float) -> int:
-    """Return the sign of the tile at a time."""
-    return 1 - 2 * (int(np.floor(seconds / HALF_PERIOD_SECONDS + 1e-6)) & 1)
+def tile_of(identifier: bytes, key: bytes) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Return the sign of each cell (0 without a mark) and its delay, both `[8, 8]`."""
+    cells, masks = layout(key)
+    symbols = np.zeros(GROUPS, np.intp)
+    symbols[:STEPS] = encode(pack(identifier))
+    symbols ^= masks
+    chosen = cells[np.arange(GROUPS), symbols % GROUP_CELLS]
+    signs, delays = np.zeros(TILE_CELLS**2, np.float32), np.zeros(TILE_CELLS**2, np.intp)
+    signs[chosen] = 1 - 2 * (symbols >> 4)
+    delays[chosen] = symbols // GROUP_CELLS % DELAYS
+    shape = TILE_CELLS, TILE_CELLS
+    return signs.reshape(shape), delays.reshape(shape)
+
+
+def phase_at(seconds: float) -> int:
+    """Return the number of the delay step at a time, from 0 to 7; the tile repeats after them."""
+    return int(np.floor(seconds / HALF_PERIOD_SECONDS * DELAYS + 1e-6)) % (2 * DELAYS)
 
 
 class Watermark:
@@ -105,9 +132,11 @@ class Watermark:
 
     def __init__(self, payload: bytes, key: bytes = DEFAULT_KEY, *, frame_rate: float = 25) -> None:
         self.identifier = bytes(payload[:ID_BYTES]).ljust(ID_BYTES, b"\0")
-        self._tile = cells_of(self.identifier, key)
+        self._signs, self._delays = tile_of(self.identifier, key)
         self._frame_rate = frame_rate
-        self._patterns: dict[tuple[int, int], tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._tiles: dict[tuple[int, int], NDArray[np.float32]] = {}
+        self._whole: tuple[tuple[int, int, int], NDArray[np.float32]] | None = None
+        self._dither: NDArray[np.float32] | None = None
 
     def mark(
         self, frame: NDArray[np.uint8], index: int, *, mask: NDArray[np.float32] | None = None
@@ -126,41 +155,63 @@ class Watermark:
             mask: where the picture is generated, `[H, W]` from 0 to 1; None: everywhere.
         """
         height, width = frame.shape[:2]
-        pattern, dither = self._pattern(height, width)
-        change = pattern * _gain(frame)
+        change = self._pattern(phase_at(seconds), height, width) * _gain(frame)
         if mask is not None:
             change *= mask
-        if sign_at(seconds) < 0:
-            np.negative(change, out=change)
-        change += dither
-        levels = np.floor(change, out=change).astype(np.int16)
-        marked: NDArray[np.uint8] = np.clip(frame + levels[..., None], 0, 255).astype(np.uint8)
-        return marked
+        change += _dither(height, width)
+        levels = np.add(frame, np.floor(change, out=change).astype(np.int16)[..., None])
+        return np.clip(levels, 0, 255, out=levels).astype(np.uint8)
 
-    def _pattern(self, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        if (height, width) not in self._patterns:
-            side = cell_pixels(width, height)
-            tile = np.kron(self._tile, np.ones((side, side), np.float32))
-            for axis in (0, 1):  # softer edges: less high frequency, which codecs remove first
-                tile = (np.roll(tile, 1, axis) + 2 * tile + np.roll(tile, -1, axis)) / 4
-            tile /= np.sqrt(np.square(tile).mean())
+    def _pattern(self, phase: int, height: int, width: int) -> NDArray[np.float32]:
+        """Return the mark of a whole picture, of unit mean square, `[H, W]`."""
+        if self._whole is None or self._whole[0] != (phase, height, width):
+            tile = self._tile(phase, cell_pixels(width, height))
             times = -(-height // len(tile)), -(-width // len(tile))
-            noise = np.frombuffer(hashlib.shake_256(b"dither").digest(1 << 16), np.uint8)
-            dither = ((np.resize(noise, (height, width)) + 0.5) / 256).astype(np.float32)
-            whole = np.tile(tile, times)[:height, :width]
-            self._patterns[height, width] = whole, dither
-        return self._patterns[height, width]
+            self._whole = (phase, height, width), np.tile(tile, times)[:height, :width]
+        return self._whole[1]
+
+    def _tile(self, phase: int, side: int) -> NDArray[np.float32]:
+        if (phase, side) not in self._tiles:
+            turned = (phase - self._delays) % (2 * DELAYS) < DELAYS
+            rise = _profile(side)
+            tile = np.kron(np.where(turned, self._signs, -self._signs), np.ones((side, side)))
+            for axis in (0, 1):
+                spectrum = np.fft.fft(tile, axis=axis)
+                spectrum *= rise[:, None] if axis == 0 else rise
+                tile = np.fft.ifft(spectrum, axis=axis).real
+            self._tiles[phase, side] = (tile / np.sqrt(np.square(tile).mean())).astype(np.float32)
+        return self._tiles[phase, side]
+
+
+def _profile(side: int) -> NDArray[np.float64]:
+    """Return the spectrum of a Gaussian, which softens the edges of cells, over a tile."""
+    sigma = side / SOFTNESS
+    frequencies = np.fft.fftfreq(TILE_CELLS * side)
+    return np.asarray(np.exp(-2 * np.square(np.pi * sigma * frequencies)))
+
+
+@lru_cache(maxsize=4)
+def _dither(height: int, width: int) -> NDArray[np.float32]:
+    """Return fixed noise from 0 to 1, `[H, W]`, that replaces rounding."""
+    noise = np.frombuffer(hashlib.shake_256(b"dither").digest(1 << 16), np.uint8)
+    steps = np.resize(noise, (height, width)).astype(np.float32)
+    return ((steps + 0.5) / 256).astype(np.float32)
 
 
 def _gain(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the strength `[H, W]`, more where texture hides it, of fixed mean square."""
     height, width = frame.shape[:2]
-    rows, columns = -(-height // BLOCK), -(-width // BLOCK)
-    luma = frame[..., 1].astype(np.float32)
-    pad = (0, rows * BLOCK - height), (0, columns * BLOCK - width)
-    blocks = np.pad(luma, pad, mode="edge").reshape(rows, BLOCK, columns, BLOCK)
+    skip = cell_pixels(width, height) // 16  # of each block 4x4 pixels are looked at
+    block = 4
+    rows, columns = -(-height // (block * skip)), -(-width // (block * skip))
+    luma = frame[::skip, ::skip, 1].astype(np.float32)
+    pad = (0, rows * block - len(luma)), (0, columns * block - luma.shape[1])
+    if any(low or high for low, high in pad):
+        luma = np.pad(luma, pad, mode="edge")
+    blocks = luma.reshape(rows, block, columns, block)
     mean = blocks.mean(axis=(1, 3))
     spread = np.sqrt(np.maximum(np.square(blocks).mean(axis=(1, 3)) - np.square(mean), 0))
-    gain = np.clip(0.8 + spread / 12, 0.8, 1.6)
-    gain *= RMS_LEVELS / np.sqrt(np.square(gain).mean())
-    return np.repeat(np.repeat(gain, BLOCK, 0), BLOCK, 1)[:height, :width]
+    gain = np.clip(LEAST_GAIN + spread / 12, LEAST_GAIN, MOST_GAIN)
+    rms = RMS_LEVELS if min(height, width) < 256 else RMS_LEVELS_LARGE
+    gain *= rms / np.sqrt(np.square(gain).mean())
+    return np.repeat(np.repeat(gain.astype(np.float32), block * skip, 0), block * skip, 1)[:height, :width]
