@@ -45,9 +45,9 @@ POOLS: Final = (1, 2, 4, 8, 16)  # pixels a sample
 MAX_SAMPLES: Final = 40_000  # of a level's frame: bounds the memory
 MOST_SHRUNK: Final = 2.2  # how far below its written side a cell is searched
 GRID: Final = 4  # places a cell, each way
-PLACES: Final = GRID * TILE_CELLS
-TRIED: Final = 6  # best phases and places of a scale that are decoded
-LEAST_KNOWN: Final = 7.8  # of the three known groups: 4.5 standard deviations
+MANY_TILES: Final = 1.4  # a picture of more holds other pictures perhaps
+TRIED: Final = 8  # best phases and places of a scale that are decoded
+LEAST_KNOWN: Final = 6.2  # of the three known groups: 3.6 standard deviations
 LEAST_AT_ORIGIN: Final = 3.5  # the same where few places are tried: two standard deviations
 LEAST_SCORE: Final = 8.5
 """Of all 16 groups with the decoded ones, in standard deviations of the noise, times the squared share
@@ -156,12 +156,17 @@ def search(
     for side, pool in _sides(footage.size, footage.pools):
         if pool not in folded:
             folded[pool] = footage.folded(pool, span)
-        found = _read(folded[pool], key, side / pool, has_origin=is_first)
+        places = side * TILE_CELLS * MANY_TILES < max(footage.size)
+        for is_repeated in (True, False) if places else (True,):
+            found = _read(
+                folded[pool], key, side / pool, is_repeated=is_repeated,
+                has_origin=is_first and is_repeated,
+            )  # fmt: skip
+            if found.found:
+                return found
+            if found.score > best.score:
+                best = found
         is_first = False
-        if found.found:
-            return found
-        if found.score > best.score:
-            best = found
     return best
 
 
@@ -182,53 +187,74 @@ def _sides(size: tuple[int, int], pools: list[int]) -> Iterator[tuple[float, int
             yield side, max(fitting)
 
 
-def _read(steps: Array, key: bytes, side: float, *, has_origin: bool = False) -> Detection:
+def _read(
+    steps: Array, key: bytes, side: float, *, is_repeated: bool = True, has_origin: bool = False
+) -> Detection:
     """Return the payload of cells with a side in samples, or the best score.
 
     Args:
-        steps: of `folded_steps`, `[BINS, H, W]`.
+        steps: of `fold`, `[BINS, H, W]`.
         key: of the layout.
         side: of a cell, in samples.
+        is_repeated: sum all tiles; else each place is searched for one, pasted into other pictures.
         has_origin: try the picture's corner at all phases, whatever the known groups are.
     """
-    rows, columns = (_folding(n, side) for n in steps.shape[1:])
-    cells = np.matmul(np.matmul(rows, steps), columns.T)  # [BINS, 32, 32]
-    level = np.sqrt(np.square(cells).mean(axis=0, keepdims=True))
-    level = np.sqrt(0.5 * np.square(level) + 0.5 * np.square(level).mean())
+    rows, columns = (_places(n, side, is_repeated=is_repeated) for n in steps.shape[1:])
+    cells = np.matmul(np.matmul(rows, steps), columns.T)  # [BINS, places, places]
+    power = np.square(cells).mean(axis=0, keepdims=True)
+    level = np.sqrt(0.5 * power + 0.5 * power.mean())
     cells = np.clip(cells / (level + 1e-9), -MOST_EVIDENCE, MOST_EVIDENCE)
-    cells = np.concatenate([cells, -cells])  # all phases of a period, [2 BINS, 32, 32]
+    cells = np.concatenate([cells, -cells])  # all phases of a period
     known = _known(cells, key)
-    order = np.argpartition(known.ravel(), -TRIED)[-TRIED:]
-    places = [int(at) for at in order if known.ravel()[at] >= LEAST_KNOWN]
+    places = _peaks(known)
     if has_origin:
         phases = np.flatnonzero(known[:, 0, 0] >= LEAST_AT_ORIGIN)
-        places += [int(at) * PLACES**2 for at in phases]
-    if not places:
+        places = np.concatenate([places, np.stack([phases, 0 * phases, 0 * phases])], axis=1)
+    if not places.size:
         return NOTHING
-    found = np.array(np.unravel_index(places, known.shape))
-    return _decode(_groups(cells, key, *found))
+    return _decode(_groups(cells, key, *places))
 
 
 @lru_cache(maxsize=256)
-def _folding(samples: int, side: float) -> Array:
-    """Return weights `[32, samples]` that average around each place of a tile, over all tiles.
+def _places(samples: int, side: float, *, is_repeated: bool) -> Array:
+    """Return weights `[places, samples]` that average a cell around each place.
 
-    Place 0 is a cell at the picture's edge; a cell counts more in its middle.
+    Place 0 is a cell at the picture's edge; its middle counts more. Repeated, the places are those of
+    one tile, and the cells of all tiles are averaged.
     """
     position = (np.arange(samples) + 0.5) / side  # in cells
-    centre = np.arange(PLACES) / GRID + 0.5
-    away = (position - centre[:, None] + TILE_CELLS / 2) % TILE_CELLS - TILE_CELLS / 2
-    weights = np.clip(1.2 * (0.58 - np.abs(away)) * side, 0, 1)
-    return weights.astype(np.float32)
+    cells = TILE_CELLS if is_repeated else max(TILE_CELLS, int(np.ceil(samples / side)))
+    away = np.abs(position - np.arange(cells * GRID)[:, None] / GRID - 0.5)
+    if is_repeated:
+        away = np.abs((away + TILE_CELLS / 2) % TILE_CELLS - TILE_CELLS / 2)
+    weights: Array = np.clip(1.2 * (0.58 - away) * side, 0, 1).astype(np.float32)
+    return weights
+
+
+def _peaks(known: Array) -> NDArray[np.intp]:
+    """Return phase, row and column `[3, K]` of the places where the known groups agree best."""
+    best = known.max(axis=0)
+    is_peak = best >= LEAST_KNOWN
+    for axis in (0, 1):
+        for shift in (-1, 1):
+            is_peak &= best >= np.roll(best, shift, axis)
+    rows, columns = np.nonzero(is_peak)
+    order = np.argsort(-best[rows, columns], kind="stable")[:TRIED]
+    rows, columns = rows[order], columns[order]
+    return np.stack([known[:, rows, columns].argmax(axis=0), rows, columns])
 
 
 def _known(cells: Array, key: bytes) -> Array:
-    """Return the agreement of the known groups for all phases and places, `[2 BINS, 32, 32]`."""
+    """Return the agreement of the known groups for all phases and places."""
     groups, masks = layout(key)
     total = np.zeros_like(cells)
     for group in range(STEPS, GROUPS):
         symbol = int(masks[group])
-        sign, delay, cell = 1 - 2 * (symbol >> 4), symbol // GROUP_CELLS % DELAYS, symbol % GROUP_CELLS
+        sign, delay, cell = (
+            1 - 2 * (symbol >> 4),
+            symbol // GROUP_CELLS % DELAYS,
+            symbol % GROUP_CELLS,
+        )
         row, column = divmod(int(groups[group, cell]), TILE_CELLS)
         shift = (-delay * BINS // DELAYS, -row * GRID, -column * GRID)
         total += sign * np.roll(cells, shift, (0, 1, 2))
@@ -241,8 +267,9 @@ def _groups(
 ) -> Array:  # fmt: skip
     """Return the evidence for each symbol of each group at K phases and places, `[K, 16, 32]`."""
     groups, masks = layout(key)
-    rows = (row[:, None, None, None] + GRID * (groups // TILE_CELLS)[:, None]) % PLACES
-    columns = (column[:, None, None, None] + GRID * (groups % TILE_CELLS)[:, None]) % PLACES
+    rows = (row[:, None, None, None] + GRID * (groups // TILE_CELLS)[:, None]) % cells.shape[1]
+    columns = column[:, None, None, None] + GRID * (groups % TILE_CELLS)[:, None]
+    columns %= cells.shape[2]
     delays = (phase[:, None] + np.arange(DELAYS) * BINS // DELAYS) % len(cells)
     some = cells[delays[:, None, :, None], rows, columns]  # [K, 16, 4, 4]
     every = np.concatenate([some, -some], axis=2).reshape(-1, GROUPS, SYMBOLS)

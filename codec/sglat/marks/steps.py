@@ -14,7 +14,7 @@ Array = NDArray[np.float32]
 BINS: Final = 20  # of the half period: 0.04 s, a frame at 25 fps
 MEAN_SECONDS: Final = 0.04  # before and after a step: codecs spread it over some frames
 FLATTENING: Final = 20  # samples each way, whose mean is removed: slow changes of light
-NOISE_LEVELS: Final = 1.5  # least noise that is assumed
+NOISE_LEVELS: Final = 2.0  # least noise that is assumed
 MOST_DEVIATIONS: Final = 3.0
 NOISE_SECONDS: Final = 0.32  # each way
 
@@ -26,15 +26,13 @@ def fold(steps: Array, times: NDArray[np.float64]) -> Array:
         steps: `[S, H, W]`.
         times: of each step, in seconds.
     """
-    half, bins = np.divmod(
-        np.floor(times / HALF_PERIOD_SECONDS * BINS + 1e-4).astype(int), BINS
-    )
+    half, bins = np.divmod(np.floor(times / HALF_PERIOD_SECONDS * BINS + 1e-4).astype(int), BINS)
     folded = np.zeros((BINS, *steps.shape[1:]), np.float32)
     for step, at, turn in zip(steps, bins, half, strict=True):
         folded[at] += step if turn % 2 == 0 else -step
     before = np.concatenate([-folded[-1:], folded[:-1]])
     after = np.concatenate([folded[1:], -folded[:1]])
-    smoothed: Array = folded + 0.5 * (before + after)
+    smoothed: Array = folded + 0.25 * (before + after)
     return smoothed
 
 

@@ -30,7 +30,7 @@ POLYNOMIALS: Final = (3484, 2609, 2094, 1105, 1261)
 """One for each bit of a symbol: distinct paths differ in at least four symbols. By random search."""
 STEPS: Final = PAYLOAD_BITS // STEP_BITS  # 13 symbols carry the payload, 3 are known
 HALF_PERIOD_SECONDS: Final = 0.8
-RMS_LEVELS: Final = 1.24  # of small pictures, with rounding 46 dB
+RMS_LEVELS: Final = 1.22  # of small pictures, with rounding 46 dB
 RMS_LEVELS_LARGE: Final = 0.75  # from 256 pixels on: 50 dB
 SOFTNESS: Final = 13.0  # side of a cell over the sigma of its edges
 LEAST_GAIN: Final = 0.8
@@ -214,4 +214,6 @@ def _gain(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     gain = np.clip(LEAST_GAIN + spread / 12, LEAST_GAIN, MOST_GAIN)
     rms = RMS_LEVELS if min(height, width) < 256 else RMS_LEVELS_LARGE
     gain *= rms / np.sqrt(np.square(gain).mean())
-    return np.repeat(np.repeat(gain.astype(np.float32), block * skip, 0), block * skip, 1)[:height, :width]
+    return np.repeat(np.repeat(gain.astype(np.float32), block * skip, 0), block * skip, 1)[
+        :height, :width
+    ]
