@@ -1,7 +1,7 @@
 """The keyed detector of the watermark, which needs no original.
 
-Marked cells change their sign at fixed times: steps between neighbouring frames are freed of motion,
-weighed by the local noise and summed over periods and tiles for each scale, place and phase. The
+Marked cells change their sign at fixed times. Steps between neighbouring frames, freed of motion and
+weighed by the local noise, are summed over periods and tiles for each scale, place and phase; the
 known groups rank these, and a tail-biting Viterbi decoder reads the payload of the best.
 """
 
@@ -46,12 +46,12 @@ MAX_SAMPLES: Final = 40_000  # of a level's frame: bounds the memory
 MOST_SHRUNK: Final = 2.2  # how far below its written side a cell is searched
 GRID: Final = 4  # places a cell, each way
 MANY_TILES: Final = 1.4  # a picture of more holds other pictures perhaps
-TRIED: Final = 8  # best phases and places of a scale that are decoded
+TRIED: Final = 16  # best phases and places of a scale that are decoded
 LEAST_KNOWN: Final = 6.2  # of the three known groups: 3.6 standard deviations
 LEAST_AT_ORIGIN: Final = 3.5  # the same where few places are tried: two standard deviations
-LEAST_SCORE: Final = 8.5
-"""Of all 16 groups with the decoded ones, in standard deviations of the noise, times the squared share
-of its energy in that of the best symbols: a mark by another key leaves much over."""
+LEAST_SCORE: Final = 8.0
+"""Of all 16 groups with the decoded ones, in standard deviations of the noise, times the squared
+share of its energy in that of the best symbols: a mark by another key leaves much over."""
 MOST_EVIDENCE: Final = 4.5  # standard deviations that one cell may add
 
 
@@ -177,7 +177,7 @@ def _sides(size: tuple[int, int], pools: list[int]) -> Iterator[tuple[float, int
     tiles = max(1.0, max(size) / (TILE_CELLS * written))
     ratio = 1 + 0.08 / tiles
     others = (written * ratio ** np.arange(-200, 201)).tolist()
-    others = [side for side in others if 1 <= side / written * MOST_SHRUNK and side < 160]
+    others = [side for side in others if side / written * MOST_SHRUNK >= 1 and side < 160]
     others.sort(key=lambda side: abs(np.log(side / written)))
     for side in [*first, *others]:
         if side * (TILE_CELLS - 2) > min(size) or side * MOST_SHRUNK < written:
@@ -219,8 +219,8 @@ def _read(
 def _places(samples: int, side: float, *, is_repeated: bool) -> Array:
     """Return weights `[places, samples]` that average a cell around each place.
 
-    Place 0 is a cell at the picture's edge; its middle counts more. Repeated, the places are those of
-    one tile, and the cells of all tiles are averaged.
+    Place 0 is a cell at the picture's edge; its middle counts more. Repeated, the places are those
+    of one tile, and the cells of all tiles are averaged.
     """
     position = (np.arange(samples) + 0.5) / side  # in cells
     cells = TILE_CELLS if is_repeated else max(TILE_CELLS, int(np.ceil(samples / side)))
@@ -300,7 +300,10 @@ def confidence(score: float) -> float:
 
 
 def viterbi(evidence: NDArray[np.floating]) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
-    """Return the most probable payload bits `[K, 39]` of `[K, 13, 32]` evidence, and its own `[K, 13]`.
+    """Return the most probable payload bits `[K, 39]` and the evidence `[K, 13]` for them.
+
+    Args:
+        evidence: for each symbol, `[K, 13, 32]`.
 
     The trellis is run twice around, and the second round is traced back: nearly the best of the
     closed paths.

@@ -1,4 +1,4 @@
-"""Steps in time, freed of motion and weighed by the local noise: what the watermark is read from."""
+"""Steps in time, freed of motion and weighed by noise: what the watermark is read from."""
 
 from __future__ import annotations
 

@@ -14,20 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 VERSION: Final = 1
-ID_BYTES: Final = 4
-DEFAULT_KEY: Final = b"sglat watermark 1"  # public: anybody can check, and can imitate
+ID_BYTES: Final = 3
+DEFAULT_KEY: Final = b"sglat watermark 184"
+"""Public: anybody can check, and can imitate. The known cells of its layout lie at no edge."""
 TILE_CELLS: Final = 8
 GROUP_CELLS: Final = 4
 GROUPS: Final = TILE_CELLS**2 // GROUP_CELLS
 DELAYS: Final = 4  # of the sign's changes, in quarters of HALF_PERIOD_SECONDS
 SYMBOLS: Final = 2 * DELAYS * GROUP_CELLS
 VERSION_BITS: Final = 2
-CHECK_BITS: Final = 5
+CHECK_BITS: Final = 13
+CHECK_POLYNOMIAL: Final = 0x1CF5  # x^13 + x^12 + x^11 + x^10 + x^7 + x^6 + x^5 + x^4 + x^2 + 1
 PAYLOAD_BITS: Final = VERSION_BITS + 8 * ID_BYTES + CHECK_BITS
 STEP_BITS: Final = 3  # of the payload, a symbol
 MEMORY: Final = 9  # bits of the convolutional coder's memory
 POLYNOMIALS: Final = (3484, 2609, 2094, 1105, 1261)
-"""One for each bit of a symbol: distinct paths differ in at least four symbols. By random search."""
+"""One for each bit of a symbol, by random search: distinct paths differ in four symbols or more."""
 STEPS: Final = PAYLOAD_BITS // STEP_BITS  # 13 symbols carry the payload, 3 are known
 HALF_PERIOD_SECONDS: Final = 0.8
 RMS_LEVELS: Final = 1.22  # of small pictures, with rounding 46 dB
@@ -56,13 +58,14 @@ def layout(key: bytes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def checksum(bits: NDArray[np.uint8]) -> int:
-    """Return the CRC-5 of bits, by x^5 + x^2 + 1 from all ones."""
-    state = 0b11111
+    """Return the CRC-13 of bits by `CHECK_POLYNOMIAL`, from all ones."""
+    mask = (1 << CHECK_BITS) - 1
+    state = mask
     for bit in bits:
-        top = (state >> 4) ^ int(bit)
-        state = (state << 1) & 0b11111
+        top = (state >> CHECK_BITS - 1) ^ int(bit)
+        state = (state << 1) & mask
         if top:
-            state ^= 0b00101
+            state ^= CHECK_POLYNOMIAL
     return state
 
 
@@ -93,7 +96,7 @@ def outputs() -> NDArray[np.intp]:
 
 
 def encode(bits: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Return the coded symbols `[13]`; the code is tail-biting: it starts in the state of its end."""
+    """Return the symbols `[13]` of the tail-biting code, which starts in the state of its end."""
     values = bits.reshape(STEPS, STEP_BITS) @ (1 << np.arange(STEP_BITS)[::-1])
     register, symbols = 0, []
     for value in [*values[-(MEMORY // STEP_BITS) :], *values]:
@@ -125,7 +128,7 @@ class Watermark:
     """Marks pictures with a short identifier; a frame depends on its time alone.
 
     Args:
-        payload: identifier; its first four bytes are used, and it is filled with zeros.
+        payload: identifier; its first three bytes are used, and it is filled with zeros.
         key: of the layout; detectors need the same.
         frame_rate: of `mark`'s indices, in frames per second.
     """
@@ -160,7 +163,8 @@ class Watermark:
             change *= mask
         change += _dither(height, width)
         levels = np.add(frame, np.floor(change, out=change).astype(np.int16)[..., None])
-        return np.clip(levels, 0, 255, out=levels).astype(np.uint8)
+        marked: NDArray[np.uint8] = np.clip(levels, 0, 255, out=levels).astype(np.uint8)
+        return marked
 
     def _pattern(self, phase: int, height: int, width: int) -> NDArray[np.float32]:
         """Return the mark of a whole picture, of unit mean square, `[H, W]`."""
