@@ -69,6 +69,7 @@ def write_file(
     bundle: Bundle,
     *,
     frames: int = 20,
+    most_motion: int = 2,
     seed: int = 0,
     identity: Identity | None = None,
     neutral: np.ndarray | None = None,
@@ -83,7 +84,8 @@ def write_file(
     group_frames: int = 8,
     is_interleaved: bool = False,
 ) -> Path:
-    """Write a file with random motion; placement wanders about the middle of the frame.
+    """Write a file with random motion of `most_motion` steps a frame at most; placement wanders
+    about the middle of the frame.
 
     With `is_interleaved` each group has its audio before it; else all audio comes first.
     """
@@ -104,7 +106,8 @@ def write_file(
         placement_steps=None if source_size is None else PLACEMENT_STEPS,
         encoder="sglat test",
     )
-    motion = np.cumsum(random.integers(-2, 3, (frames, 34)), axis=0).astype(np.int32)
+    changes = random.integers(-most_motion, most_motion + 1, (frames, 34))
+    motion = np.cumsum(changes, axis=0).astype(np.int32)
     with path.open("wb") as file:
         writer = Writer(file, header, group_frames=group_frames)
         writer.put_identity(identity or make_identity(bundle, seed=seed))

@@ -1,8 +1,8 @@
 """The keyed detector of the watermark, which needs no original.
 
-Marked cells change their sign at fixed times. Steps between neighbouring frames, freed of motion and
-weighed by the local noise, are summed over periods and tiles for each scale, place and phase; the
-known groups rank these, and a tail-biting Viterbi decoder reads the payload of the best.
+Marked cells change their sign at fixed times. Steps between neighbouring frames, freed of motion
+and weighed by the local noise, are summed over periods and tiles for each scale, place and phase;
+the known groups rank these, and a tail-biting Viterbi decoder reads the payload of the best.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ LEAST_AT_ORIGIN: Final = 3.5  # the same where few places are tried: two standar
 LEAST_SCORE: Final = 8.0
 """Of all 16 groups with the decoded ones, in standard deviations of the noise, times the squared
 share of its energy in that of the best symbols: a mark by another key leaves much over."""
+LEAD: Final = 8  # steps of the trellis before and after the ones that count
 MOST_EVIDENCE: Final = 4.5  # standard deviations that one cell may add
 
 
@@ -305,15 +306,15 @@ def viterbi(evidence: NDArray[np.floating]) -> tuple[NDArray[np.uint8], NDArray[
     Args:
         evidence: for each symbol, `[K, 13, 32]`.
 
-    The trellis is run twice around, and the second round is traced back: nearly the best of the
-    closed paths.
+    The trellis is run twice around, and the round in the middle is traced back: nearly the best of
+    the closed paths.
     """
     tries, states, choices = len(evidence), 1 << MEMORY, 1 << STEP_BITS
     # A register of 12 bits holds nine old and three new ones; the next state is its lower nine.
     symbols = outputs()
     score = np.zeros((tries, states), np.float32)
     traces = []
-    for step in [*range(STEPS), *range(STEPS)]:
+    for step in [*range(STEPS - LEAD, STEPS), *range(STEPS), *range(LEAD)]:
         gain = evidence[:, step][:, symbols]
         total = (np.repeat(score, choices, axis=1) + gain).reshape(tries, choices, states)
         traces.append(total.argmax(axis=1))
@@ -321,10 +322,10 @@ def viterbi(evidence: NDArray[np.floating]) -> tuple[NDArray[np.uint8], NDArray[
     state = score.argmax(axis=1)
     each = np.arange(tries)
     values = []
-    for best in reversed(traces[STEPS:]):
+    for best in reversed(traces[LEAD:]):
         values.append(state & choices - 1)
         state = (best[each, state] << MEMORY | state) >> STEP_BITS
-    numbers = np.stack(values[::-1], axis=1)
+    numbers = np.stack(values[::-1], axis=1)[:, :STEPS]
     shifts = np.arange(STEP_BITS)[::-1]
     bits = (numbers[:, :, None] >> shifts & 1).reshape(tries, PAYLOAD_BITS).astype(np.uint8)
     codes = np.stack([encode(one) for one in bits])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,17 +43,18 @@ def motionless_steps(
     luma = luma - np.stack([_mean(frame, FLATTENING) for frame in luma])
     interval = float(np.median(np.diff(seconds)))
     reach = max(1, round(MEAN_SECONDS / interval))
-    sums = np.concatenate([np.zeros_like(luma[:1]), np.cumsum(luma, axis=0, dtype=np.float32)])
+    sums = np.cumsum(luma, axis=0, dtype=np.float32)
+    sums = np.concatenate([np.zeros_like(luma[:1]), sums])
     places = np.arange(1, len(luma))
     first, last = np.maximum(places - reach, 0), np.minimum(places + reach, len(luma))
     before = (sums[places] - sums[first]) / (places - first)[:, None, None]
     after = (sums[last] - sums[places]) / (last - places)[:, None, None]
-    steps = _without_motion(after - before, (after + before) / 2)
+    steps = _without_motion(_narrow(after - before), _narrow((after + before) / 2))
     power = np.square(steps)
     width = max(1, round(NOISE_SECONDS / interval))
     power = _mean_in_time(power, width)
     power = np.stack([_mean(frame, 1) for frame in power])
-    noise = np.sqrt(power + NOISE_LEVELS**2)
+    noise = np.sqrt(power + np.float32(NOISE_LEVELS**2))
     evidence = np.clip(steps / noise, -MOST_DEVIATIONS, MOST_DEVIATIONS) / noise
     return evidence.astype(np.float32), seconds[places]
 
@@ -65,7 +66,7 @@ def _without_motion(steps: Array, picture: Array) -> Array:
     """
     down, right = np.gradient(picture, axis=(1, 2))
     weight = np.ones_like(steps)
-    rest = steps
+    rest: NDArray[np.floating] = steps
     for _ in range(2):
         a = _window(weight * down * down) + 1
         b = _window(weight * down * right)
@@ -73,8 +74,13 @@ def _without_motion(steps: Array, picture: Array) -> Array:
         p, q = _window(weight * down * steps), _window(weight * right * steps)
         area = a * c - b * b
         rest = steps - (c * p - b * q) / area * down - (a * q - b * p) / area * right
-        weight = 1 / (1 + np.square(rest) / 4)
-    return rest
+        weight = _narrow(1 / (1 + np.square(rest) / 4))
+    return _narrow(rest)
+
+
+def _narrow(values: NDArray[Any]) -> Array:
+    narrow: Array = values.astype(np.float32, copy=False)
+    return narrow
 
 
 def _window(values: Array) -> Array:
@@ -90,7 +96,7 @@ def _window(values: Array) -> Array:
             total = parts[0] + parts[1]
             for part in parts[2:]:
                 total += part
-            values = total * np.float32(0.2)
+            values = _narrow(total / 5)
     return values
 
 
@@ -112,7 +118,5 @@ def _box(values: Array, radius: int, axis: int) -> Array:
     low = np.maximum(np.arange(count) - radius, 0)
     shape = [1] * values.ndim
     shape[axis] = count
-    mean: Array = (np.take(sums, high, axis) - np.take(sums, low, axis)) / (
-        (high - low).astype(np.float32).reshape(shape)
-    )
-    return mean
+    total = np.take(sums, high, axis) - np.take(sums, low, axis)
+    return _narrow(total / (high - low).reshape(shape))

@@ -28,7 +28,7 @@ CHECK_POLYNOMIAL: Final = 0x1CF5  # x^13 + x^12 + x^11 + x^10 + x^7 + x^6 + x^5 
 PAYLOAD_BITS: Final = VERSION_BITS + 8 * ID_BYTES + CHECK_BITS
 STEP_BITS: Final = 3  # of the payload, a symbol
 MEMORY: Final = 9  # bits of the convolutional coder's memory
-POLYNOMIALS: Final = (3484, 2609, 2094, 1105, 1261)
+POLYNOMIALS: Final = (2148, 3836, 3273, 3443, 3650)
 """One for each bit of a symbol, by random search: distinct paths differ in four symbols or more."""
 STEPS: Final = PAYLOAD_BITS // STEP_BITS  # 13 symbols carry the payload, 3 are known
 HALF_PERIOD_SECONDS: Final = 0.8
@@ -159,6 +159,8 @@ class Watermark:
         """
         height, width = frame.shape[:2]
         change = self._pattern(phase_at(seconds), height, width) * _gain(frame)
+        rms = RMS_LEVELS if min(height, width) < 256 else RMS_LEVELS_LARGE
+        change *= rms / (np.sqrt(np.square(change).mean()) + 1e-6)
         if mask is not None:
             change *= mask
         change += _dither(height, width)
@@ -203,7 +205,7 @@ def _dither(height: int, width: int) -> NDArray[np.float32]:
 
 
 def _gain(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the strength `[H, W]`, more where texture hides it, of fixed mean square."""
+    """Return the strength `[H, W]`, more where texture hides it."""
     height, width = frame.shape[:2]
     skip = cell_pixels(width, height) // 16  # of each block 4x4 pixels are looked at
     block = 4
@@ -216,8 +218,6 @@ def _gain(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     mean = blocks.mean(axis=(1, 3))
     spread = np.sqrt(np.maximum(np.square(blocks).mean(axis=(1, 3)) - np.square(mean), 0))
     gain = np.clip(LEAST_GAIN + spread / 12, LEAST_GAIN, MOST_GAIN)
-    rms = RMS_LEVELS if min(height, width) < 256 else RMS_LEVELS_LARGE
-    gain *= rms / np.sqrt(np.square(gain).mean())
     return np.repeat(np.repeat(gain.astype(np.float32), block * skip, 0), block * skip, 1)[
         :height, :width
     ]

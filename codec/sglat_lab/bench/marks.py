@@ -83,9 +83,9 @@ def transcode(frames: Frames, rate: float, **options: Any) -> tuple[Frames, int]
                 size += packet.size
                 container.mux(packet)
     buffer.seek(0)
-    with av.open(buffer) as container:
-        decoded = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
-    return np.stack(decoded), size
+    with av.open(buffer, "r") as source:
+        decoded = [f.to_ndarray(format="rgb24") for f in source.decode(video=0)]
+    return np.stack(decoded).astype(np.uint8), size
 
 
 def scaled(frames: Frames, factor: float) -> Frames:
@@ -134,12 +134,12 @@ CHANGES: Final[dict[str, Change]] = {
 }
 
 
-def read(path: Path, count: int) -> tuple[list[Frames], float]:
+def read(path: Path, count: int) -> tuple[Frames, float]:
     """Return the first frames of a video and its rate."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames = [f.to_ndarray(format="rgb24") for f in islice(container.decode(stream), count)]
-        return frames, float(stream.average_rate or 25)
+        return np.stack(frames).astype(np.uint8), float(stream.average_rate or 25)
 
 
 def material(name: str, size: int, clips: Path, decoded: Path) -> tuple[Frames, float, str]:
@@ -150,15 +150,15 @@ def material(name: str, size: int, clips: Path, decoded: Path) -> tuple[Frames, 
     """
     count, path = SIZES[size], decoded / f"{name}.{size}.mkv"
     if path.exists():
-        pictures, rate = read(path, count)
-        frames, origin = np.stack(pictures), "decoded"
+        frames, rate = read(path, count)
+        origin = "decoded"
     else:
         pictures, rate = read(clips / f"{name}.mp4", count)
-        height, width = pictures[0].shape[:2]
+        height, width = pictures.shape[1:3]
         side = min(height, width) // 2 * 2
         top = (height - side) // 4  # faces in tall pictures are above the middle
         left = (width - side) // 2
-        square = np.stack(pictures)[:, top : top + side, left : left + side]
+        square = pictures[:, top : top + side, left : left + side]
         sigma = SMOOTHING[size]
         small = scaled(square, size / side).astype(np.float32)
         frames = np.stack([gaussian_filter(p, (sigma, sigma, 0)) for p in small])
