@@ -119,4 +119,6 @@ def _box(values: Array, radius: int, axis: int) -> Array:
     shape = [1] * values.ndim
     shape[axis] = count
     total = np.take(sums, high, axis) - np.take(sums, low, axis)
-    return _narrow(total / (high - low).reshape(shape))
+    count_inside = (high - low).reshape(shape)
+    mean: Array = _narrow(total / count_inside)
+    return mean
