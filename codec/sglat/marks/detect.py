@@ -299,7 +299,7 @@ def confidence(score: float) -> float:
     """Return one minus the estimated rate of stretches without this key's mark that reach a score.
 
     Measured on stretches marked by another key, the worse case: with a checksum of seven bits the
-    rate was 1 % at 9.07 and 0.1 % at 11.54. Fifteen bits, the version's among them, divide it by 256.
+    rate was 1 % at 9.07 and 0.1 % at 11.54. Fifteen bits, with the version's, divide it by 256.
     """
     if score < LEAST_SCORE:
         return 0.0
@@ -313,8 +313,8 @@ def viterbi(evidence: NDArray[np.floating]) -> tuple[NDArray[np.uint8], NDArray[
     Args:
         evidence: for each symbol, `[K, 13, 32]`.
 
-    The trellis is run from some steps before to some behind the thirteen, which makes nearly the best
-    of the closed paths.
+    The trellis is run from some steps before to some behind the thirteen, which makes nearly the
+    best of the closed paths.
     """
     tries, states, choices = len(evidence), 1 << MEMORY, 1 << STEP_BITS
     # A register of 12 bits holds nine old and three new ones; the next state is its lower nine.

@@ -101,7 +101,8 @@ def _window(values: Array) -> Array:
 
 
 def _mean(frame: Array, radius: int) -> Array:
-    return _box(_box(frame[None], radius, 1), radius, 2)[0]
+    mean: Array = _box(_box(frame[None], radius, 1), radius, 2)[0]
+    return mean
 
 
 def _mean_in_time(values: Array, radius: int) -> Array:
