@@ -357,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.out,
         {
             "sizes": sizes,
-            "false": false_summary(sizes),
+            "false_alarms": false_summary(sizes),
             "stretch_seconds": STRETCH_SECONDS,
             "runs": [provenance("python -m sglat_lab.bench.marks")],
         },
