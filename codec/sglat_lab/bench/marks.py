@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -325,7 +325,7 @@ def false_summary(sizes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Measure all clips at both sizes and write a record; a part that is there is kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", type=Path, help="folder of the six source clips")
@@ -336,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--parts", type=Path, help="folder where finished clips are kept")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     sizes: dict[str, Any] = {}
     for size in options.sizes:
         clips = {}
