@@ -18,6 +18,8 @@ from sglat.bitstream.records import (
     LatentLayer,
     LowRankDelta,
     Motion,
+    Picture,
+    Placement,
     Provenance,
     QuantizedTensor,
     SparseDelta,
@@ -47,6 +49,8 @@ def look_file(
     is_detached_rung: bool = False,
     deltas: tuple[WeightDelta, ...] | None = None,
     provenance: Provenance | None = None,
+    plate: Picture | None = None,
+    placement: Placement | None = None,
     **changes: Any,
 ) -> bytes:
     """Return a file of the embedded bundle.
@@ -59,6 +63,8 @@ def look_file(
         is_detached_rung: leave out the deltas of the last resolution.
         deltas: in place of the made-up ones.
         provenance: in place of a short one.
+        plate: background, with `source_size` among the changes.
+        placement: of every frame, with `placement_steps` among the changes.
         changes: of the header.
     """
     rng = np.random.default_rng(seed)
@@ -81,7 +87,9 @@ def look_file(
     writer.put_identity(Identity(layers=tuple(layers), neutral=neutral, id_frame=1))
     short = Provenance(generated_by="sglat test", consent="made up")
     writer.put_provenance(provenance or short)
-    writer.put_motion(random_motion(rng, frames))
+    if plate is not None:
+        writer.put_plate(plate)
+    writer.put_motion(random_motion(rng, frames), placement)
     writer.close()
     return out.getvalue()
 

@@ -16,11 +16,13 @@ import pytest
 import torch
 
 from sglat.bitstream.reader import Reader
-from sglat.bitstream.records import Provenance
+from sglat.bitstream.records import Picture, Placement, Provenance
 from sglat.bundles.bundle import Bundle, load_bundle
 from sglat.decoder.decode import DecodeConfig, Decoder
 from sglat.marks.embedded import read_embedded
+from sglat.marks.marking import watermark_id
 from sglat.marks.tags import container_tags, read_tags
+from sglat.media.pictures import encode_png
 from sglat.networks.pixels import to_pixels
 from sglat.networks.stylegan2 import Generator
 from sglat.networks.stylespace import GeneratorConfig
@@ -87,7 +89,7 @@ def test_the_script_is_whole_and_needs_no_loader() -> None:
 def test_a_name_is_text_in_the_page() -> None:
     html = build_page(name=HOSTILE)
     assert HOSTILE not in html
-    assert html.count("<script") == 3
+    assert html.count("<script") == 4
     assert "{{weights}}" in build_page(name="{{weights}}").replace("\n", "")
 
 
@@ -263,6 +265,30 @@ def test_another_files_motion_drives_this_face(page: Page, file: bytes, bundle: 
 
 
 @needs_browser
+def test_the_face_lies_on_the_plate_where_the_placement_has_it(page: Page, bundle: Bundle) -> None:
+    red = np.zeros((120, 160, 3), np.uint8)
+    red[..., 0] = 255
+    steps = np.array([0.5, 0.5, 0.5, 0.25], np.float32)
+    rows = np.tile(np.array([80 / 0.5, 60 / 0.5, 60 / 0.5, 45 / 0.25], np.int32), (2, 1))
+    data = look_file(
+        bundle, frames=2, resolution=128, source_size=(160, 120), placement_steps=steps,
+        plate=Picture(media_type="image/png", data=encode_png(red)),
+        placement=Placement(values=rows, steps=steps),
+    )  # fmt: skip
+    assert opened(page, data) == ""
+    page.evaluate('document.getElementById("plate").click()')
+    page.wait_for('document.getElementById("picture").width === 160')
+    shown = page.evaluate("""(() => {
+      const context = document.getElementById("picture").getContext("2d");
+      const at = (x, y) => [...context.getImageData(x, y, 1, 1).data].slice(0, 3).join();
+      return [at(5, 5), at(52, 32), at(80, 60), at(80, 24)];
+    })()""")
+    # a square of 60 px turned by 45 degrees reaches 42 px up, and not to its unturned corner
+    assert shown[0] == shown[1] == "255,0,0"
+    assert "255,0,0" not in shown[2:]
+
+
+@needs_browser
 def test_a_lost_graphics_context_is_replaced(page: Page, file: bytes) -> None:
     page.evaluate('sglatPlayer.player.stage.wanted = ["webgl2"]')
     assert opened(page, file) == ""
@@ -294,6 +320,9 @@ def test_a_film_has_the_frames_and_tags(page: Page, file: bytes, tmp_path: Path)
     assert tags.is_synthetic
     assert tags.source_types == ("trainedAlgorithmicMedia",)
     assert tags.consent == "made up"
+    reader = Decoder(io.BytesIO(file)).reader
+    assert reader.identity_sha256 is not None
+    assert tags.watermark == watermark_id(reader.identity_sha256, reader.provenance).hex()
     with av.open(str(path)) as container:
         times = [frame.time for frame in container.decode(video=0)]
     assert times == [0, 0.04, 0.08, 0.12]
@@ -305,6 +334,12 @@ def test_what_is_no_file_of_ours_becomes_one_line(page: Page, file: bytes, bundl
     other = look_file(bundle, frames=2, resolution=128, decoder_id=bytes(32))
     assert "wrong-decoder" in opened(page, other)
     assert "\n" not in page.evaluate(MESSAGE)
+    page.evaluate("""(async () => {
+      const {player} = sglatPlayer;
+      const files = [new File([new Uint8Array(60e6)], "zeros.sglat")];
+      await player.act(() => player.openChosen({files}, (data, name) => player.open(data, name)));
+    })()""")
+    assert page.evaluate(MESSAGE) == "not-sglat: expected a .sglat file, found zeros"
     assert "damaged after" in opened(page, file[:-200])
     assert page.complaints == []
 

@@ -1,20 +1,23 @@
 // The page: opens files, and joins stage, curves, facts, sliders and downloads to its elements.
 
 import { open as openFile, openInSteps } from "./decoder.js";
+import { openPlate } from "./backdrop.js";
 import { Curves, GROUPS } from "./curves.js";
+import { toHex } from "./bits/fields.js";
 import { byId, clockText, download, el, fill, printable } from "./dom.js";
 import { serve } from "./cpu_worker.js";
 import { changedMotion, replaceMotion, swap, verified } from "./edits.js";
 import { film, still } from "./export.js";
 import { showFacts } from "./facts.js";
+import { held, read, stem } from "./inputs.js";
 import { Person } from "./person.js";
 import { createRenderer, labelOf } from "./renderers.js";
 import { Sliders } from "./sliders.js";
 import { Stage } from "./stage.js";
+import { Watermark, identifierOf } from "./watermark.js";
 import { weights } from "./weights.js";
 
 const SEEK_SECONDS = 5; // of the keys J and L
-const MAX_FILE_BYTES = 2 ** 30; // of a file that is read whole
 
 /** What other scripts of the page may look at: `state.player` when all is loaded. */
 export const state = { player: null, firstPictureAt: null, createRenderer, openFile };
@@ -77,6 +80,7 @@ class Player {
       return stage.refresh();
     });
     on("save", "click", () => this.save());
+    on("plate", "change", () => this.showPlate(byId("plate").checked));
     on("reset", "click", () => this.sliders.reset());
     on("wider", "click", () => this.curves.zoom(2));
     on("narrower", "click", () => this.curves.zoom(0.5));
@@ -114,6 +118,7 @@ class Player {
     const person = await Person.inSteps(this.bundle, file);
     await this.stage.show(person);
     this.stage.label = labelOf(file);
+    this.marking = markingOf(file);
     this.file = file;
     this.name = name;
     tell(...file.warnings.filter((line) => !line.startsWith("the file does not tell")));
@@ -138,6 +143,10 @@ class Player {
     byId("from").value = motion.startSeconds;
     byId("to").value = stage.endSeconds.toFixed(2);
     byId("own").hidden = this.driver === null;
+    this.plate = this.driver ? null : await openPlate(motion); // it is the own motion's background
+    stage.plate = null;
+    byId("plate").checked = false;
+    byId("plate-label").hidden = this.plate === null;
     this.curves.show(motion);
     this.showState();
     if (!motion.frameCount) throw new Error("the file holds no motion: it shows nobody moving; open a file that does");
@@ -162,6 +171,11 @@ class Player {
   async ownMotion() {
     byId("consent").hidden = true;
     await this.setMotion(this.file, this.stage.person.driver);
+  }
+
+  showPlate(isShown) {
+    this.stage.plate = isShown ? this.plate : null;
+    return this.stage.refresh();
   }
 
   setTransfer(transfer) {
@@ -234,7 +248,7 @@ class Player {
   async saveStill() {
     const { stage } = this;
     const frame = stage.motion.seek(stage.now);
-    const picture = await still(await stage.picture(frame, stage.person.rungs.at(-1)), this.file, { label: stage.label });
+    const picture = await still(await stage.picture(frame, stage.person.rungs.at(-1)), this.file, { label: stage.label, ...this.marking });
     download(picture, `${stem(this.name)}-${String(frame.index).padStart(5, "0")}.png`);
   }
 
@@ -268,7 +282,7 @@ class Player {
     const { signal } = this.filming;
     const onProgress = (share) => (byId("progress").value = share);
     const size = stage.wantedRung || stage.person.rungs.at(-1);
-    const blob = await film(stage, this.file, { size, from, to, signal, onProgress });
+    const blob = await film(stage, this.file, { size, from, to, signal, onProgress, ...this.marking });
     this.lastFilm = blob;
     download(blob, `${stem(this.name)}.webm`);
   }
@@ -312,7 +326,13 @@ class Player {
   }
 }
 
-const stem = (name) => name.replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N}._-]/gu, "_").slice(0, 80) || "sglat";
+/** Return what marks pictures of a look that are written, and its identifier as text. */
+function markingOf(file) {
+  const tables = JSON.parse(byId("marks").textContent);
+  const identifier = identifierOf(file, tables.idBytes);
+  const own = new Watermark(tables, identifier);
+  return { mark: (picture, seconds) => own.mark(picture, seconds), watermark: toHex(identifier) };
+}
 
 function consentOf(file) {
   const { consent } = file.provenance ?? {};
@@ -321,13 +341,6 @@ function consentOf(file) {
 
 function noticeOf(file) {
   return `Generated pictures: this face is synthesized. ${consentOf(file)}`;
-}
-
-async function read(file) {
-  if (file.size > MAX_FILE_BYTES) throw new Error(`expected a file below 1 GB, found ${Math.round(file.size / 1e6)} MB`);
-  const head = new Uint8Array(await file.slice(0, 4096).arrayBuffer());
-  if (head.length < file.size && head.every((byte) => byte === 0)) throw new Error("not-sglat: expected a .sglat file, found zeros");
-  return new Uint8Array(await file.arrayBuffer());
 }
 
 /** Show lines in the page's message; nothing hides it. */
@@ -346,14 +359,6 @@ function describe(error) {
 function wait(text) {
   byId("wait").textContent = text;
   byId("wait").hidden = text === "";
-}
-
-/** Return the bytes that an element of the page holds in base64; null if it is empty. */
-function held(id) {
-  const text = byId(id).textContent.trim();
-  if (!text) return null;
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
-  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }
 
 async function start() {

@@ -24,6 +24,7 @@ from sglat.bitstream.records import IdentityReference
 from sglat.bundles.bundle import Bundle, bundle_for, load_bundle
 from sglat.errors import FormatError, UsageError
 from sglat.files import naming, open_input
+from sglat.player.marks import pack_marks
 from sglat.player.pack import pack_weights
 
 FOLDER: Final = Path(__file__).parent
@@ -63,6 +64,7 @@ def build_page(*, file: bytes | None = None, name: str = "", bundle: Bundle | No
         "style": style,
         "script": script,
         "weights": _weights((bundle or load_bundle()).folder),
+        "marks": pack_marks(),
         "file_name": html.escape(name),
         "file": "" if file is None else base64.b64encode(file).decode(),
     }

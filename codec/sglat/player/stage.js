@@ -1,5 +1,6 @@
 // Playing: which frame is due, drawing it in time, and the clock, which is the sound's if there is one.
 
+import { paintOnto } from "./backdrop.js";
 import { createRenderer, paint } from "./renderers.js";
 import { Sound, soundFault } from "./sound.js";
 
@@ -29,6 +30,8 @@ export class Stage {
     this.transfer = "relative";
     /** Written into every picture. */
     this.label = "";
+    /** Bitmap behind the face; null: the crop alone. */
+    this.plate = null;
     /** Returns the values that are drawn, of those of a frame. */
     this.change = (values) => values;
     /** Seconds by which pictures were shown after their sound, the last ones. */
@@ -217,7 +220,12 @@ export class Stage {
   }
 
   #show(frame, picture) {
-    paint(this.canvas, picture, this.label);
+    const { plate, label, motion } = this;
+    const { placement } = frame;
+    if (plate && placement) {
+      const { sourceSize } = motion.header;
+      paintOnto(this.canvas, plate, picture, { placement, sourceSize, label });
+    } else paint(this.canvas, picture, label);
     this.onShown(frame);
   }
 
