@@ -110,5 +110,5 @@ PLAYER_PICTURE_DB = 45.0
 """Least PSNR of the page's pictures against the decoder's, 8-bit filters included; measured 58 dB
 with them and 95 dB with the decoder's own weights, WebGPU and WebGL2."""
 PLAYER_MARK_SHARE = 0.999
-"""Least share of values of a picture that the page marks as the decoder does; sums of other precision
-move a level over a rounding step, in less than one value of a thousand."""
+"""Least share of values of a picture that the page marks as the decoder does; sums of other
+precision move a level over a rounding step, in less than one value of a thousand."""

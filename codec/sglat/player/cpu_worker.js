@@ -54,6 +54,10 @@ class Remote {
 
   destroy() {
     this.worker.terminate();
+    for (const { reject } of this.waiting.values()) {
+      reject(new DOMException("the renderer was replaced", "AbortError"));
+    }
+    this.waiting.clear();
   }
 }
 

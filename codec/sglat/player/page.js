@@ -33,7 +33,7 @@ class Player {
       wanted,
       onShown: (frame) => this.shown(frame),
       onState: () => this.showState(),
-      onFault: tell,
+      onFault: (error) => error.name !== "AbortError" && tell(error),
     });
     this.curves = new Curves(byId("curves"), {
       labels: this.labels,

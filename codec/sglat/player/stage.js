@@ -175,7 +175,10 @@ export class Stage {
       while (this.isStale && !this.isPlaying) {
         this.isStale = false;
         const frame = this.motion.seek(this.position);
-        await this.#refine(frame);
+        await this.#refine(frame).catch((error) => {
+          if (error.name !== "AbortError") throw error;
+          this.isStale = true; // the renderer was replaced meanwhile
+        });
       }
     } finally {
       this.isBusy = false;
