@@ -102,7 +102,7 @@ def measure(
             "median_milliseconds": round(median(times), 1),
         }
     played = page.evaluate(_PLAY % (1000 * PLAYED_SECONDS))
-    offsets = np.abs(played["offsets"] or [np.nan])
+    offsets = np.abs(played["offsets"])
     return {
         "renderer": page.evaluate("sglatPlayer.player.stage.renderer.kind"),
         "first_picture_seconds": round(first / 1000, 2) if isinstance(first, int | float) else None,
@@ -113,8 +113,8 @@ def measure(
             "pictures": len(played["offsets"]),
             "seconds": PLAYED_SECONDS,
             "frame_seconds": round(played["frame_seconds"], 4),
-            "median_offset_seconds": round(float(np.median(offsets)), 4),
-            "largest_offset_seconds": round(float(offsets.max()), 4),
+            "median_offset_seconds": round(float(np.median(offsets)), 4) if len(offsets) else None,
+            "largest_offset_seconds": round(float(offsets.max()), 4) if len(offsets) else None,
         },
         "console_errors": list(page.complaints),
         "message": page.evaluate(MESSAGE),
