@@ -121,14 +121,14 @@ def measure(
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Measure all files with all renderers and write a record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("out", type=Path, help="JSON file to write")
     parser.add_argument("clips", type=Path, nargs="+", help=".sglat files with sound")
     parser.add_argument("--frames", type=int, default=1 << 20, help="most frames of a file")
     parser.add_argument("--renderers", default="webgpu,webgl2,cpu", help="in order, by commas")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args()
     run = provenance("python -m sglat_lab.bench.player")
     clips: dict[str, Any] = {}
     with TemporaryDirectory() as folder:
