@@ -117,9 +117,11 @@ RENDER = """(async () => {
   const {channels, weights, styles, kind} = %s;
   const named = new Map(Object.entries(weights).map(([n, v]) => [n, Float32Array.from(v)]));
   const renderer = await sglatPlayer.createRenderer({channels, weights: named}, [kind]);
+  const given = styles.map((s) => Float32Array.from(s));
+  const pictures = await Promise.all([16, 32].map((rung) => renderer.render(given, rung)));
   const out = [];
-  for (const rung of [16, 32]) {
-    const picture = await renderer.render(styles.map((s) => Float32Array.from(s)), rung);
+  for (const picture of pictures) {
+    const rung = picture.width;
     const context = new OffscreenCanvas(rung, rung).getContext("2d");
     if (picture instanceof ImageData) context.putImageData(picture, 0, 0);
     else context.drawImage(picture, 0, 0);
@@ -303,8 +305,11 @@ def test_a_lost_graphics_context_is_replaced(page: Page, file: bytes) -> None:
 
 
 @needs_browser
-def test_a_film_has_the_frames_and_tags(page: Page, file: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["webgl2", "cpu"])
+def test_a_film_has_the_frames_and_tags(page: Page, file: bytes, kind: str, tmp_path: Path) -> None:
+    page.evaluate(f'sglatPlayer.player.stage.wanted = ["{kind}"]')
     assert opened(page, file) == ""
+    page.evaluate("sglatPlayer.player.stage.wanted = null")
     film = bytes(
         page.evaluate("""(async () => {
       const {player} = sglatPlayer;

@@ -37,6 +37,7 @@ function faded(picture) {
   const context = canvas.getContext("2d");
   if (picture instanceof ImageData) context.putImageData(picture, 0, 0);
   else context.drawImage(picture, 0, 0);
+  picture.close?.();
   context.globalCompositeOperation = "destination-in";
   for (const end of [
     [width, 0],

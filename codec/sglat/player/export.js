@@ -62,7 +62,7 @@ function marked(picture, seconds, { label, mark }) {
   const canvas = new OffscreenCanvas(picture.width, picture.height);
   const context = paint(canvas, picture, label);
   if (mark) {
-    const data = context.getImageData(0, 0, picture.width, picture.height);
+    const data = context.getImageData(0, 0, canvas.width, canvas.height);
     context.putImageData(mark(data, seconds), 0, 0);
   }
   return canvas;

@@ -26,7 +26,7 @@ export async function createRenderer(options, wanted = null) {
   throw new Error(`this browser cannot draw the pictures (${faults.join("; ")})`);
 }
 
-/** Draw a picture, a canvas or an ImageData, on a 2D canvas of its size, with a label if not empty. */
+/** Draw a picture, an ImageBitmap or an ImageData, on a 2D canvas of its size, with a label if not empty. */
 export function paint(canvas, picture, label = "") {
   const { width, height } = picture;
   if (canvas.width !== width || canvas.height !== height) {
@@ -36,6 +36,7 @@ export function paint(canvas, picture, label = "") {
   const context = canvas.getContext("2d", { alpha: false });
   if (picture instanceof ImageData) context.putImageData(picture, 0, 0);
   else context.drawImage(picture, 0, 0);
+  picture.close?.();
   drawLabel(context, label);
   return context;
 }

@@ -13,8 +13,8 @@ const GROUPS_PER_ROW = 28; // of filters in a texture: 36 texels each, 1008 wide
 /**
  * Return a renderer, or null where the browser cannot do it.
  *
- * `await render(styles, rung)` returns a picture of `rung` pixels, a canvas that the next call draws
- * on. `onLost` is called when the context is gone. `needsHardware` refuses drawing in software.
+ * `await render(styles, rung)` returns a picture of `rung` pixels, an ImageBitmap. `onLost` is called
+ * when the context is gone. `needsHardware` refuses drawing in software.
  */
 export async function create({ channels, weights, needsHardware = false, onLost = () => {} }) {
   const canvas = new OffscreenCanvas(16, 16);
@@ -22,7 +22,6 @@ export async function create({ channels, weights, needsHardware = false, onLost 
     alpha: false,
     antialias: false,
     depth: false,
-    preserveDrawingBuffer: true,
   });
   if (!gl || Math.max(...channels) > 4 * MAX_GROUPS) return null;
   const isFloat = gl.getExtension("EXT_color_buffer_float") !== null;
@@ -84,13 +83,14 @@ class Renderer {
     this.rung = rung;
     this.image = image;
     this.#show();
+    const picture = this.canvas.transferToImageBitmap(); // before another call draws
     const drawn = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
     gl.flush();
     while (gl.clientWaitSync(drawn, 0, 0) === gl.TIMEOUT_EXPIRED && !gl.isContextLost()) {
       await new Promise((resume) => setTimeout(resume)); // the page can react meanwhile
     }
     gl.deleteSync(drawn);
-    return this.canvas;
+    return picture;
   }
 
   destroy() {
