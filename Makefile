@@ -13,10 +13,10 @@ $(VENV)/.demo: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[encode]"
 	touch $@
 
-# Of lpips only the heads are read, so that it comes without torchvision.
+# Of lpips the heads are read, and its arithmetic is tested: it comes without torchvision.
 $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[encode,bench,test]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "lpips>=0.1.4"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "lpips>=0.1.4" tqdm
 	touch $@
 
 demo: $(VENV)/.demo

@@ -95,10 +95,13 @@ def swap(
         unused = (identity, span, layers, identity_file, label, label_text)
         if len(motion) > 1 or is_stripped or is_attached or any(one is not None for one in unused):
             raise UsageError(
-                "bad-options", "a scene is changed by --look, --sign and --force alone"
+                "bad-options",
+                f"{motion[0]}: a scene is changed by --look, --sign and --force alone",
             )
         if not looks or not is_scene(motion[0]):
-            raise UsageError("bad-options", "--motion scene.json and --look N=M need each other")
+            raise UsageError(
+                "bad-options", f"{motion[0]}: a scene as --motion and --look N=M need each other"
+            )
         signer, unsigned = chosen_signer(sign, sign_cert, sign_key, is_media=False)
         exchange(motion[0], looks, out, signer=signer, force=force)
         for line in unsigned:
