@@ -115,7 +115,7 @@ def place_errors(
     for frame in range(scene.frames):
         seen = shares(scene, frame, truths, size)
         if track.is_held[frame]:
-            missed += seen[own] >= VISIBLE
+            missed += int(seen[own] >= VISIBLE)
             continue
         centre, side = track.placement[frame, :2], track.placement[frame, SIZE]
         away = [
@@ -124,7 +124,7 @@ def place_errors(
             else np.inf
             for at, (card, truth) in enumerate(zip(scene.at(frame), truths, strict=True))
         ]
-        other += away[1 - own] < away[own]
+        other += int(away[1 - own] < away[own])
     return {"frames_on_the_other": other, "visible_frames_missed": missed}
 
 
