@@ -285,14 +285,14 @@ def measure_single(which: int, clip: Path, truth: Truth, out: Path, config: Enco
     return {"psnr_face": round(quality, 2), "file_bytes": file.stat().st_size}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Measure all scenes and write record and page."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("first", "second", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--steps", type=int, default=100, help="tuning steps")
     parser.add_argument("--kept", default="", help="a remark on encodings that OUT already holds")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     config = EncodeConfig(
         preset="fast", tune_steps=chosen.steps, resolution=128, self_check=False, threads=1
