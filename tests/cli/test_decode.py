@@ -17,6 +17,7 @@ import pytest
 from sglat.bundles.bundle import Bundle
 from sglat.cli.common import parse_time
 from sglat.errors import UsageError
+from sglat.marks.watermark import ID_BYTES
 from sglat.media.reader import VideoReader
 from tests.bundles.tiny import make_tiny_bundle
 from tests.support.commands import run_here
@@ -61,7 +62,7 @@ def test_a_video_is_written_and_described(
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert (record["frames"], record["width"], record["height"]) == (6, 16, 16)
-    assert (record["label"], len(record["watermark"])) == (None, 8)
+    assert (record["label"], len(record["watermark"])) == (None, 2 * ID_BYTES)
     with VideoReader(tmp_path / "out.mp4") as reader:
         assert len(list(reader)) == 6
 

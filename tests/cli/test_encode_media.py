@@ -100,7 +100,7 @@ def test_a_generated_video_keeps_its_marks_through_the_codec(
     """Old marks go as record and ingredient into what is decoded, which gets new ones."""
     pytest.importorskip("c2pa", reason="C2PA needs the extra c2pa")
     monkeypatch.setenv("SGLAT_CONFIG", str(tmp_path))
-    signer, old = make_signer("Jo", folder=tmp_path), b"\x01\x02\x03\x04"
+    signer, old = make_signer("Jo", folder=tmp_path), b"\x01\x02\x03"
     shown = [np.kron(each, np.ones((2, 2, 1), np.uint8)) for each in pictures(64)]
     marked = [Watermark(old).mark_at(each, at / 25) for at, each in enumerate(shown)]
     source = write_video(tmp_path / "in.mp4", marked, options={"crf": "8"})

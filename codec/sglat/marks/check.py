@@ -25,6 +25,7 @@ from sglat.marks.provenance import (
 )
 from sglat.marks.search import search_watermark
 from sglat.marks.tags import SYNTHETIC_TYPES, Tags, container_tags, read_tags
+from sglat.marks.watermark import ID_BYTES
 
 MAX_FRAMES: Final = 250
 """Frames that are searched for the watermark: 10 s at 25 fps."""
@@ -79,7 +80,7 @@ class Report:
         if record is not None:
             return watermark_id(record.identity_sha256, record.record).hex()
         said = self.said_of_watermark
-        return said if re.fullmatch("[0-9a-f]{8}", said) else ""
+        return said if re.fullmatch(f"[0-9a-f]{{{2 * ID_BYTES}}}", said) else ""
 
     @property
     def said_of_watermark(self) -> str:
